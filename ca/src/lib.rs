@@ -1,0 +1,1 @@
+//! The authority: root, issuing CA, leaf; authority journal, join tokens, issuance policy

@@ -1,0 +1,1 @@
+//! The control node: store, registry, snapshots, push, CA and admin API

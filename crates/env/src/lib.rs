@@ -1,0 +1,1 @@
+//! The seams to the world: network, clocks, randomness, disk, spawning

@@ -1,0 +1,1 @@
+//! HTTP/3 over quinn: a sans-I/O core and a thin shell

@@ -1,0 +1,1 @@
+//! Pure decisions: route match, load balancing, retry, authorization

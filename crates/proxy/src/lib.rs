@@ -1,0 +1,1 @@
+//! The sidecar: listeners, outbound, inbound; joins policy to transport

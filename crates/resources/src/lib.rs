@@ -1,0 +1,1 @@
+//! The resources that an operator writes: types, validation, precise errors

@@ -1,0 +1,1 @@
+//! Metrics, edges, access log

@@ -1,0 +1,1 @@
+//! QUIC endpoint, connection pool, tunnels between identities

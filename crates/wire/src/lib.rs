@@ -1,0 +1,32 @@
+//! The protocol between a sidecar and a control node: messages and framing, and nothing else.
+//!
+//! `proxy` and `control` do not know each other; this crate is all that they share. Both ends tolerate
+//! fields and message types they do not know, so that nodes of neighbouring versions work together
+//! (`docs/wire.md` is the written form of this crate).
+//!
+//! A sidecar holds one QUIC connection to a control node. On it are three HTTP/3 requests:
+//! [`PATH_JOIN`] (once, with a token), [`PATH_RENEW`] (each new SVID) and [`PATH_SYNC`], which stays open:
+//! its request body carries [`SidecarMessage`] frames, its response body [`ControlMessage`] frames.
+
+mod frame;
+mod key;
+mod message;
+
+pub use frame::{FrameError, FrameReader, MAX_FRAME, encode};
+pub use key::{Group, KeyError, ResourcePath};
+pub use message::{
+    Ack, ConnectionReport, ControlMessage, EdgeReport, EndpointRecord, Hello, JoinRequest,
+    JoinResponse, Nack, PROTOCOL, PortRecord, Problem, Protocol, Renew, RenewRequest,
+    RenewResponse, Report, SidecarMessage, Update,
+};
+
+/// HTTP/3 authority under which a control node answers.
+pub const CONTROL_AUTHORITY: &str = "control.weft-system";
+/// Joining with a one-time token: the only request allowed without a client certificate.
+pub const PATH_JOIN: &str = "/v1/join";
+/// A new SVID for the identity of the connection.
+pub const PATH_RENEW: &str = "/v1/renew";
+/// The long-lived stream of config, acknowledgements and reports.
+pub const PATH_SYNC: &str = "/v1/sync";
+/// Largest body of a join or renew request or reply, in bytes.
+pub const MAX_BODY: usize = 64 * 1024;

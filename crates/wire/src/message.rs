@@ -1,0 +1,251 @@
+//! The messages. JSON, tagged by `type`; unknown types read as `Unknown`, unknown fields are skipped.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Version of the protocol that this crate speaks. Raised only by a change that an older peer
+/// cannot tolerate.
+pub const PROTOCOL: u32 = 1;
+
+/// What travels from a sidecar to the control node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum SidecarMessage {
+    /// Always first, once.
+    Hello(Hello),
+    /// A revision is in force.
+    Ack(Ack),
+    /// A revision's config cannot be used; the config before it stays in force.
+    Nack(Nack),
+    /// Health and traffic since the last report.
+    Report(Box<Report>),
+    /// The sidecar is leaving: remove its endpoint now.
+    Goodbye,
+    /// A type of a later version: skipped.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What travels from the control node to a sidecar.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ControlMessage {
+    /// The next revision.
+    Update(Update),
+    /// Ask for a new SVID within a window.
+    Renew(Renew),
+    /// A type of a later version: skipped.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Who a sidecar is beyond what its certificate says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL`] of the sender.
+    pub protocol: u32,
+    /// Version of the sender's program.
+    pub version: String,
+    /// Instance, chosen at random once and kept in the state directory.
+    pub instance: String,
+    /// Address at which other sidecars reach it. An unspecified IP (`0.0.0.0`, `::`) means: the
+    /// address that the control node sees, with this port.
+    pub mesh_addr: SocketAddr,
+    /// What its application serves.
+    pub ports: Vec<PortRecord>,
+    /// The revision that it runs already, from its saved snapshot.
+    #[serde(default)]
+    pub revision: Option<u64>,
+    /// Serial of the SVID that it serves, in hexadecimal.
+    pub serial: String,
+    /// Process id, for the operator's eyes.
+    #[serde(default)]
+    pub pid: u32,
+}
+
+/// One port of a service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PortRecord {
+    /// The port that callers name. Not the one that the application listens on.
+    pub port: u16,
+    /// How it is carried.
+    pub protocol: Protocol,
+}
+
+/// How a port's traffic is carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Request by request, as HTTP/3.
+    Http,
+    /// Byte streams, as CONNECT.
+    Tcp,
+}
+
+/// A live instance of a service, as stored and pushed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRecord {
+    /// Identity that the peer must present.
+    pub spiffe_id: String,
+    /// Where its sidecar listens (UDP, QUIC).
+    pub mesh_addr: SocketAddr,
+    /// What it serves.
+    pub ports: Vec<PortRecord>,
+}
+
+/// A receipt: from `in_force_unix_ms` on, each new request of this sidecar follows `revision`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// The revision in force.
+    pub revision: u64,
+    /// Wall clock of the sidecar, milliseconds since the Unix epoch.
+    pub in_force_unix_ms: u64,
+    /// From the update's last byte to the swap, microseconds.
+    pub took_us: u64,
+}
+
+/// A refusal: the config of `revision` is not used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nack {
+    /// The refused revision.
+    pub revision: u64,
+    /// The revision whose config stays in force, if there is one.
+    pub running: Option<u64>,
+    /// Key of the resource at fault, `kind/namespace/name`, where one is known.
+    pub key: Option<String>,
+    /// Why, in one sentence.
+    pub reason: String,
+}
+
+/// Health of a sidecar, and its traffic since its last report.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// Serial of the SVID that it serves, in hexadecimal.
+    pub serial: String,
+    /// Serial of the certificate that issued it.
+    pub issuer: String,
+    /// End of that SVID, seconds since the Unix epoch.
+    pub not_after_unix: u64,
+    /// Its open connections to and from other sidecars.
+    pub connections: Vec<ConnectionReport>,
+    /// Round-trip time of its connection to this control node, microseconds.
+    pub control_rtt_us: u64,
+    /// Traffic by edge since the last report (a delta: the receiver adds).
+    pub edges: Vec<EdgeReport>,
+    /// Refused peers and dials since the start, by reason (a total: the receiver replaces).
+    pub refusals: BTreeMap<String, u64>,
+}
+
+/// One mesh connection.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConnectionReport {
+    /// `outbound` (dialled) or `inbound` (accepted).
+    pub direction: String,
+    /// SPIFFE ID of the peer.
+    pub peer: String,
+    /// Address of the peer.
+    pub addr: String,
+    /// Smoothed round-trip time, microseconds.
+    pub rtt_us: u64,
+    /// Requests and tunnels carried since it was opened.
+    pub streams: u64,
+    /// Packets lost since it was opened.
+    pub lost_packets: u64,
+}
+
+/// Traffic on one edge, seen from one side.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EdgeReport {
+    /// `source` (the caller's sidecar) or `destination`.
+    pub reporter: String,
+    /// Service of the caller, `name.namespace`.
+    pub source: String,
+    /// Service called, `name.namespace`.
+    pub destination: String,
+    /// `http` or `tcp`.
+    pub protocol: String,
+    /// Requests, or TCP connections, that ended.
+    pub requests: u64,
+    /// Of those, failed: status 500 and above made by either side, or a reset.
+    pub failures: u64,
+    /// Latency as (upper bound of the bucket in microseconds, count).
+    pub latency_us: Vec<(u64, u64)>,
+}
+
+/// The next revision of everything that a sidecar knows, as a change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Update {
+    /// Revision after this change. Never goes back.
+    pub revision: u64,
+    /// Whether `set` is everything: forget all other keys. The first update of a stream always is.
+    pub whole: bool,
+    /// Keys ([`crate::ResourcePath`]) with their new values.
+    #[serde(default)]
+    pub set: BTreeMap<String, Value>,
+    /// Keys that are gone.
+    #[serde(default)]
+    pub unset: Vec<String>,
+}
+
+/// Ask for a new SVID.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renew {
+    /// Why, for the sidecar's log.
+    pub reason: String,
+    /// Do it at a random moment within this window, milliseconds.
+    pub within_ms: u64,
+}
+
+/// Body of [`crate::PATH_JOIN`].
+#[derive(Clone, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// The one-time token.
+    pub token: String,
+    /// PKCS#10 request, DER in standard base64. Only its public key and signature count.
+    pub csr: String,
+}
+
+impl std::fmt::Debug for JoinRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinRequest")
+            .field("token", &"<redacted>")
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reply to a join.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JoinResponse {
+    /// Certificates, leaf first, DER in standard base64.
+    pub chain: Vec<String>,
+    /// Trust bundles: trust domain to SPIFFE bundle (JWK Set).
+    pub bundles: BTreeMap<String, Value>,
+}
+
+/// Body of [`crate::PATH_RENEW`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewRequest {
+    /// PKCS#10 request, DER in standard base64.
+    pub csr: String,
+}
+
+/// Reply to a renewal: the same as to a join.
+pub type RenewResponse = JoinResponse;
+
+/// Body of a refusal on the control paths.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A stable word for programs, such as `token_used`.
+    pub code: String,
+    /// One sentence for people: the cause and the next step.
+    pub message: String,
+    /// When to try again, seconds, where that helps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u64>,
+}
