@@ -60,7 +60,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// [`FrameError`] if the frame is too large or not a message; the stream must then be dropped.
-    pub fn next<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn next_message<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
         let Some(prefix) = self.buffer.first_chunk::<4>() else {
             return Ok(None);
         };
@@ -101,12 +101,12 @@ mod tests {
             let mut reader = FrameReader::new();
             reader.push(&bytes[..cut]);
             assert!(
-                reader.next::<SidecarMessage>().unwrap().is_none(),
+                reader.next_message::<SidecarMessage>().unwrap().is_none(),
                 "cut {cut}"
             );
             reader.push(&bytes[cut..]);
             assert_eq!(
-                reader.next::<SidecarMessage>().unwrap(),
+                reader.next_message::<SidecarMessage>().unwrap(),
                 Some(message.clone())
             );
             assert!(!reader.is_mid_frame());
@@ -118,7 +118,7 @@ mod tests {
         let mut reader = FrameReader::new();
         reader.push(&u32::MAX.to_be_bytes());
         assert!(matches!(
-            reader.next::<SidecarMessage>(),
+            reader.next_message::<SidecarMessage>(),
             Err(FrameError::TooLarge(_))
         ));
     }
@@ -130,14 +130,14 @@ mod tests {
         reader.push(&u32::try_from(later.len()).unwrap().to_be_bytes());
         reader.push(later);
         assert_eq!(
-            reader.next::<SidecarMessage>().unwrap(),
+            reader.next_message::<SidecarMessage>().unwrap(),
             Some(SidecarMessage::Unknown)
         );
         let ack = br#"{"type":"ack","revision":1,"in_force_unix_ms":2,"took_us":3,"new":true}"#;
         reader.push(&u32::try_from(ack.len()).unwrap().to_be_bytes());
         reader.push(ack);
         assert!(matches!(
-            reader.next::<SidecarMessage>().unwrap(),
+            reader.next_message::<SidecarMessage>().unwrap(),
             Some(SidecarMessage::Ack(_))
         ));
     }
@@ -148,7 +148,7 @@ mod tests {
             let mut reader = FrameReader::new();
             reader.push(&data);
             for _ in 0..64 {
-                match reader.next::<SidecarMessage>() {
+                match reader.next_message::<SidecarMessage>() {
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => break,
                 }
