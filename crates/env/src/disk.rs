@@ -1,0 +1,359 @@
+//! Files: small state, written whole or not at all.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{FlockOperation, flock};
+use thiserror::Error;
+
+/// Who may read a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The owner only (0600): keys, tokens, state.
+    Secret,
+    /// Everybody (0644): certificates, bundles.
+    Public,
+}
+
+impl Mode {
+    fn bits(self) -> u32 {
+        match self {
+            Self::Secret => 0o600,
+            Self::Public => 0o644,
+        }
+    }
+}
+
+/// What is being done to a path, for messages and for a [`DiskGate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskOp {
+    /// Reading a file.
+    Read,
+    /// Writing and syncing the new content beside the old.
+    Write,
+    /// Putting the new content in the place of the old.
+    Replace,
+    /// Creating a directory.
+    CreateDir,
+    /// Removing a file.
+    Remove,
+    /// Listing a directory.
+    List,
+    /// Taking a lock.
+    Lock,
+}
+
+impl fmt::Display for DiskOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Replace => "replace",
+            Self::CreateDir => "create the directory",
+            Self::Remove => "remove",
+            Self::List => "list",
+            Self::Lock => "lock",
+        })
+    }
+}
+
+/// Why a file could not be used.
+#[derive(Debug, Error)]
+pub enum DiskError {
+    /// The operating system refused.
+    #[error("cannot {op} {path}: {reason}", path = path.display(), reason = reason(source))]
+    Io {
+        /// What was attempted.
+        op: DiskOp,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file has more bytes than anything weft writes there.
+    #[error("cannot read {path}: it is larger than {limit} bytes", path = path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The largest size accepted, in bytes.
+        limit: usize,
+    },
+    /// Another process has the lock.
+    #[error(
+        "{path} is held by another process: stop it first, or use another state directory",
+        path = path.display()
+    )]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+}
+
+impl DiskError {
+    /// Whether the file is just not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::StorageFull => "the disk is full".to_owned(),
+        io::ErrorKind::QuotaExceeded => "the disk quota is used up".to_owned(),
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        io::ErrorKind::NotADirectory => "a part of the path is not a directory".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Lets a simulator fail or crash at a chosen operation.
+pub trait DiskGate: Send + Sync {
+    /// Called before each step. An error is what the caller of the operation sees.
+    ///
+    /// # Errors
+    /// Whatever fault the platform wants to inject.
+    fn before(&self, op: DiskOp, path: &Path) -> io::Result<()>;
+}
+
+/// The node's files, as seen inside [`Env::disk`](crate::Env::disk). Every call blocks.
+#[derive(Clone, Default)]
+pub struct Disk {
+    gate: Option<Arc<dyn DiskGate>>,
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk")
+            .field("gated", &self.gate.is_some())
+            .finish()
+    }
+}
+
+impl Disk {
+    /// The file system of the machine.
+    #[must_use]
+    pub fn system() -> Self {
+        Self { gate: None }
+    }
+
+    /// The file system behind a gate that can inject faults.
+    #[must_use]
+    pub fn gated(gate: Arc<dyn DiskGate>) -> Self {
+        Self { gate: Some(gate) }
+    }
+
+    fn step<T>(
+        &self,
+        op: DiskOp,
+        path: &Path,
+        act: impl FnOnce() -> io::Result<T>,
+    ) -> Result<T, DiskError> {
+        let allowed = self
+            .gate
+            .as_ref()
+            .map_or(Ok(()), |gate| gate.before(op, path));
+        allowed
+            .and_then(|()| act())
+            .map_err(|source| DiskError::Io {
+                op,
+                path: path.to_owned(),
+                source,
+            })
+    }
+
+    /// The content of a file of at most `max_bytes`.
+    ///
+    /// # Errors
+    /// [`DiskError::TooLarge`], or [`DiskError::Io`]; see [`DiskError::is_not_found`].
+    pub fn read(&self, path: &Path, max_bytes: usize) -> Result<Vec<u8>, DiskError> {
+        let content = self.step(DiskOp::Read, path, || {
+            let mut content = Vec::new();
+            // One byte more than allowed tells a file that is too large, however it grows meanwhile.
+            let limit = u64::try_from(max_bytes)
+                .unwrap_or(u64::MAX)
+                .saturating_add(1);
+            File::open(path)?.take(limit).read_to_end(&mut content)?;
+            Ok(content)
+        })?;
+        if content.len() > max_bytes {
+            return Err(DiskError::TooLarge {
+                path: path.to_owned(),
+                limit: max_bytes,
+            });
+        }
+        Ok(content)
+    }
+
+    /// [`Disk::read`], with `None` for a file that is not there.
+    ///
+    /// # Errors
+    /// As [`Disk::read`], but never "not found".
+    pub fn read_optional(
+        &self,
+        path: &Path,
+        max_bytes: usize,
+    ) -> Result<Option<Vec<u8>>, DiskError> {
+        match self.read(path, max_bytes) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts `content` in the place of a file so that, whenever the machine stops, the old or the new
+    /// content is there whole: written beside it, synced, renamed, and the directory synced.
+    ///
+    /// # Errors
+    /// [`DiskError::Io`]; the old content is then untouched, or (only when syncing the directory failed)
+    /// the new one is in place but may not survive a crash.
+    pub fn write_atomic(&self, path: &Path, content: &[u8], mode: Mode) -> Result<(), DiskError> {
+        let temporary = temporary_name(path);
+        let written = self.step(DiskOp::Write, path, || {
+            write_synced(&temporary, content, mode)
+        });
+        let replaced = written.and_then(|()| {
+            self.step(DiskOp::Replace, path, || {
+                fs::rename(&temporary, path)?;
+                sync_dir(path)
+            })
+        });
+        if replaced.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        replaced
+    }
+
+    /// Creates a directory with mode 0700, and its parents; an existing one is narrowed to 0700.
+    ///
+    /// # Errors
+    /// [`DiskError::Io`], for instance when it belongs to another user.
+    pub fn create_dir_private(&self, path: &Path) -> Result<(), DiskError> {
+        self.step(DiskOp::CreateDir, path, || {
+            DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+        })
+    }
+
+    /// Removes a file; one that is not there is fine.
+    ///
+    /// # Errors
+    /// [`DiskError::Io`].
+    pub fn remove(&self, path: &Path) -> Result<(), DiskError> {
+        self.step(DiskOp::Remove, path, || match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => sync_dir(path),
+        })
+    }
+
+    /// Whether something is at the path.
+    ///
+    /// # Errors
+    /// [`DiskError::Io`] when that cannot be told.
+    pub fn exists(&self, path: &Path) -> Result<bool, DiskError> {
+        self.step(DiskOp::Read, path, || path.try_exists())
+    }
+
+    /// The paths in a directory, sorted; without the temporary files of interrupted writes.
+    ///
+    /// # Errors
+    /// [`DiskError::Io`].
+    pub fn list(&self, path: &Path) -> Result<Vec<PathBuf>, DiskError> {
+        self.step(DiskOp::List, path, || {
+            let mut found = Vec::new();
+            for entry in fs::read_dir(path)? {
+                let entry = entry?.path();
+                if !is_temporary(&entry) {
+                    found.push(entry);
+                }
+            }
+            found.sort();
+            Ok(found)
+        })
+    }
+
+    /// Takes the lock of a file for this process, without waiting. It is created if needed and stays
+    /// when the lock goes; the kernel gives the lock back when the process dies.
+    ///
+    /// # Errors
+    /// [`DiskError::Locked`] when another process has it.
+    pub fn lock(&self, path: &Path) -> Result<LockGuard, DiskError> {
+        let (file, taken) = self.step(DiskOp::Lock, path, || {
+            let mut options = OpenOptions::new();
+            let file = options
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(path)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => Ok((file, true)),
+                Err(rustix::io::Errno::WOULDBLOCK) => Ok((file, false)),
+                Err(errno) => Err(errno.into()),
+            }
+        })?;
+        if !taken {
+            return Err(DiskError::Locked {
+                path: path.to_owned(),
+            });
+        }
+        Ok(LockGuard { _file: file })
+    }
+}
+
+/// A lock that is held until this is dropped.
+#[derive(Debug)]
+#[must_use = "the lock is given back when this is dropped"]
+pub struct LockGuard {
+    /// Closing the file gives the lock back.
+    _file: File,
+}
+
+const TEMPORARY_SUFFIX: &str = ".weft-tmp";
+
+fn temporary_name(path: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(
+        ".{:x}.{number:x}{TEMPORARY_SUFFIX}",
+        std::process::id()
+    ));
+    path.with_file_name(name)
+}
+
+fn is_temporary(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.to_string_lossy().ends_with(TEMPORARY_SUFFIX))
+}
+
+fn write_synced(path: &Path, content: &[u8], mode: Mode) -> io::Result<()> {
+    // The mode is given at creation: a secret is never readable, not even for a moment.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode.bits())
+        .open(path)?;
+    // The umask may have narrowed it further.
+    file.set_permissions(fs::Permissions::from_mode(mode.bits()))?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    let dir = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()
+}

@@ -1,0 +1,190 @@
+//! The handle that everything else holds.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::platform::{BoxFuture, TaskGate};
+use crate::{Disk, Listener, Platform, Rng, Stream, SystemPlatform};
+
+/// One node's access to the world. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Env {
+    platform: Arc<dyn Platform>,
+}
+
+impl Env {
+    /// The real world: sockets, clock, randomness and files of the operating system.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::new(Arc::new(SystemPlatform::new()))
+    }
+
+    /// A node on another platform, such as a simulator's.
+    #[must_use]
+    pub fn new(platform: Arc<dyn Platform>) -> Self {
+        Self { platform }
+    }
+
+    /// The wall clock of this node: for certificate times, logs and records. Durations are measured with
+    /// [`tokio::time::Instant`].
+    #[must_use]
+    pub fn wall(&self) -> SystemTime {
+        self.platform.wall()
+    }
+
+    /// [`Env::wall`] as a function, in the form that `weft_certs` takes.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Fn() -> SystemTime + Send + Sync> {
+        let env = self.clone();
+        Arc::new(move || env.wall())
+    }
+
+    /// A stream of cryptographically secure random numbers for one purpose. Each purpose has its own
+    /// stream, so that one more draw here changes nothing there when a run is repeated from a seed.
+    #[must_use]
+    pub fn rng(&self, purpose: &'static str) -> Rng {
+        Rng::from_seed(self.platform.seed(purpose))
+    }
+
+    /// Opens a TCP connection with `TCP_NODELAY` set. It waits as long as the operating system does:
+    /// callers put their own timeout around it.
+    ///
+    /// # Errors
+    /// Names the address and the cause; the [`io::ErrorKind`] is that of the cause.
+    pub async fn connect(&self, addr: SocketAddr) -> io::Result<Stream> {
+        self.platform.connect(addr).await
+    }
+
+    /// Opens a connection to a Unix socket.
+    ///
+    /// # Errors
+    /// Names the path and the cause.
+    pub async fn connect_unix(&self, path: &Path) -> io::Result<Stream> {
+        self.platform.connect_unix(path.to_owned()).await
+    }
+
+    /// Listens on a TCP address; port 0 lets the system choose.
+    ///
+    /// # Errors
+    /// Names the address and the cause, such as "address in use".
+    pub async fn listen(&self, addr: SocketAddr) -> io::Result<Listener> {
+        self.platform.listen(addr).await
+    }
+
+    /// Listens on a Unix socket with mode 0600. A socket file that a dead process left is replaced; one
+    /// that somebody listens on is not.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AddrInUse`] when another process listens there; else names the path and the cause.
+    pub async fn listen_unix(&self, path: &Path) -> io::Result<Listener> {
+        self.platform.listen_unix(path.to_owned()).await
+    }
+
+    /// Binds the UDP socket of a QUIC endpoint, with 4 MiB buffers asked of the kernel; `[::]` takes
+    /// IPv4 too.
+    ///
+    /// # Errors
+    /// Names the address and the cause, such as "address in use".
+    pub fn bind_udp(&self, addr: SocketAddr) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
+        self.platform.bind_udp(addr)
+    }
+
+    /// The addresses of a host name (or of an address in text), each with `port`. Never empty.
+    ///
+    /// # Errors
+    /// Names the host and the cause; a lookup is given up after a few seconds.
+    pub async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        self.platform.resolve(host.to_owned(), port).await
+    }
+
+    /// The runtime to build a [`quinn::Endpoint`] with.
+    #[must_use]
+    pub fn quinn_runtime(&self) -> Arc<dyn quinn::Runtime> {
+        self.platform.quinn_runtime()
+    }
+
+    /// Runs a closure over the node's files, off the threads that carry traffic.
+    ///
+    /// A panic of the closure goes on in the caller. Once begun, the closure runs to its end even if the
+    /// returned future is dropped.
+    pub async fn disk<T, F>(&self, job: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce(&Disk) -> T + Send + 'static,
+    {
+        let disk = self.platform.disk();
+        let (done, result) = oneshot::channel();
+        let job = move || {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(&disk)));
+            // Nobody waits any more: the work itself is done, its result is not needed.
+            let _ = done.send(outcome);
+        };
+        self.platform.run_disk(Box::new(job)).await;
+        match result.await {
+            Ok(Ok(value)) => value,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            // The runtime is going down and dropped the job; this task will not be polled again.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Runs a future as a task of this node. Prefer a [`Tasks`](crate::Tasks) owner, which also ends it.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        match self.platform.task_gate() {
+            None => spawn_on_tokio(future),
+            Some(gate) => {
+                let task = spawn_on_tokio(Gated {
+                    inner: Box::pin(future),
+                    gate: gate.clone(),
+                });
+                gate.spawned(task.abort_handle());
+                task
+            }
+        }
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the seam: Env::spawn is what others use instead"
+)]
+fn spawn_on_tokio<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tokio::spawn(future)
+}
+
+/// A task that runs only while its node does.
+struct Gated<T> {
+    inner: BoxFuture<'static, T>,
+    gate: Arc<dyn TaskGate>,
+}
+
+impl<T> Future for Gated<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        if !self.gate.may_run(cx) {
+            return Poll::Pending;
+        }
+        self.inner.as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,105 @@
+//! Unix sockets that belong to one process and one user.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::net::{UnixListener, UnixStream};
+
+/// A listener that removes its socket file when it goes.
+#[derive(Debug)]
+pub(crate) struct OwnedUnixListener {
+    inner: UnixListener,
+    path: PathBuf,
+}
+
+impl OwnedUnixListener {
+    pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
+        Ok(self.inner.accept().await?.0)
+    }
+}
+
+impl Drop for OwnedUnixListener {
+    fn drop(&mut self) {
+        // Nobody else can have taken the path while this listener lived (`ensure_free`).
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Binds under a temporary name, narrows the mode and only then gives the socket its name: nobody can
+/// connect before the mode is right, and a stale file is replaced in one step.
+pub(crate) async fn listen(path: PathBuf) -> io::Result<OwnedUnixListener> {
+    ensure_free(&path).await?;
+    let temporary = temporary_name(&path);
+    let bound = bind_private(&temporary).and_then(|inner| {
+        fs::rename(&temporary, &path)?;
+        Ok(inner)
+    });
+    match bound {
+        Ok(inner) => Ok(OwnedUnixListener { inner, path }),
+        Err(cause) => {
+            let _ = fs::remove_file(&temporary);
+            Err(named("listen on", &path, &cause))
+        }
+    }
+}
+
+pub(crate) async fn connect(path: &Path) -> io::Result<UnixStream> {
+    open(path)
+        .await
+        .map_err(|cause| named("connect to", path, &cause))
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the seam behind Env::connect_unix"
+)]
+async fn open(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(path).await
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the seam behind Env::listen_unix"
+)]
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+async fn ensure_free(path: &Path) -> io::Result<()> {
+    let kind = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(named("listen on", path, &error)),
+        Ok(metadata) => metadata.file_type(),
+    };
+    if !kind.is_socket() {
+        let cause = io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "a file that is not a socket is there",
+        );
+        return Err(named("listen on", path, &cause));
+    }
+    if open(path).await.is_ok() {
+        let cause = io::Error::new(io::ErrorKind::AddrInUse, "another process listens there");
+        return Err(named("listen on", path, &cause));
+    }
+    Ok(())
+}
+
+/// A short name in the same directory: the whole path of a socket may have 107 bytes only.
+fn temporary_name(path: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    path.with_file_name(format!(".w{:x}.{number:x}", std::process::id()))
+}
+
+fn named(what: &str, path: &Path, cause: &io::Error) -> io::Error {
+    io::Error::new(
+        cause.kind(),
+        format!("cannot {what} {}: {cause}", path.display()),
+    )
+}
