@@ -1,1 +1,48 @@
-//! Who am I, whom do I trust: SPIFFE IDs, X.509 SVIDs, trust bundles, rustls configs that follow rotation
+//! Who am I, whom do I trust: SPIFFE identities and the TLS configs that follow their rotation.
+//!
+//! ```text
+//!   SpiffeId ── names ──> X509Svid (chain + key, "who am I")     TrustBundle, BundleSet ("whom do I trust")
+//!                              └───────────┬───────────────────────────────┘
+//!                                   IdentitySource            swapped whole when either rotates
+//!                                          │ read once in every handshake
+//!                        tls::server_config, tls::client_config, tls::join_config
+//!                                          │
+//!                                   verify_chain ──> PeerIdentity | VerifyError
+//! ```
+//!
+//! The crate is pure: no task, no socket, no clock (time comes in as an argument or through [`Clock`]).
+//! `weft-ca` makes what is checked here; `weft-transport` puts the TLS configs to work.
+//!
+//! A peer is trusted only if [`verify_chain`] says so: the rules of the X509-SVID standard for its leaf, then
+//! an RFC 5280 path to a root *of the leaf's own trust domain*. Roots of different trust domains are never pooled.
+
+mod bundle;
+mod der;
+mod error;
+mod id;
+mod jwk;
+mod pem;
+mod pin;
+mod source;
+mod svid;
+pub mod tls;
+mod verify;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+pub use bundle::{BundleSet, TrustBundle};
+pub use error::{Error, VerifyError};
+pub use id::{SpiffeId, TrustDomain};
+pub use pin::RootPin;
+pub use source::{Identity, IdentitySource};
+pub use svid::{PrivateKey, X509Svid};
+pub use verify::{ExpectedPeer, PeerIdentity, Usage, verify_chain, verify_expected};
+
+pub use rustls::pki_types::CertificateDer;
+
+/// The wall clock that certificates are checked against. Each simulated node has its own.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+#[cfg(test)]
+mod testing;

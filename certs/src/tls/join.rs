@@ -1,0 +1,57 @@
+//! The first contact: no SVID yet, no bundle yet, only the pin of the root and the name of the control node.
+
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
+
+use super::Failure;
+use super::client::{PeerVerifier, builder, finish};
+use crate::{
+    BundleSet, Clock, ExpectedPeer, RootPin, SpiffeId, TrustBundle, VerifyError, verify_expected,
+};
+
+/// The config of a join: the server must send its root along, the root's key must be the pinned one, the chain must
+/// be valid up to exactly that root, and the leaf must be `expected`. Only then may the join token be sent.
+pub fn join_config(
+    pin: RootPin,
+    expected: SpiffeId,
+    alpn: &[&[u8]],
+    clock: Clock,
+    failure: Failure,
+) -> ClientConfig {
+    let verifier = PeerVerifier::new(failure, move |chain, now| {
+        verify_pinned(chain, pin, &expected, now)
+    });
+    finish(
+        builder(clock, verifier, |builder| builder.with_no_client_auth()),
+        alpn,
+    )
+}
+
+fn verify_pinned(
+    chain: &[CertificateDer<'_>],
+    pin: RootPin,
+    expected: &SpiffeId,
+    now: std::time::SystemTime,
+) -> Result<(), VerifyError> {
+    // The leaf is never its own authority, hence the skip.
+    let root = chain
+        .iter()
+        .skip(1)
+        .find(|certificate| pin.matches(certificate));
+    let root = root
+        .ok_or(VerifyError::WrongPin { pin })?
+        .clone()
+        .into_owned();
+    let bundle = TrustBundle {
+        trust_domain: expected.trust_domain().clone(),
+        sequence: 0,
+        roots: vec![root],
+    };
+    verify_expected(
+        chain,
+        &BundleSet::from(bundle),
+        now,
+        &ExpectedPeer::One(expected.clone()),
+    )
+    .map(drop)
+}
