@@ -1,0 +1,94 @@
+//! Where `tracing` events go: standard error, as text for people or JSON for machines.
+
+use std::io;
+use std::str::FromStr;
+
+use tracing_subscriber::EnvFilter;
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = LoggingError;
+
+    fn from_str(text: &str) -> Result<Self, LoggingError> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            other => Err(LoggingError::Format(other.to_owned())),
+        }
+    }
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The format has no such name.
+    #[error("log format '{0}' is unknown: use text or json")]
+    Format(String),
+    /// The filter cannot be read.
+    #[error(
+        "log filter '{filter}' cannot be read: {cause}; an example is info,weft_proxy=debug,access=off"
+    )]
+    Filter {
+        /// The filter as given.
+        filter: String,
+        /// What is wrong in it.
+        cause: String,
+    },
+    /// A subscriber is there already.
+    #[error("logging is set up already in this process")]
+    Twice,
+}
+
+/// Sends the events that `filter` lets through to standard error. Once per process.
+///
+/// # Errors
+/// [`LoggingError`] if the filter is malformed or logging is set up already.
+pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), LoggingError> {
+    let parsed = EnvFilter::try_new(filter).map_err(|cause| LoggingError::Filter {
+        filter: filter.to_owned(),
+        cause: cause.to_string(),
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_writer(io::stderr);
+    let set = match format {
+        LogFormat::Text => {
+            let terminal = io::IsTerminal::is_terminal(&io::stderr());
+            builder.with_ansi(terminal).try_init()
+        }
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    set.map_err(|_| LoggingError::Twice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_filter_or_format_is_named_with_an_example() {
+        let error = init_logging(LogFormat::Text, "weft=loud")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("weft=loud") && error.contains("access=off"),
+            "{error}"
+        );
+        assert!(
+            "xml"
+                .parse::<LogFormat>()
+                .unwrap_err()
+                .to_string()
+                .contains("text or json")
+        );
+    }
+}
