@@ -1,1 +1,41 @@
-//! The authority: root, issuing CA, leaf; authority journal, join tokens, issuance policy
+//! The authority of a trust domain: it turns an attested identity and a certificate request into an X509-SVID.
+//!
+//! ```text
+//!   Journal ── what the authority is: slots of roots and issuing CAs, prepared → active → old → removed
+//!      │  each transition returns the next Journal; whoever holds the store persists it, then loads it
+//!      ▼
+//!   Authority::load(config, journal, keys) ── issue(request, identity, …) ──> Issued (leaf, issuing CA)
+//!      │                                                                bundle() ──> TrustBundle, pin() ──> RootPin
+//!      └── KeyStore: where private keys live. They never enter the journal or the store.
+//! ```
+//!
+//! Running and restarting are the same path: after each change the authority is loaded from the journal that was
+//! persisted, so a crash between any two steps leaves a state from which it goes on.
+//!
+//! The crate is pure but for [`FileKeyStore`]: time and randomness are arguments, persistence is the caller's
+//! (`weft-control`). What it issues is checked by `weft-certs`, which knows nothing of this crate.
+
+mod authority;
+mod config;
+mod csr;
+mod error;
+mod issue;
+mod journal;
+mod keys;
+mod slot;
+mod template;
+mod token;
+mod when;
+
+pub use authority::Authority;
+pub use config::CaConfig;
+pub use csr::{NewKey, make_csr};
+pub use error::{Error, TokenError};
+pub use issue::{Issued, RESERVED_NAMESPACE, is_reserved};
+pub use journal::{Due, Journal, LogEntry};
+pub use keys::{FileKeyStore, KeyId, KeyStore, MemoryKeyStore, P256Key, Signer};
+pub use slot::{Slot, SlotState, Tier};
+pub use token::{JoinToken, TokenRecord};
+
+#[cfg(test)]
+mod testing;

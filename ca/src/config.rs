@@ -1,0 +1,94 @@
+//! The lifetimes of the three tiers, and the rules that tie them together (ca-ops §1, §10).
+
+use std::time::Duration;
+
+use weft_certs::TrustDomain;
+
+use crate::Error;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// No leaf lives longer: a day is the longest that a stolen key may be of use.
+const LONGEST_LEAF: Duration = DAY;
+/// Below this a certificate ends before its owner could renew it. Only tests go there.
+const SHORTEST_LEAF: Duration = Duration::from_secs(5);
+/// An issuing CA lives at least this many times the longest leaf, so that it can be prepared at half of its life
+/// and replaced at five sixths without cutting any leaf short.
+const ISSUING_TO_LEAF: u32 = 6;
+/// Leaves begin a little in the past, for peers whose clocks are behind.
+pub(crate) const BACKDATE: Duration = Duration::from_secs(60);
+
+/// How long certificates live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaConfig {
+    /// The trust domain that the authority serves.
+    pub trust_domain: TrustDomain,
+    /// Life of a root; 10 years. Roots are replaced by people.
+    pub root_ttl: Duration,
+    /// Life of an issuing CA; 30 days.
+    pub issuing_ttl: Duration,
+    /// Life of a leaf when nothing else is asked for; 1 hour.
+    pub leaf_ttl: Duration,
+    /// The shortest life of a leaf; 5 minutes. An issuer that has less left issues nothing. Tests may go down to 5 s.
+    pub min_leaf_ttl: Duration,
+    /// The longest life of a leaf; 24 hours.
+    pub max_leaf_ttl: Duration,
+}
+
+impl CaConfig {
+    /// The defaults for this trust domain.
+    pub fn new(trust_domain: TrustDomain) -> Self {
+        Self {
+            trust_domain,
+            root_ttl: DAY * 3652,
+            issuing_ttl: DAY * 30,
+            leaf_ttl: HOUR,
+            min_leaf_ttl: Duration::from_secs(300),
+            max_leaf_ttl: LONGEST_LEAF,
+        }
+    }
+
+    /// Checks that the lifetimes fit together; [`Authority`](crate::Authority) calls it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the first that does not.
+    pub fn validate(&self) -> Result<(), Error> {
+        let refuse = |reason: String| Err(Error::Config { reason });
+        let s = |d: Duration| format!("{} s", d.as_secs());
+        if self.min_leaf_ttl < SHORTEST_LEAF || self.max_leaf_ttl > LONGEST_LEAF {
+            return refuse("leaf certificates live between 5 s and 24 h".to_owned());
+        }
+        if !(self.min_leaf_ttl..=self.max_leaf_ttl).contains(&self.leaf_ttl) {
+            let limits = format!("{} to {}", s(self.min_leaf_ttl), s(self.max_leaf_ttl));
+            return refuse(format!(
+                "the leaf lifetime {} is outside its limits of {limits}",
+                s(self.leaf_ttl)
+            ));
+        }
+        let needed = self.max_leaf_ttl * ISSUING_TO_LEAF;
+        if self.issuing_ttl < needed {
+            return refuse(format!(
+                "the issuing CA's lifetime {} is less than 6 times the longest leaf lifetime: \
+                 it must be at least {}, or the longest leaf lifetime at most {}",
+                s(self.issuing_ttl),
+                s(needed),
+                s(self.issuing_ttl / ISSUING_TO_LEAF),
+            ));
+        }
+        if self.root_ttl < self.issuing_ttl * 2 {
+            return refuse(format!(
+                "the root's lifetime {} is less than twice the issuing CA's lifetime {}",
+                s(self.root_ttl),
+                s(self.issuing_ttl)
+            ));
+        }
+        Ok(())
+    }
+
+    /// How much earlier than its issuer a leaf ends, so that no leaf is ever seen to outlive it: a minute, or less
+    /// where the issuer itself is short-lived.
+    pub(crate) fn margin(&self) -> Duration {
+        Duration::from_secs(60).min(self.issuing_ttl / 100)
+    }
+}

@@ -1,0 +1,87 @@
+//! Certificate requests (PKCS #10): making one, and what the authority takes from one.
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use rcgen::string::Ia5String;
+use rcgen::{CertificateParams, DistinguishedName, PublicKeyData, SanType, SubjectPublicKeyInfo};
+use weft_certs::SpiffeId;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer;
+use zeroize::Zeroizing;
+
+use crate::{Error, P256Key};
+
+/// A request for one P-256 key is 300 bytes.
+const MAX_CSR: usize = 16 * 1024;
+/// ecdsa-with-SHA256, RFC 5758 §3.2.
+const ECDSA_WITH_SHA256: &str = "1.2.840.10045.4.3.2";
+
+/// A fresh key and the request that proves its possession.
+pub struct NewKey {
+    /// The request, DER.
+    pub csr: Vec<u8>,
+    /// The private key, PKCS#8 DER; it goes into the SVID together with the chain that comes back.
+    pub key: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for NewKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewKey")
+            .field("csr", &self.csr.len())
+            .field("key", &"redacted")
+            .finish()
+    }
+}
+
+/// Makes a P-256 key and a request for it. Each SVID gets a key of its own, made where it is used.
+///
+/// The hint is written into the request for people who read it; the authority decides by what it attested.
+///
+/// # Errors
+/// [`Error::Crypto`], which does not happen on a healthy system.
+pub fn make_csr(hint: Option<&SpiffeId>) -> Result<NewKey, Error> {
+    let key = P256Key::generate()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    if let Some(id) = hint {
+        let uri = Ia5String::try_from(id.as_str()).map_err(Error::crypto("certificate request"))?;
+        params.subject_alt_names = vec![SanType::URI(uri)];
+    }
+    let request = params
+        .serialize_request(&key)
+        .map_err(Error::crypto("certificate request"))?;
+    Ok(NewKey {
+        csr: request.der().to_vec(),
+        key: key.pkcs8().clone(),
+    })
+}
+
+/// The public key of a request whose sender has proven to hold the private one. Nothing else is taken from it.
+pub(crate) fn verified_key(csr: &[u8]) -> Result<SubjectPublicKeyInfo, Error> {
+    let refuse = |reason| Error::Csr { reason };
+    if csr.len() > MAX_CSR {
+        return Err(refuse("it is larger than 16 KiB"));
+    }
+    let (rest, request) = X509CertificationRequest::from_der(csr)
+        .map_err(|_| refuse("it is not a PKCS #10 request in DER"))?;
+    if !rest.is_empty() {
+        return Err(refuse("there are bytes behind it"));
+    }
+    let info = &request.certification_request_info;
+    let not_p256 = || refuse("its key is not a P-256 key");
+    let key = SubjectPublicKeyInfo::from_der(info.subject_pki.raw).map_err(|_| not_p256())?;
+    if key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {
+        return Err(not_p256());
+    }
+    if request.signature_algorithm.algorithm.to_id_string() != ECDSA_WITH_SHA256 {
+        return Err(refuse("it is not signed with ECDSA and SHA-256"));
+    }
+    // RFC 2986 §3: signed with the very key that is to be certified.
+    UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.der_bytes())
+        .verify(info.raw, &request.signature_value.data)
+        .map_err(|_| refuse("its signature does not prove possession of the key"))?;
+    Ok(key)
+}
+
+#[cfg(test)]
+#[path = "csr_tests.rs"]
+mod tests;

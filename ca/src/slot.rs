@@ -1,0 +1,119 @@
+//! One authority in its place: a root or an issuing CA, and how far it is in its life.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use weft_certs::RootPin;
+
+use crate::{Error, KeyId, when};
+
+/// Which kind of authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// In the trust bundle; signs issuing CAs only.
+    Root,
+    /// Signed by a root; signs leaves.
+    Issuing,
+}
+
+impl Tier {
+    /// The word that slot names begin with.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Issuing => "issuing",
+        }
+    }
+}
+
+/// Where in its life an authority is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlotState {
+    /// Made, and (a root) already in the bundle, but nothing is signed with it yet.
+    Prepared,
+    /// The one that signs.
+    Active,
+    /// Signs no more; what it signed is still good.
+    Old,
+    /// Gone: out of the bundle, key destroyed. Kept for the record.
+    Removed,
+}
+
+impl fmt::Display for SlotState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prepared => "prepared",
+            Self::Active => "active",
+            Self::Old => "old",
+            Self::Removed => "removed",
+        })
+    }
+}
+
+/// One authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Its name, such as `issuing-2`.
+    pub id: String,
+    /// Where in its life it is.
+    pub state: SlotState,
+    /// Since when.
+    #[serde(with = "when")]
+    pub since: SystemTime,
+    /// The root that signed it; of an issuing CA only.
+    pub issuer: Option<String>,
+    /// Of a root: when an issuing CA under it last stopped signing. Leaves below it end a leaf's life later.
+    #[serde(with = "when::option", default)]
+    pub signed_until: Option<SystemTime>,
+    /// The name of its private key.
+    pub key: KeyId,
+    /// Begin of its certificate.
+    #[serde(with = "when")]
+    pub not_before: SystemTime,
+    /// End of its certificate.
+    #[serde(with = "when")]
+    pub not_after: SystemTime,
+    /// Its certificate.
+    #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
+    pub certificate: CertificateDer<'static>,
+}
+
+impl Slot {
+    /// The pin of its key.
+    ///
+    /// # Errors
+    /// [`Error::Journal`] if its certificate cannot be read, which a loaded authority has ruled out.
+    pub fn pin(&self) -> Result<RootPin, Error> {
+        RootPin::of(&self.certificate).map_err(|e| Error::Journal {
+            reason: format!("the certificate of {}: {e}", self.id),
+        })
+    }
+
+    /// Whether relying parties still need it.
+    pub fn is_live(&self) -> bool {
+        self.state != SlotState::Removed
+    }
+}
+
+fn to_base64<S: Serializer>(
+    der: &CertificateDer<'static>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&STANDARD.encode(der))
+}
+
+fn from_base64<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<CertificateDer<'static>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    STANDARD
+        .decode(text)
+        .map(CertificateDer::from)
+        .map_err(serde::de::Error::custom)
+}
