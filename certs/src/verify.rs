@@ -33,6 +33,8 @@ pub struct PeerIdentity {
     pub serial: String,
     /// When the leaf ends; the connection must not outlive it.
     pub not_after: SystemTime,
+    /// SHA-256 over the leaf's DER, lower case hexadecimal: `Hash` of `x-forwarded-client-cert`.
+    pub fingerprint: String,
 }
 
 /// Which identities a dialled peer may have.
@@ -126,6 +128,7 @@ pub fn verify_chain(
         id: leaf.id,
         serial: leaf.serial,
         not_after: leaf.not_after,
+        fingerprint: der::hex(&der::sha256(leaf_der)),
     })
 }
 

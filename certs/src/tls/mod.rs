@@ -31,11 +31,13 @@ pub type Failure = Arc<std::sync::OnceLock<VerifyError>>;
 /// # Errors
 /// [`VerifyError::NoCertificate`] for a peer that joined without one.
 pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, VerifyError> {
-    let leaf = der::leaf(chain.first().ok_or(VerifyError::NoCertificate)?)?;
+    let leaf_der = chain.first().ok_or(VerifyError::NoCertificate)?;
+    let leaf = der::leaf(leaf_der)?;
     Ok(PeerIdentity {
         id: leaf.id,
         serial: leaf.serial,
         not_after: leaf.not_after,
+        fingerprint: der::hex(&der::sha256(leaf_der)),
     })
 }
 
