@@ -21,13 +21,22 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The operating system's sockets, clock, randomness and files, on tokio.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SystemPlatform(());
+pub struct SystemPlatform {
+    wall_offset_s: i64,
+}
 
 impl SystemPlatform {
     /// The platform of a real process.
     #[must_use]
     pub fn new() -> Self {
-        Self(())
+        Self { wall_offset_s: 0 }
+    }
+
+    /// Shifts the wall clock by so many seconds, as on a machine whose clock is wrong.
+    #[must_use]
+    pub fn with_wall_offset(mut self, seconds: i64) -> Self {
+        self.wall_offset_s = seconds;
+        self
     }
 }
 
@@ -37,7 +46,14 @@ impl SystemPlatform {
 )]
 impl Platform for SystemPlatform {
     fn wall(&self) -> SystemTime {
-        SystemTime::now()
+        let now = SystemTime::now();
+        let by = Duration::from_secs(self.wall_offset_s.unsigned_abs());
+        let shifted = if self.wall_offset_s < 0 {
+            now.checked_sub(by)
+        } else {
+            now.checked_add(by)
+        };
+        shifted.unwrap_or(now)
     }
 
     fn seed(&self, _purpose: &'static str) -> [u8; 32] {

@@ -1,5 +1,5 @@
 //! A second platform, in memory: proves that nothing above the seam needs the operating system.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::io;

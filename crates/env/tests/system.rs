@@ -1,5 +1,5 @@
 //! The system platform against real sockets and files.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::io;
 use std::net::SocketAddr;
