@@ -35,13 +35,24 @@ pub(crate) fn leaf(der: &CertificateDer<'_>) -> Result<Leaf, VerifyError> {
     check_leaf_usage(&certificate)?;
     Ok(Leaf {
         id,
-        serial: hex(certificate
-            .raw_serial()
-            .strip_prefix(&[0])
-            .unwrap_or(certificate.raw_serial())),
+        serial: serial(&certificate),
         not_before: system_time(certificate.validity().not_before.timestamp()),
         not_after: system_time(certificate.validity().not_after.timestamp()),
     })
+}
+
+/// Lower case hexadecimal, without the zero that only says that the number is positive.
+fn serial(certificate: &X509Certificate<'_>) -> String {
+    let raw = certificate.raw_serial();
+    hex(raw.strip_prefix(&[0]).unwrap_or(raw))
+}
+
+/// Serial number of any certificate, leaf or authority, in lower case hexadecimal.
+///
+/// # Errors
+/// [`VerifyError::BadCertificate`] if it is not a certificate.
+pub fn serial_of(certificate: &CertificateDer<'_>) -> Result<String, VerifyError> {
+    parse(certificate).map(|certificate| serial(&certificate))
 }
 
 /// X509-SVID §2: exactly one URI SAN, of any scheme; §3.1: a SPIFFE ID with a path.

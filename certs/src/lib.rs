@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use bundle::{BundleSet, TrustBundle};
+pub use der::serial_of;
 pub use error::{Error, VerifyError};
 pub use id::{SpiffeId, TrustDomain};
 pub use pin::RootPin;

@@ -118,6 +118,11 @@ impl X509Svid {
         &self.leaf.serial
     }
 
+    /// Serial number of the certificate that issued the leaf; `None` if the chain has the leaf only.
+    pub fn issuer_serial(&self) -> Option<String> {
+        der::serial_of(self.chain.get(1)?).ok()
+    }
+
     /// What rustls presents.
     pub(crate) fn certified(&self) -> &Arc<CertifiedKey> {
         &self.certified
