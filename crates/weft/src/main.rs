@@ -1,2 +1,49 @@
-//! The weft binary.
-fn main() {}
+//! The weft binary: the command line and nothing else.
+//!
+//! `cli` declares the subcommands, `settings` merges flags, environment and file for the two long-running
+//! roles, `command` carries each subcommand out with the crates below, `demo` runs the reference scenario
+//! with real processes of this same executable.
+
+mod cli;
+mod command;
+mod demo;
+mod demo_app;
+mod failure;
+mod output;
+mod ready;
+mod runtime;
+mod settings;
+mod signals;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use cli::Cli;
+use failure::Failure;
+use settings::ParseError;
+
+fn main() -> ExitCode {
+    if let Err(failure) = demo::tether::hold() {
+        return fail(&failure);
+    }
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let parsed = settings::parse(Cli::command(), &args)
+        .and_then(|matches| Cli::from_arg_matches(&matches).map_err(ParseError::Clap));
+    let result = match parsed {
+        Ok(cli) => command::run(cli.command),
+        Err(ParseError::Settings(failure)) => Err(failure),
+        Err(ParseError::Clap(error)) => error.exit(),
+    };
+    match result {
+        Ok(code) => code,
+        Err(failure) => fail(&failure),
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "this is where a failure is told to the user")]
+fn fail(failure: &Failure) -> ExitCode {
+    eprintln!("weft: {failure}");
+    failure.exit_code()
+}

@@ -1,0 +1,328 @@
+//! The command line: every subcommand and its flags. What they do is in `command` and `demo`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::demo::DemoArgs;
+use crate::demo_app::DemoAppArgs;
+use crate::output::Format;
+use crate::settings::{ControlSettings, SidecarSettings, default_state_dir, duration};
+
+/// A zero-trust network for services on many machines, over QUIC.
+///
+/// See it work in half a minute: `weft demo`. On your machines: `weft init` and `weft control` on one,
+/// `weft token create` there, and `weft sidecar` beside each service.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weft",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "\
+Exit codes: 0 done, 1 failed (one sentence says what, why and what to do), 2 wrong usage.
+Logs and errors go to standard error, results to standard output."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Role,
+}
+
+/// What weft is asked to be or to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Role {
+    Init(InitArgs),
+    Control(Box<ControlSettings>),
+    /// Makes and lists one-time join tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    Sidecar(Box<SidecarSettings>),
+    Apply(ApplyArgs),
+    Get(GetArgs),
+    Delete(DeleteArgs),
+    /// Shows and renews the certificates of sidecars
+    #[command(subcommand)]
+    Cert(CertCommand),
+    /// Shows and rotates the authority that signs them
+    #[command(subcommand)]
+    Ca(CaCommand),
+    Status(StatusArgs),
+    Top(TopArgs),
+    Demo(DemoArgs),
+    Version(VersionArgs),
+    Completions(CompletionsArgs),
+    #[command(hide = true)]
+    DemoApp(DemoAppArgs),
+    /// Removes a directory once standard input ends: the demo's clean-up, should the demo be killed
+    #[command(hide = true)]
+    DemoSweep {
+        dir: PathBuf,
+    },
+}
+
+/// Where the control node is found: its socket is in its state directory.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AdminArgs {
+    /// State directory of the control node on this machine
+    #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR", default_value_os_t = default_state_dir())]
+    pub(crate) state_dir: PathBuf,
+}
+
+/// How a list is shown.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct OutputArgs {
+    /// Form of the output
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+/// Makes a mesh: its state directory, root and issuing authority. Prints the root's pin.
+///
+/// The pin is the hash by which sidecars know the right mesh when they join; it is not a secret.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Directory to make; must be empty or not exist
+    #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR", default_value_os_t = default_state_dir())]
+    pub(crate) state_dir: PathBuf,
+
+    /// Trust domain of all identities: a name of your own, fixed for the life of the mesh
+    #[arg(long, env = "WEFT_TRUST_DOMAIN", value_name = "NAME", default_value = "weft.local")]
+    pub(crate) trust_domain: String,
+
+    /// Life of the certificates of sidecars (5m to 24h)
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    pub(crate) leaf_ttl: Duration,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// One-time join tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Makes a token with which one sidecar may join as a service, once
+    Create {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// The service that the sidecar will stand for
+        #[arg(long, value_name = "NAME")]
+        service: String,
+        /// Namespace of the service
+        #[arg(long, value_name = "NAME", default_value = "default")]
+        namespace: String,
+        /// How long the token may be used
+        #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+        ttl: Duration,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Lists tokens: for whom, how long, used or not. Never the token itself, which is not kept
+    List {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// Writes resources to the mesh: routes, policies, listeners.
+///
+/// All resources of one call are taken together or not at all. Faults of the file are found before
+/// anything is sent and shown with file, line and column.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+
+    /// File or directory (all its .yaml, .yml and .json) with resources, or - for standard input. May be
+    /// given several times
+    #[arg(short, long, value_name = "FILE|DIR|-", required = true)]
+    pub(crate) file: Vec<PathBuf>,
+
+    /// Wait until every live sidecar has the change in force; exit 1 and name those that refused or did
+    /// not answer
+    #[arg(long)]
+    pub(crate) wait: bool,
+
+    /// How long --wait waits
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Shows resources.
+#[derive(Debug, Args)]
+#[command(after_help = "Kinds: HTTPRoute, AuthorizationPolicy, OutboundListener (any case, plural too).")]
+pub(crate) struct GetArgs {
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+
+    /// Only this kind
+    pub(crate) kind: Option<String>,
+
+    /// Only this name
+    #[arg(requires = "kind")]
+    pub(crate) name: Option<String>,
+
+    /// Only this namespace
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Removes one resource.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+
+    /// Kind of the resource, such as HTTPRoute
+    pub(crate) kind: String,
+
+    /// Its name
+    pub(crate) name: String,
+
+    /// Its namespace
+    #[arg(short, long, value_name = "NAME", default_value = "default")]
+    pub(crate) namespace: String,
+
+    /// Wait until every live sidecar has the change in force
+    #[arg(long)]
+    pub(crate) wait: bool,
+
+    /// How long --wait waits
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Certificates of sidecars.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertCommand {
+    /// Lists every sidecar's certificate: identity, serial, issuer, remaining life
+    Show {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Has sidecars take new certificates now; requests under way are not disturbed
+    Rotate {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// Every sidecar
+        #[arg(
+            long,
+            required_unless_present_any = ["service", "instance"],
+            conflicts_with_all = ["service", "instance"]
+        )]
+        all: bool,
+        /// Only sidecars of this service. May be given several times
+        #[arg(long, value_name = "NAME[.NAMESPACE]")]
+        service: Vec<String>,
+        /// Only this instance (see `weft status`). May be given several times
+        #[arg(long, value_name = "INSTANCE")]
+        instance: Vec<String>,
+        /// How long to wait for all of them
+        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+        timeout: Duration,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// The authority.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CaCommand {
+    /// Shows root and issuing certificates, and the root's pin
+    Show {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Replaces the issuing certificate, then every certificate that it signed, without a failed request
+    Rotate {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// How long to wait for every sidecar's new certificate
+        #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+        timeout: Duration,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// Shows every sidecar: identity, version, revision in force or why it was refused, certificate,
+/// connections, round-trip time.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Shows every edge (source → destination): requests, success rate, p50, p90, p99.
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Prints the version.
+#[derive(Debug, Args)]
+pub(crate) struct VersionArgs {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Prints a completion script for a shell.
+#[derive(Debug, Args)]
+#[command(after_help = "For bash: weft completions bash > /etc/bash_completion.d/weft")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_visible_command_and_flag_has_a_help_text() {
+        fn visit(command: &clap::Command) {
+            if command.is_hide_set() {
+                return;
+            }
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for arg in command.get_arguments() {
+                assert!(
+                    arg.get_help().is_some(),
+                    "{} of {}",
+                    arg.get_id(),
+                    command.get_name()
+                );
+            }
+            command.get_subcommands().for_each(visit);
+        }
+        visit(&Cli::command());
+    }
+}

@@ -1,0 +1,48 @@
+//! What each subcommand does. One file a command; those for the control node go through its admin socket.
+
+mod admin;
+mod ca;
+mod cert;
+mod control;
+mod init;
+mod inputs;
+mod resources;
+mod rotation;
+mod sidecar;
+mod status;
+mod token;
+pub(crate) mod top;
+mod version;
+
+use std::process::ExitCode;
+
+use crate::cli::Role;
+use crate::failure::Failure;
+use crate::runtime::block_on;
+use crate::{demo, demo_app};
+
+/// Carries a command out. Failures are told by the caller.
+pub(crate) fn run(role: Role) -> Result<ExitCode, Failure> {
+    match role {
+        Role::Init(args) => done(block_on(0, init::run(args))?),
+        Role::Control(settings) => done(block_on(settings.workers, control::run(*settings))?),
+        Role::Token(command) => done(block_on(0, token::run(command))?),
+        Role::Sidecar(settings) => done(block_on(settings.workers, sidecar::run(*settings))?),
+        Role::Apply(args) => done(block_on(0, resources::apply(args))?),
+        Role::Get(args) => done(block_on(0, resources::get(args))?),
+        Role::Delete(args) => done(block_on(0, resources::delete(args))?),
+        Role::Cert(command) => done(block_on(0, cert::run(command))?),
+        Role::Ca(command) => done(block_on(0, ca::run(command))?),
+        Role::Status(args) => done(block_on(0, status::run(args))?),
+        Role::Top(args) => done(block_on(0, top::run(args))?),
+        Role::Demo(args) => block_on(0, demo::run(args))?,
+        Role::Version(args) => done(version::run(args)),
+        Role::Completions(args) => done(version::completions(args)),
+        Role::DemoApp(args) => done(block_on(0, demo_app::run(args))?),
+        Role::DemoSweep { dir } => done(block_on(0, demo::tether::sweep(&dir))?),
+    }
+}
+
+fn done(result: Result<(), Failure>) -> Result<ExitCode, Failure> {
+    result.map(|()| ExitCode::SUCCESS)
+}

@@ -1,0 +1,237 @@
+//! `weft apply`, `weft get` and `weft delete`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde::Serialize;
+use weft_control::{Action, AdminClient, ApplyReply, ResourceFilter, ResourceList, WaitReply};
+use weft_resources::Kind;
+
+use super::admin::{connect, failed};
+use super::inputs;
+use crate::cli::{ApplyArgs, DeleteArgs, GetArgs};
+use crate::failure::Failure;
+use crate::output::{self, Format, Table};
+
+/// What a change came to: the document of `-o json`.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    #[serde(flatten)]
+    reply: ApplyReply,
+    /// With --wait: who has it in force, who refused, who did not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wait: Option<WaitReply>,
+    /// With --wait and a receipt of every sidecar: from the commit to the last of them, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_receipt_ms: Option<f64>,
+}
+
+pub(super) async fn apply(args: ApplyArgs) -> Result<(), Failure> {
+    // Before anything is asked of the control node: a broken file needs none.
+    let resources = inputs::resources(&args.file)?;
+    let client = connect(&args.admin).await?;
+    let reply = client.apply(&resources).await.map_err(failed)?;
+    conclude(&client, reply, args.wait.then_some(args.timeout), args.output.output).await
+}
+
+pub(super) async fn delete(args: DeleteArgs) -> Result<(), Failure> {
+    let kind = kind(&args.kind)?;
+    let client = connect(&args.admin).await?;
+    let reply = client
+        .delete(kind, &args.namespace, &args.name)
+        .await
+        .map_err(failed)?;
+    conclude(&client, reply, args.wait.then_some(args.timeout), args.output.output).await
+}
+
+pub(super) async fn get(args: GetArgs) -> Result<(), Failure> {
+    let filter = ResourceFilter {
+        kind: args.kind.as_deref().map(kind).transpose()?.map(str::to_owned),
+        namespace: args.namespace,
+        name: args.name,
+    };
+    let client = connect(&args.admin).await?;
+    let list = client.resources(&filter).await.map_err(failed)?;
+    if let (Some(kind), Some(name)) = (&filter.kind, &filter.name) {
+        if list.resources.is_empty() {
+            return Err(Failure::new(
+                format!("get {kind} {name}"),
+                "there is none",
+                "list those that are there with: weft get",
+            ));
+        }
+        if let (Format::Json, [only]) = (args.output.output, list.resources.as_slice()) {
+            return output::show(Format::Json, &only.resource, String::new);
+        }
+    }
+    match args.output.output {
+        Format::Yaml => output::line(&documents(&list)?),
+        format => output::show(format, &list, || table(&list)),
+    }
+}
+
+/// Resources as YAML documents that `weft apply` takes again.
+fn documents(list: &ResourceList) -> Result<String, Failure> {
+    let mut out = String::new();
+    for (index, entry) in list.resources.iter().enumerate() {
+        if index > 0 {
+            out.push_str("---\n");
+        }
+        let text = serde_saphyr::to_string(&entry.resource)
+            .map_err(|error| Failure::because("write the resource as YAML", &error))?;
+        out.push_str(text.trim_end());
+        out.push('\n');
+    }
+    Ok(out)
+}
+
+fn table(list: &ResourceList) -> String {
+    let mut table = Table::new(
+        &["KIND", "NAMESPACE", "NAME", "REVISION"],
+        "no resources; write some with: weft apply -f FILE",
+    );
+    for entry in &list.resources {
+        let mut parts = entry.key.splitn(3, '/');
+        let mut part = || parts.next().unwrap_or_default().to_owned();
+        table.row([part(), part(), part(), entry.revision.to_string()]);
+    }
+    table.render()
+}
+
+/// Waits if that was asked for, says what came of it, and fails if a sidecar does not have it.
+async fn conclude(
+    client: &AdminClient,
+    reply: ApplyReply,
+    wait: Option<Duration>,
+    format: Format,
+) -> Result<(), Failure> {
+    let wait = match wait {
+        Some(deadline) => Some(client.wait(reply.revision, deadline).await.map_err(failed)?),
+        None => None,
+    };
+    let last_receipt_ms = wait
+        .as_ref()
+        .filter(|wait| wait.is_complete())
+        .and_then(|wait| {
+            wait.receipts
+                .iter()
+                .filter_map(|receipt| receipt.after_ms)
+                .max_by(f64::total_cmp)
+        });
+    let outcome = Outcome {
+        reply,
+        wait,
+        last_receipt_ms,
+    };
+    output::show(format, &outcome, || sentence(&outcome))?;
+    match outcome.wait {
+        Some(wait) if !wait.is_complete() => Err(incomplete(&wait)),
+        _ => Ok(()),
+    }
+}
+
+fn sentence(outcome: &Outcome) -> String {
+    let mut out = String::new();
+    for change in &outcome.reply.changes {
+        let action = match change.action {
+            Action::Created => "created",
+            Action::Updated => "updated",
+            Action::Unchanged => "unchanged",
+            Action::Deleted => "deleted",
+        };
+        let _ = writeln!(out, "{} {action}", change.key);
+    }
+    let _ = write!(out, "revision {}", outcome.reply.revision);
+    if let Some(wait) = &outcome.wait {
+        let n = wait.receipts.len();
+        let s = if n == 1 { "" } else { "s" };
+        let _ = write!(out, " in force on {n} sidecar{s}");
+    }
+    if let Some(ms) = outcome.last_receipt_ms {
+        let _ = write!(out, ", the last after {ms:.1} ms");
+    }
+    out
+}
+
+/// Who does not have the change, and why.
+fn incomplete(wait: &WaitReply) -> Failure {
+    let mut who: Vec<String> = wait
+        .nacks
+        .iter()
+        .map(|nack| {
+            let key = nack.key.as_deref().map_or_else(String::new, |key| format!("{key}: "));
+            format!("{}/{} refused it ({key}{})", nack.service, nack.instance, nack.reason)
+        })
+        .collect();
+    who.extend(
+        wait.stragglers
+            .iter()
+            .map(|late| format!("{}/{} did not answer in time", late.service, late.instance)),
+    );
+    let next = if wait.nacks.is_empty() {
+        "it stays stored and reaches them when they can be reached; see: weft status"
+    } else {
+        "what they ran stays in force there; mend or delete the resource"
+    };
+    Failure::new(
+        format!("revision {} is stored but not in force everywhere", wait.revision),
+        who.join(", "),
+        next,
+    )
+}
+
+/// A kind as people type it: any case, singular or plural.
+fn kind(text: &str) -> Result<&'static str, Failure> {
+    Kind::from_command(text).map(Kind::as_str).ok_or_else(|| {
+        let kinds: Vec<&str> = Kind::ALL.into_iter().map(Kind::as_str).collect();
+        Failure::usage(format!(
+            "'{text}' is not a kind of resource; use one of {}",
+            kinds.join(", ")
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_control::{NackInfo, Straggler};
+
+    #[test]
+    fn kinds_are_taken_in_any_case_and_plural() {
+        for text in ["HTTPRoute", "httproute", "HttpRoutes"] {
+            assert_eq!(kind(text).unwrap(), "HTTPRoute");
+        }
+        assert_eq!(kind("authorizationpolicies").unwrap(), "AuthorizationPolicy");
+        let error = kind("route").unwrap_err().to_string();
+        assert!(error.contains("'route'") && error.contains("HTTPRoute"), "{error}");
+    }
+
+    #[test]
+    fn who_does_not_have_a_change_is_named_with_the_reason() {
+        let wait = WaitReply {
+            revision: 7,
+            receipts: Vec::new(),
+            nacks: vec![NackInfo {
+                instance: "a1".to_owned(),
+                service: "orders.default".to_owned(),
+                revision: 7,
+                running: Some(6),
+                key: Some("OutboundListener/default/x".to_owned()),
+                reason: "address in use".to_owned(),
+            }],
+            stragglers: vec![Straggler {
+                instance: "b2".to_owned(),
+                service: "invoices.default".to_owned(),
+                acked_revision: None,
+            }],
+        };
+        let said = incomplete(&wait).to_string();
+        for part in [
+            "revision 7",
+            "orders.default/a1 refused it (OutboundListener/default/x: address in use)",
+            "invoices.default/b2 did not answer in time",
+        ] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Shows the progress of a rotation: a bar on a terminal, nothing otherwise; then the result.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use weft_control::{Phase, Progress, ProgressStream};
+
+use super::admin::failed;
+use crate::failure::Failure;
+use crate::output::{self, Format};
+
+/// Follows a rotation to its end and says what changed.
+pub(super) async fn follow(
+    what: &str,
+    mut stream: ProgressStream,
+    format: Format,
+) -> Result<(), Failure> {
+    let bar = bar();
+    let mut last = None;
+    while let Some(progress) = stream.next().await.map_err(failed)? {
+        bar.set_length(progress.total.try_into().unwrap_or(u64::MAX));
+        bar.set_position(progress.done.try_into().unwrap_or(u64::MAX));
+        bar.set_message(phase(progress.phase));
+        last = Some(progress);
+    }
+    bar.finish_and_clear();
+    let Some(last) = last.filter(|progress| progress.finished) else {
+        return Err(Failure::new(
+            what,
+            "the control node ended in the middle of it",
+            "see where it stands with: weft ca show, weft cert show",
+        ));
+    };
+    output::show(format, &last, || sentence(&last))?;
+    if last.phase == Phase::Done {
+        return Ok(());
+    }
+    let absent = if last.absent.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", last.absent.join(", "))
+    };
+    Err(Failure::new(
+        what,
+        format!("{}{absent}", last.message.as_deref().unwrap_or("it did not finish")),
+        "see which sidecars are absent with `weft cert show`, then run it again",
+    ))
+}
+
+fn bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+    }
+    let style = ProgressStyle::with_template("{msg:<12} [{bar:30}] {pos}/{len} sidecars")
+        .expect("the template is constant");
+    ProgressBar::new(0).with_style(style)
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Prepared => "prepared",
+        Phase::Activated => "activated",
+        Phase::Renewing => "renewing",
+        Phase::Retired => "retired",
+        Phase::Done => "done",
+        Phase::Failed => "failed",
+    }
+}
+
+fn sentence(progress: &Progress) -> String {
+    let mut table = output::Table::new(
+        &["SERVICE", "INSTANCE", "SERIAL BEFORE", "SERIAL NOW"],
+        "no sidecar is connected; nothing changed",
+    );
+    for one in &progress.rotated {
+        table.row([
+            one.service.clone(),
+            one.instance.clone(),
+            one.serial_before.clone(),
+            one.serial_after.clone(),
+        ]);
+    }
+    let mut out = table.render();
+    if let (Some(before), Some(after)) = (&progress.issuer_before, &progress.issuer_after) {
+        out.push_str(&format!("\nissuing certificate {before} → {after}\n"));
+    }
+    out
+}

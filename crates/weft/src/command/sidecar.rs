@@ -1,0 +1,73 @@
+//! `weft sidecar`.
+
+use std::net::SocketAddr;
+
+use weft_env::{Env, SystemPlatform};
+use weft_proxy::{AppPort, SidecarConfig, TcpListener, TokenSource};
+
+use crate::failure::Failure;
+use crate::settings::{AppSpec, SidecarSettings, TcpListen};
+use crate::signals;
+
+pub(super) async fn run(settings: SidecarSettings) -> Result<(), Failure> {
+    settings.log.start()?;
+    let platform = SystemPlatform::new().with_wall_offset(settings.clock_offset);
+    let env = Env::new(std::sync::Arc::new(platform));
+    let stop = signals::stop_token(&env)?;
+    let config = config(&env, settings).await?;
+    weft_proxy::run(config, &env, stop)
+        .await
+        .map_err(|error| Failure::because("sidecar", &error))
+}
+
+async fn config(env: &Env, settings: SidecarSettings) -> Result<SidecarConfig, Failure> {
+    if settings.control.is_empty() {
+        return Err(Failure::usage(
+            "sidecar: no control node is named; pass --control HOST:PORT, set WEFT_CONTROL, or write `control:` into the file of --config",
+        ));
+    }
+    let mut config = SidecarConfig::new(settings.state_dir, settings.trust_domain);
+    config.control = settings.control;
+    config.pin = settings.pin;
+    config.token = settings.token_file.map_or(TokenSource::None, TokenSource::File);
+    for app in &settings.app {
+        config.apps.push(app_port(env, app).await?);
+    }
+    config.mesh_listen = settings.listen;
+    config.advertise = settings.advertise;
+    config.outbound_listen = settings.outbound;
+    config.tcp_listeners = settings.tcp_listen.into_iter().map(tcp_listener).collect();
+    config.metrics_listen = settings.metrics;
+    config.drain_deadline = settings.drain;
+    config.ready_file = settings.ready_file;
+    Ok(config)
+}
+
+/// The application is on this machine, so its name is looked up once.
+async fn app_port(env: &Env, app: &AppSpec) -> Result<AppPort, Failure> {
+    let fail = |why: &dyn std::fmt::Display| {
+        Failure::new(
+            format!("sidecar: find the application '{}'", app.host),
+            why,
+            "name a host that resolves with --app, such as 127.0.0.1:8080",
+        )
+    };
+    let found: Vec<SocketAddr> = env
+        .resolve(&app.host, app.app_port)
+        .await
+        .map_err(|error| fail(&error))?;
+    let addr = *found.first().ok_or_else(|| fail(&"it has no address"))?;
+    Ok(AppPort {
+        protocol: app.protocol,
+        port: app.port,
+        addr,
+    })
+}
+
+fn tcp_listener(listen: TcpListen) -> TcpListener {
+    let namespace = listen.namespace.map_or_else(String::new, |ns| format!(".{ns}"));
+    TcpListener {
+        listen: listen.listen,
+        backend: format!("{}{namespace}:{}", listen.service, listen.port),
+    }
+}

@@ -1,0 +1,183 @@
+//! Settings of the long-running roles, from one source: the clap arguments of each role.
+//!
+//! A flag `--state-dir` is also the environment variable `WEFT_STATE_DIR` and the field `state-dir` of
+//! the YAML file named by `--config`. Precedence: flag, environment, file, built-in default. The file is
+//! merged by making its values the defaults of the arguments before the command line is parsed, so one
+//! parser checks all three and a new argument needs no second declaration.
+
+mod app;
+mod control;
+mod file;
+mod log;
+mod sidecar;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+use clap::Command;
+
+pub(crate) use app::{AppSpec, TcpListen};
+use app::host_port;
+pub(crate) use control::ControlSettings;
+pub(crate) use log::LogSettings;
+pub(crate) use sidecar::SidecarSettings;
+
+use crate::failure::Failure;
+
+/// What stopped the command line from being understood.
+pub(crate) enum ParseError {
+    /// clap's own report: wrong usage, or help and version that were asked for.
+    Clap(clap::Error),
+    /// The settings file cannot be read or used.
+    Settings(Failure),
+}
+
+/// Parses `args` with the settings file of the subcommand, if it takes and names one, as defaults.
+pub(crate) fn parse(mut command: Command, args: &[OsString]) -> Result<ArgMatches, ParseError> {
+    if let Some((role, path)) = named_file(&command, args) {
+        let entries = file::read(&path).map_err(ParseError::Settings)?;
+        let sub = command
+            .find_subcommand(&role)
+            .expect("the subcommand was found by the first pass")
+            .clone();
+        let defaults = file::check(&sub, &path, &entries).map_err(ParseError::Settings)?;
+        command = command.mut_subcommand(role, |mut sub| {
+            for (id, values) in defaults {
+                sub = sub.mut_arg(id, |arg| arg.required(false).default_values(values));
+            }
+            sub
+        });
+    }
+    command.try_get_matches_from(args).map_err(ParseError::Clap)
+}
+
+/// The subcommand and its `--config` (or `WEFT_CONFIG`), found by a first pass that overlooks errors.
+fn named_file(command: &Command, args: &[OsString]) -> Option<(String, PathBuf)> {
+    let matches = command
+        .clone()
+        .ignore_errors(true)
+        .try_get_matches_from(args)
+        .ok()?;
+    let (role, sub) = matches.subcommand()?;
+    let path = sub.try_get_one::<PathBuf>("config").ok()??;
+    Some((role.to_owned(), path.clone()))
+}
+
+/// Where a role keeps its state if nothing is said: `/var/lib/weft` for root, the user's state folder
+/// (XDG base directory specification) otherwise.
+pub(crate) fn default_state_dir() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/weft");
+    }
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    match (set("XDG_STATE_HOME"), set("HOME")) {
+        (Some(state), _) => PathBuf::from(state).join("weft"),
+        (None, Some(home)) => PathBuf::from(home).join(".local/state/weft"),
+        (None, None) => PathBuf::from(".weft"),
+    }
+}
+
+/// A duration as the Gateway API writes it (GEP-2257), such as `10m`, `1h30m`, `500ms`.
+pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
+    text.parse::<weft_resources::GatewayDuration>()
+        .map(|duration| duration.value())
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Role};
+    use clap::{CommandFactory, FromArgMatches};
+    use std::io::Write;
+
+    fn sidecar(file: Option<&str>, args: &[&str]) -> Result<SidecarSettings, String> {
+        let mut all: Vec<OsString> = vec!["weft".into(), "sidecar".into()];
+        let mut named = tempfile::NamedTempFile::new().unwrap();
+        if let Some(text) = file {
+            named.write_all(text.as_bytes()).unwrap();
+            all.push("--config".into());
+            all.push(named.path().into());
+        }
+        all.extend(args.iter().map(OsString::from));
+        match parse(Cli::command(), &all) {
+            Ok(matches) => match Cli::from_arg_matches(&matches).unwrap().command {
+                Role::Sidecar(settings) => Ok(*settings),
+                _ => panic!("expected the sidecar"),
+            },
+            Err(ParseError::Clap(error)) => Err(error.to_string()),
+            Err(ParseError::Settings(failure)) => Err(failure
+                .to_string()
+                .replace(&named.path().display().to_string(), "FILE")),
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let none = sidecar(None, &[]).unwrap();
+        assert_eq!(none.outbound.to_string(), "127.0.0.1:15001");
+        let text = "outbound: 127.0.0.1:7\nmetrics: 127.0.0.1:8\napp:\n  - 127.0.0.1:8080\n  - tcp/127.0.0.1:5432\nworkers: 3\n";
+        let file = sidecar(Some(text), &[]).unwrap();
+        assert_eq!(file.outbound.to_string(), "127.0.0.1:7");
+        assert_eq!(file.app.len(), 2);
+        assert_eq!(file.workers, 3);
+        let flag = sidecar(Some(text), &["--outbound", "127.0.0.1:9"]).unwrap();
+        assert_eq!(flag.outbound.to_string(), "127.0.0.1:9");
+        assert_eq!(flag.metrics.to_string(), "127.0.0.1:8");
+    }
+
+    #[test]
+    fn faults_of_the_file_name_line_and_column() {
+        let cases = [
+            (
+                "metrics: 127.0.0.1:8\nstate-dri: /x\n",
+                "FILE:2:1: unknown field 'state-dri', did you mean 'state-dir'?",
+            ),
+            (
+                "outbound: nowhere\n",
+                "FILE:1:11: 'nowhere' is not a value for 'outbound'",
+            ),
+            (
+                "config: /other\n",
+                "FILE:1:1: 'config' cannot be set in a settings file",
+            ),
+            (
+                "app: {a: b}\n",
+                "FILE:1:6: 'app' takes a value or a list of values",
+            ),
+            ("- a\n", "FILE:1:1: a settings file is a map of fields"),
+            (
+                "workers: 1\nworkers: 2\n",
+                "FILE:2:1: 'workers' is given twice",
+            ),
+        ];
+        for (text, expected) in cases {
+            let error = sidecar(Some(text), &[]).unwrap_err();
+            assert!(error.contains(expected), "{text:?} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_sets_nothing() {
+        assert_eq!(sidecar(Some("# nothing\n"), &[]).unwrap().workers, 0);
+    }
+
+    #[test]
+    fn every_setting_has_its_environment_variable() {
+        let command = Cli::command();
+        for role in ["control", "sidecar"] {
+            let sub = command.find_subcommand(role).unwrap();
+            for arg in sub.get_arguments() {
+                let long = arg.get_long().expect("settings are long flags");
+                let expected = format!("WEFT_{}", long.replace('-', "_").to_uppercase());
+                let expected = if long == "log-level" { "WEFT_LOG" } else { &expected };
+                assert_eq!(
+                    arg.get_env().map(|name| name.to_string_lossy().into_owned()),
+                    Some(expected.to_owned()),
+                    "{role} --{long}"
+                );
+            }
+        }
+    }
+}

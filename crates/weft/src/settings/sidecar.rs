@@ -1,0 +1,116 @@
+//! Settings of `weft sidecar`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use weft_certs::{RootPin, TrustDomain};
+
+use super::{AppSpec, LogSettings, TcpListen, default_state_dir};
+
+/// Runs the sidecar of one service instance: carries its calls into the mesh and the mesh's calls to it.
+///
+/// The first start joins with a one-time token (`weft token create`) and the pinned root (`weft ca show`);
+/// later starts use the identity saved in the state directory. Every flag can also be given as an
+/// environment variable (WEFT_CONTROL for --control) or as a field of the YAML file named by --config
+/// (control: …). A flag wins over the environment, the environment over the file.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Ways for the application to call a service (with --outbound 127.0.0.1:15001):
+  as an HTTP proxy:   curl -x http://127.0.0.1:15001 http://invoices/
+  by Host:            curl -H 'Host: invoices' http://127.0.0.1:15001/
+  a TCP port:         --tcp-listen 127.0.0.1:5432=invoices:5432
+
+Ctrl-C or SIGTERM drains and stops; a second one ends the process at once.")]
+pub(crate) struct SidecarSettings {
+    /// YAML file with any of these settings
+    #[arg(long, env = "WEFT_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Directory for this instance's identity and last snapshot; one for each sidecar
+    #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR", default_value_os_t = default_state_dir())]
+    pub(crate) state_dir: PathBuf,
+
+    /// The control node; several are tried in turn
+    #[arg(
+        long,
+        env = "WEFT_CONTROL",
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        value_parser = control
+    )]
+    pub(crate) control: Vec<String>,
+
+    /// Trust domain of the mesh, as given to `weft init`
+    #[arg(long, env = "WEFT_TRUST_DOMAIN", value_name = "NAME", default_value = "weft.local")]
+    pub(crate) trust_domain: TrustDomain,
+
+    /// Hash of the mesh's root certificate, as `weft init` and `weft ca show` print it (first start only)
+    #[arg(long, env = "WEFT_PIN", value_name = "sha256:HEX")]
+    pub(crate) pin: Option<RootPin>,
+
+    /// File with the one-time join token (first start only)
+    #[arg(long, env = "WEFT_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// A port of the application: http on service port 80, or tcp on the application's own port number,
+    /// unless said otherwise. May be given several times
+    #[arg(
+        long,
+        env = "WEFT_APP",
+        value_name = "[http/|tcp/][PORT=]HOST:PORT",
+        value_delimiter = ','
+    )]
+    pub(crate) app: Vec<AppSpec>,
+
+    /// Address and UDP port on which other sidecars reach this one
+    #[arg(long, env = "WEFT_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:15008")]
+    pub(crate) listen: SocketAddr,
+
+    /// Address at which other sidecars reach this one, if it is not the one that the control node sees
+    /// (behind NAT)
+    #[arg(long, env = "WEFT_ADVERTISE", value_name = "ADDR")]
+    pub(crate) advertise: Option<SocketAddr>,
+
+    /// Address for the application's calls: an HTTP proxy, and plain HTTP by Host
+    #[arg(long, env = "WEFT_OUTBOUND", value_name = "ADDR", default_value = "127.0.0.1:15001")]
+    pub(crate) outbound: SocketAddr,
+
+    /// A local port bound to a TCP service, such as 127.0.0.1:5432=invoices:5432. May be given several
+    /// times
+    #[arg(
+        long,
+        env = "WEFT_TCP_LISTEN",
+        value_name = "ADDR=SERVICE[.NS]:PORT",
+        value_delimiter = ','
+    )]
+    pub(crate) tcp_listen: Vec<TcpListen>,
+
+    /// Address for metrics, /healthz and /readyz
+    #[arg(long, env = "WEFT_METRICS", value_name = "ADDR", default_value = "127.0.0.1:15020")]
+    pub(crate) metrics: SocketAddr,
+
+    /// How long to wait at a stop for requests under way
+    #[arg(long, env = "WEFT_DRAIN", value_name = "DURATION", default_value = "10s", value_parser = super::duration)]
+    pub(crate) drain: Duration,
+
+    /// Threads that carry traffic; 0 serves on one thread without a scheduler, the cheapest for most services
+    #[arg(long, env = "WEFT_WORKERS", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
+    pub(crate) workers: u16,
+
+    /// File to write once ready: JSON with the addresses in use (port 0 asks the system for one)
+    #[arg(long, env = "WEFT_READY_FILE", value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+
+    /// Shifts this process's wall clock by so many seconds: for tests of clocks that disagree
+    #[arg(long, env = "WEFT_CLOCK_OFFSET", value_name = "SECONDS", hide = true, default_value_t = 0, allow_negative_numbers = true)]
+    pub(crate) clock_offset: i64,
+
+    #[command(flatten)]
+    pub(crate) log: LogSettings,
+}
+
+/// Checks `HOST:PORT` and keeps it as text: names are resolved at each connect, not once.
+fn control(text: &str) -> Result<String, String> {
+    super::host_port(text).map(|_| text.to_owned())
+}
