@@ -94,6 +94,7 @@ impl Platform for SystemPlatform {
     fn bind_udp(&self, addr: SocketAddr) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
         udp::bind(addr)
             .and_then(|socket| quinn::TokioRuntime.wrap_udp_socket(socket))
+            .map(|socket| Arc::new(udp::SplitBatches(socket)) as _)
             .map_err(|e| named("bind UDP", addr, &e))
     }
 

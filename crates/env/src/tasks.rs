@@ -147,23 +147,31 @@ impl Tasks {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let mut owners = Vec::with_capacity(2);
-        let mut marks = Vec::with_capacity(2);
-        let mut next = Some(self);
-        while let Some(owner) = next {
-            let registration = owner.inner.running.register();
-            owners.push((owner, registration.id));
-            marks.push((owner.inner.tracker.token(), registration));
-            next = owner.inner.parent.as_ref();
+        // Owners above are few and mostly none: an empty `Vec` costs nothing.
+        let (mut ids, mut marks) = (Vec::new(), Vec::new());
+        for owner in self.above() {
+            let registration = owner.running.register();
+            ids.push((owner, registration.id));
+            marks.push((owner.tracker.token(), registration));
         }
+        let (tracked, registration) = (self.inner.tracker.token(), self.inner.running.register());
+        let id = registration.id;
         let task = self.inner.env.spawn(async move {
-            let _marks = marks;
+            let _marks = (tracked, registration, marks);
             future.await
         });
-        for (owner, id) in owners {
-            owner.inner.running.started(id, task.abort_handle());
+        self.inner.running.started(id, task.abort_handle());
+        for (owner, id) in ids {
+            owner.running.started(id, task.abort_handle());
         }
         task
+    }
+
+    fn above(&self) -> impl Iterator<Item = &Inner> {
+        std::iter::successors(Some(&*self.inner), |inner| {
+            inner.parent.as_ref().map(|tasks| &*tasks.inner)
+        })
+        .skip(1)
     }
 
     /// Cancels the token, waits up to `grace` for the tasks to end, and aborts the rest. True when all

@@ -225,3 +225,38 @@ async fn tasks_end_with_their_owner() {
     assert!(task.await.unwrap_err().is_cancelled());
     assert!(ended.load(Ordering::SeqCst));
 }
+
+#[tokio::test]
+async fn a_batch_of_jumbo_packets_arrives_whole() {
+    let env = Env::system();
+    let (near, far) = (
+        env.bind_udp(loopback()).unwrap(),
+        env.bind_udp(loopback()).unwrap(),
+    );
+    let (segments, segment) = (near.max_transmit_segments().min(10), 8_952);
+    let contents = vec![7; segments * segment];
+    let transmit = quinn::udp::Transmit {
+        destination: far.local_addr().unwrap(),
+        ecn: None,
+        contents: &contents,
+        segment_size: Some(segment),
+        src_ip: None,
+    };
+    let mut poller = near.clone().create_io_poller();
+    std::future::poll_fn(|cx| poller.as_mut().poll_writable(cx))
+        .await
+        .unwrap();
+    near.try_send(&transmit).unwrap();
+    let mut arrived = 0;
+    let mut buffer = vec![0; 65_536];
+    while arrived < contents.len() {
+        let mut meta = [quinn::udp::RecvMeta::default()];
+        let mut bufs = [io::IoSliceMut::new(&mut buffer)];
+        let receive = std::future::poll_fn(|cx| far.poll_recv(cx, &mut bufs, &mut meta));
+        tokio::time::timeout(Duration::from_secs(5), receive)
+            .await
+            .expect("every packet of the batch arrives")
+            .unwrap();
+        arrived += meta[0].len;
+    }
+}
