@@ -233,3 +233,7 @@ impl<'de> Visitor<'de> for DomainsVisitor {
         Ok(set)
     }
 }
+
+#[cfg(test)]
+#[path = "jwk_tests.rs"]
+mod tests;

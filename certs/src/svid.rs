@@ -159,3 +159,7 @@ impl fmt::Debug for X509Svid {
             .finish()
     }
 }
+
+#[cfg(test)]
+#[path = "svid_tests.rs"]
+mod tests;
