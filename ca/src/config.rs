@@ -16,6 +16,8 @@ const SHORTEST_LEAF: Duration = Duration::from_secs(5);
 /// An issuing CA lives at least this many times the longest leaf, so that it can be prepared at half of its life
 /// and replaced at five sixths without cutting any leaf short.
 const ISSUING_TO_LEAF: u32 = 6;
+/// Longer than any root should live, and well within what X.509 can write.
+const LONGEST_ROOT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Leaves begin a little in the past, for peers whose clocks are behind.
 pub(crate) const BACKDATE: Duration = Duration::from_secs(60);
 
@@ -76,7 +78,10 @@ impl CaConfig {
                 s(self.issuing_ttl / ISSUING_TO_LEAF),
             ));
         }
-        if self.root_ttl < self.issuing_ttl * 2 {
+        if self.root_ttl > LONGEST_ROOT {
+            return refuse("the root's lifetime is more than 100 years".to_owned());
+        }
+        if self.root_ttl / 2 < self.issuing_ttl {
             return refuse(format!(
                 "the root's lifetime {} is less than twice the issuing CA's lifetime {}",
                 s(self.root_ttl),

@@ -15,11 +15,14 @@ use serde::{Deserialize, Serialize};
 use weft_certs::SpiffeId;
 use zeroize::Zeroizing;
 
-use crate::TokenError;
 use crate::when::{self, whole};
+use crate::{Error, TokenError};
 
 const PREFIX: &str = "weft-join-";
 const BYTES: usize = 16;
+/// A token that waits longer than this for its machine is a secret that lies around.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// The secret itself, in the hands of whoever made or presents it.
 #[derive(Clone)]
@@ -102,16 +105,31 @@ pub struct TokenRecord {
 }
 
 impl TokenRecord {
-    /// The record of a token that was just made. The caller has checked that the identity may be given
-    /// ([`is_reserved`](crate::is_reserved)).
-    pub fn new(token: &JoinToken, spiffe_id: SpiffeId, ttl: Duration, now: SystemTime) -> Self {
-        Self {
+    /// The record of a token that was just made, good for `ttl`: ten minutes by habit, a week at most. The caller has
+    /// checked that the identity may be given ([`is_reserved`](crate::is_reserved)).
+    ///
+    /// # Errors
+    /// [`Error::Lifetime`].
+    pub fn new(
+        token: &JoinToken,
+        spiffe_id: SpiffeId,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Self, Error> {
+        if !(SHORTEST..=LONGEST).contains(&ttl) {
+            return Err(Error::Lifetime {
+                asked: ttl,
+                min: SHORTEST,
+                max: LONGEST,
+            });
+        }
+        Ok(Self {
             hash: token.key(),
             spiffe_id,
             created: whole(now),
             expires: whole(now + ttl),
             used: None,
-        }
+        })
     }
 
     /// Uses the token: the record to store in its place, by compare-and-set so that of two joins at the same time one
