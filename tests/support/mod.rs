@@ -5,6 +5,8 @@
 #![allow(
     dead_code,
     clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::unwrap_used,
     reason = "each test file uses a part; tests stand outside Env"
 )]
 
@@ -19,27 +21,27 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Longest wait for anything that should happen at once. A busy CI machine is slow, not stuck.
-pub const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// A folder with the state of one mesh.
-pub struct World {
-    pub dir: TempDir,
+pub(crate) struct World {
+    pub(crate) dir: TempDir,
 }
 
 /// A process that runs until it is told to end, or dropped.
-pub struct Running {
-    pub name: String,
-    pub child: Child,
-    pub ready: Value,
+pub(crate) struct Running {
+    pub(crate) name: String,
+    pub(crate) child: Child,
+    pub(crate) ready: Value,
     log: PathBuf,
 }
 
 /// What a command left behind.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl From<Output> for Ran {
@@ -55,21 +57,21 @@ impl From<Output> for Ran {
 impl Ran {
     /// The output as JSON of a command that must have succeeded.
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         self.ok();
         serde_json::from_str(&self.stdout).expect("output is JSON")
     }
 
     /// A command that must have succeeded.
     #[track_caller]
-    pub fn ok(&self) -> &Self {
+    pub(crate) fn ok(&self) -> &Self {
         assert_eq!(self.code, Some(0), "expected success, saw {self:?}");
         self
     }
 
     /// A command that must have failed with exit code 1 and one sentence that has all of `words`.
     #[track_caller]
-    pub fn fails_with(&self, words: &[&str]) {
+    pub(crate) fn fails_with(&self, words: &[&str]) {
         assert_eq!(self.code, Some(1), "expected exit code 1, saw {self:?}");
         let sentences: Vec<&str> = self
             .stderr
@@ -88,7 +90,7 @@ impl Ran {
 }
 
 /// `weft` with an environment of its own.
-pub fn weft<I, S>(args: I) -> Command
+pub(crate) fn weft<I, S>(args: I) -> Command
 where
     I: IntoIterator<Item = S>,
     S: AsRef<std::ffi::OsStr>,
@@ -106,13 +108,13 @@ where
 
 /// Runs a command to its end; one that hangs is a failure of the test.
 #[track_caller]
-pub fn run(command: &mut Command) -> Ran {
+pub(crate) fn run(command: &mut Command) -> Ran {
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("weft starts");
-    let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let reader = |mut from: Box<dyn Read + Send>| {
         std::thread::spawn(move || {
             let mut text = String::new();
@@ -120,7 +122,6 @@ pub fn run(command: &mut Command) -> Ran {
             text
         })
     };
-    let _ = (&mut out, &mut err);
     let (out, err) = (reader(Box::new(out)), reader(Box::new(err)));
     let status = ended(&mut child, SOON).unwrap_or_else(|| {
         let _ = child.kill();
@@ -134,7 +135,7 @@ pub fn run(command: &mut Command) -> Ran {
 }
 
 /// The exit status, if the process ends in time.
-pub fn ended(child: &mut Child, within: Duration) -> Option<ExitStatus> {
+pub(crate) fn ended(child: &mut Child, within: Duration) -> Option<ExitStatus> {
     let deadline = Instant::now() + within;
     loop {
         if let Some(status) = child.try_wait().expect("a child can be waited for") {
@@ -149,7 +150,7 @@ pub fn ended(child: &mut Child, within: Duration) -> Option<ExitStatus> {
 
 /// Observes until something is seen; panics with `what` at the deadline.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut observe: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut observe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + SOON;
     loop {
         if let Some(seen) = observe() {
@@ -162,7 +163,7 @@ pub fn eventually<T>(what: &str, mut observe: impl FnMut() -> Option<T>) -> T {
 
 impl World {
     /// An empty folder.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new()
             .prefix("weft-test-")
             .tempdir()
@@ -172,23 +173,26 @@ impl World {
 
     /// A folder in which `weft init` has run.
     #[track_caller]
-    pub fn initialised() -> (Self, String) {
+    pub(crate) fn initialised() -> (Self, String) {
         let world = Self::new();
         let init = world.admin(&["init", "-o", "json"]).json();
-        let pin = init["pin"].as_str().expect("init prints the pin").to_owned();
+        let pin = init["pin"]
+            .as_str()
+            .expect("init prints the pin")
+            .to_owned();
         (world, pin)
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn control_dir(&self) -> PathBuf {
+    pub(crate) fn control_dir(&self) -> PathBuf {
         self.path("control")
     }
 
     /// Writes a file and gives its path as text.
-    pub fn file(&self, name: &str, text: &str) -> String {
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
         let path = self.path(name);
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
@@ -196,12 +200,12 @@ impl World {
 
     /// Runs a command on the state of the control node.
     #[track_caller]
-    pub fn admin(&self, args: &[&str]) -> Ran {
+    pub(crate) fn admin(&self, args: &[&str]) -> Ran {
         run(weft(args).arg("--state-dir").arg(self.control_dir()))
     }
 
     /// Flags of a control node.
-    pub fn control_args(&self, listen: &str) -> Vec<String> {
+    pub(crate) fn control_args(&self, listen: &str) -> Vec<String> {
         vec![
             "control".to_owned(),
             format!("--state-dir={}", self.control_dir().display()),
@@ -212,22 +216,37 @@ impl World {
 
     /// A running control node.
     #[track_caller]
-    pub fn control(&self) -> Running {
+    pub(crate) fn control(&self) -> Running {
         self.start("control", &self.control_args("127.0.0.1:0"))
     }
 
     /// Makes a join token and gives the file that holds it.
     #[track_caller]
-    pub fn token(&self, service: &str, ttl: &str) -> String {
+    pub(crate) fn token(&self, service: &str, ttl: &str) -> String {
         let made = self
-            .admin(&["token", "create", "--service", service, "--ttl", ttl, "-o", "json"])
+            .admin(&[
+                "token",
+                "create",
+                "--service",
+                service,
+                "--ttl",
+                ttl,
+                "-o",
+                "json",
+            ])
             .json();
         let token = made["token"].as_str().expect("a token is printed");
         self.file(&format!("token-{}", &token[token.len() - 8..]), token)
     }
 
     /// Flags of a sidecar whose state is in `name`.
-    pub fn sidecar_args(&self, name: &str, control: &str, pin: &str, token: &str) -> Vec<String> {
+    pub(crate) fn sidecar_args(
+        &self,
+        name: &str,
+        control: &str,
+        pin: &str,
+        token: &str,
+    ) -> Vec<String> {
         vec![
             "sidecar".to_owned(),
             format!("--state-dir={}", self.path(name).display()),
@@ -242,7 +261,7 @@ impl World {
 
     /// Starts a process that writes a ready file and waits for it.
     #[track_caller]
-    pub fn start(&self, name: &str, args: &[String]) -> Running {
+    pub(crate) fn start(&self, name: &str, args: &[String]) -> Running {
         let ready_file = self.path(&format!("{name}.ready"));
         let _ = std::fs::remove_file(&ready_file);
         let log = self.path(&format!("{name}.log"));
@@ -278,19 +297,19 @@ impl World {
 
     /// A sample application, as the demo uses it.
     #[track_caller]
-    pub fn app(&self, name: &str) -> Running {
+    pub(crate) fn app(&self, name: &str) -> Running {
         let args = ["demo-app".to_owned(), format!("--name={name}")];
         self.start(&format!("{name}-app"), &args)
     }
 
     /// Starts a process that is expected to end by itself, with failure.
     #[track_caller]
-    pub fn run(&self, args: &[String]) -> Ran {
+    pub(crate) fn run(&self, args: &[String]) -> Ran {
         run(&mut weft(args))
     }
 
     /// Everything below a folder with its content: two equal pictures mean that nothing changed.
-    pub fn picture(&self, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    pub(crate) fn picture(&self, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
         let mut files = Vec::new();
         let mut rest = vec![self.path(name)];
         while let Some(path) = rest.pop() {
@@ -313,7 +332,7 @@ impl World {
 impl Running {
     /// An address of the ready file.
     #[track_caller]
-    pub fn addr(&self, field: &str) -> SocketAddr {
+    pub(crate) fn addr(&self, field: &str) -> SocketAddr {
         self.ready[field]
             .as_str()
             .and_then(|text| text.parse().ok())
@@ -321,19 +340,19 @@ impl Running {
     }
 
     /// What it logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// `kill -9`.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it can be waited for");
     }
 
     /// SIGTERM, and its exit status.
     #[track_caller]
-    pub fn stop(&mut self) -> ExitStatus {
+    pub(crate) fn stop(&mut self) -> ExitStatus {
         signal(self.child.id(), "TERM");
         ended(&mut self.child, SOON)
             .unwrap_or_else(|| panic!("{} did not end on SIGTERM: {}", self.name, self.log()))
@@ -351,7 +370,7 @@ impl Drop for Running {
 }
 
 /// Sends a signal by name.
-pub fn signal(pid: u32, name: &str) {
+pub(crate) fn signal(pid: u32, name: &str) {
     let status = Command::new("kill")
         .args([format!("-{name}"), pid.to_string()])
         .status()
@@ -360,20 +379,20 @@ pub fn signal(pid: u32, name: &str) {
 }
 
 /// Puts a command into a process group of its own, as a terminal does.
-pub fn own_group(command: &mut Command) -> &mut Command {
+pub(crate) fn own_group(command: &mut Command) -> &mut Command {
     command.process_group(0)
 }
 
 /// A reply, read by hand so that nothing is hidden.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 /// `GET path` for `host` at `addr`, or why there was no reply.
-pub fn get(addr: SocketAddr, host: &str, path: &str) -> Result<Reply, std::io::Error> {
+pub(crate) fn get(addr: SocketAddr, host: &str, path: &str) -> Result<Reply, std::io::Error> {
     let mut stream = TcpStream::connect(addr)?;
     stream.set_read_timeout(Some(SOON))?;
     write!(
@@ -398,7 +417,7 @@ pub fn get(addr: SocketAddr, host: &str, path: &str) -> Result<Reply, std::io::E
 }
 
 /// Whether a process exists.
-pub fn exists(pid: u32) -> bool {
+pub(crate) fn exists(pid: u32) -> bool {
     // A zombie still has a folder, but no command line.
     std::fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline"))
         .is_ok_and(|line| !line.is_empty())

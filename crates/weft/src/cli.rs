@@ -88,7 +88,12 @@ pub(crate) struct InitArgs {
     pub(crate) state_dir: PathBuf,
 
     /// Trust domain of all identities: a name of your own, fixed for the life of the mesh
-    #[arg(long, env = "WEFT_TRUST_DOMAIN", value_name = "NAME", default_value = "weft.local")]
+    #[arg(
+        long,
+        env = "WEFT_TRUST_DOMAIN",
+        value_name = "NAME",
+        default_value = "weft.local"
+    )]
     pub(crate) trust_domain: String,
 
     /// Life of the certificates of sidecars (5m to 24h)
@@ -156,7 +161,9 @@ pub(crate) struct ApplyArgs {
 
 /// Shows resources.
 #[derive(Debug, Args)]
-#[command(after_help = "Kinds: HTTPRoute, AuthorizationPolicy, OutboundListener (any case, plural too).")]
+#[command(
+    after_help = "Kinds: HTTPRoute, AuthorizationPolicy, OutboundListener (any case, plural too)."
+)]
 pub(crate) struct GetArgs {
     #[command(flatten)]
     pub(crate) admin: AdminArgs,

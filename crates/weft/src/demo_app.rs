@@ -73,7 +73,10 @@ pub(crate) async fn run(args: DemoAppArgs) -> Result<(), Failure> {
     });
     let http_tasks = tasks.clone();
     drop(tasks.spawn(async move {
-        accept(http, &http_tasks, move |stream| serve_http(stream, Arc::clone(&app))).await;
+        accept(http, &http_tasks, move |stream| {
+            serve_http(stream, Arc::clone(&app))
+        })
+        .await;
     }));
     let tcp_tasks = tasks.clone();
     drop(tasks.spawn(async move {
@@ -172,7 +175,11 @@ async fn echo_when_asked_all(stream: Stream) {
     let (reader, mut writer) = tokio::io::split(stream);
     let mut received = Vec::new();
     // A client that resets gets no answer.
-    if reader.take(MAX_ECHO).read_to_end(&mut received).await.is_ok()
+    if reader
+        .take(MAX_ECHO)
+        .read_to_end(&mut received)
+        .await
+        .is_ok()
         && writer.write_all(&received).await.is_ok()
     {
         let _ = writer.shutdown().await;

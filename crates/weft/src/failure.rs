@@ -75,7 +75,10 @@ mod tests {
 
     #[test]
     fn causes_are_joined_into_one_sentence() {
-        let failure = Failure::because("start the sidecar", &Outer(std::io::Error::other("no disk")));
+        let failure = Failure::because(
+            "start the sidecar",
+            &Outer(std::io::Error::other("no disk")),
+        );
         assert_eq!(
             failure.to_string(),
             "start the sidecar: cannot read the key: no disk"

@@ -42,7 +42,10 @@ fn main() -> ExitCode {
     }
 }
 
-#[allow(clippy::print_stderr, reason = "this is where a failure is told to the user")]
+#[allow(
+    clippy::print_stderr,
+    reason = "this is where a failure is told to the user"
+)]
 fn fail(failure: &Failure) -> ExitCode {
     eprintln!("weft: {failure}");
     failure.exit_code()

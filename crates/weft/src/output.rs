@@ -110,8 +110,12 @@ impl Table {
 /// A span of time as people say it: the two largest units, such as `59m 12s`; below a second in ms.
 pub(crate) fn span(duration: std::time::Duration) -> String {
     let total = duration.as_secs();
-    let (days, hours, minutes, seconds) =
-        (total / 86400, total / 3600 % 24, total / 60 % 60, total % 60);
+    let (days, hours, minutes, seconds) = (
+        total / 86400,
+        total / 3600 % 24,
+        total / 60 % 60,
+        total % 60,
+    );
     match (days, hours, minutes, seconds) {
         (0, 0, 0, 0) => format!("{}ms", duration.as_millis()),
         (0, 0, 0, s) => format!("{s}s"),

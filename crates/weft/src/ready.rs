@@ -14,8 +14,7 @@ pub(crate) async fn write(
     addresses: &impl Serialize,
 ) -> Result<(), Failure> {
     let what = format!("write the ready file {}", path.display());
-    let json =
-        serde_json::to_vec(addresses).map_err(|error| Failure::because(&what, &error))?;
+    let json = serde_json::to_vec(addresses).map_err(|error| Failure::because(&what, &error))?;
     let path = path.to_owned();
     env.disk(move |disk| disk.write_atomic(&path, &json, Mode::Public))
         .await

@@ -40,7 +40,7 @@ fn table(ca: &CaInfo) -> String {
             authority.role.clone(),
             authority.state.clone(),
             authority.serial.clone(),
-            date(u64::try_from(authority.not_after_unix).unwrap_or_default()),
+            date(authority.not_after_unix),
             left(authority.seconds_left),
         ]);
     }

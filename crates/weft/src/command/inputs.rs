@@ -82,7 +82,10 @@ fn read(path: &Path, inputs: &mut Vec<Input>) -> Result<(), Failure> {
         return files.iter().try_for_each(|file| read(file, inputs));
     }
     if meta.len() > MAX_BYTES {
-        return Err(unreadable(path, &std::io::Error::other("it is over 16 MiB")));
+        return Err(unreadable(
+            path,
+            &std::io::Error::other("it is over 16 MiB"),
+        ));
     }
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
     inputs.push(Input {
@@ -147,7 +150,9 @@ spec:
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("route.yaml");
         std::fs::write(&file, BROKEN).unwrap();
-        let said = resources(std::slice::from_ref(&file)).unwrap_err().to_string();
+        let said = resources(std::slice::from_ref(&file))
+            .unwrap_err()
+            .to_string();
         let place = format!("{}:11:9: ", file.display());
         assert!(said.contains(&place), "{said}");
         assert!(
@@ -161,7 +166,9 @@ spec:
     fn a_directory_is_read_in_order_and_only_its_resources() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["b", "a"] {
-            let text = BROKEN.replace("5 parsecs", "5s").replace("name: invoices", &format!("name: {name}"));
+            let text = BROKEN
+                .replace("5 parsecs", "5s")
+                .replace("name: invoices", &format!("name: {name}"));
             std::fs::write(dir.path().join(format!("{name}.yaml")), text).unwrap();
         }
         std::fs::write(dir.path().join("notes.txt"), "not a resource").unwrap();

@@ -31,7 +31,13 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<(), Failure> {
     let resources = inputs::resources(&args.file)?;
     let client = connect(&args.admin).await?;
     let reply = client.apply(&resources).await.map_err(failed)?;
-    conclude(&client, reply, args.wait.then_some(args.timeout), args.output.output).await
+    conclude(
+        &client,
+        reply,
+        args.wait.then_some(args.timeout),
+        args.output.output,
+    )
+    .await
 }
 
 pub(super) async fn delete(args: DeleteArgs) -> Result<(), Failure> {
@@ -41,12 +47,23 @@ pub(super) async fn delete(args: DeleteArgs) -> Result<(), Failure> {
         .delete(kind, &args.namespace, &args.name)
         .await
         .map_err(failed)?;
-    conclude(&client, reply, args.wait.then_some(args.timeout), args.output.output).await
+    conclude(
+        &client,
+        reply,
+        args.wait.then_some(args.timeout),
+        args.output.output,
+    )
+    .await
 }
 
 pub(super) async fn get(args: GetArgs) -> Result<(), Failure> {
     let filter = ResourceFilter {
-        kind: args.kind.as_deref().map(kind).transpose()?.map(str::to_owned),
+        kind: args
+            .kind
+            .as_deref()
+            .map(kind)
+            .transpose()?
+            .map(str::to_owned),
         namespace: args.namespace,
         name: args.name,
     };
@@ -106,7 +123,12 @@ async fn conclude(
     format: Format,
 ) -> Result<(), Failure> {
     let wait = match wait {
-        Some(deadline) => Some(client.wait(reply.revision, deadline).await.map_err(failed)?),
+        Some(deadline) => Some(
+            client
+                .wait(reply.revision, deadline)
+                .await
+                .map_err(failed)?,
+        ),
         None => None,
     };
     let last_receipt_ms = wait
@@ -159,8 +181,14 @@ fn incomplete(wait: &WaitReply) -> Failure {
         .nacks
         .iter()
         .map(|nack| {
-            let key = nack.key.as_deref().map_or_else(String::new, |key| format!("{key}: "));
-            format!("{}/{} refused it ({key}{})", nack.service, nack.instance, nack.reason)
+            let key = nack
+                .key
+                .as_deref()
+                .map_or_else(String::new, |key| format!("{key}: "));
+            format!(
+                "{}/{} refused it ({key}{})",
+                nack.service, nack.instance, nack.reason
+            )
         })
         .collect();
     who.extend(
@@ -174,7 +202,10 @@ fn incomplete(wait: &WaitReply) -> Failure {
         "what they ran stays in force there; mend or delete the resource"
     };
     Failure::new(
-        format!("revision {} is stored but not in force everywhere", wait.revision),
+        format!(
+            "revision {} is stored but not in force everywhere",
+            wait.revision
+        ),
         who.join(", "),
         next,
     )
@@ -201,9 +232,15 @@ mod tests {
         for text in ["HTTPRoute", "httproute", "HttpRoutes"] {
             assert_eq!(kind(text).unwrap(), "HTTPRoute");
         }
-        assert_eq!(kind("authorizationpolicies").unwrap(), "AuthorizationPolicy");
+        assert_eq!(
+            kind("authorizationpolicies").unwrap(),
+            "AuthorizationPolicy"
+        );
         let error = kind("route").unwrap_err().to_string();
-        assert!(error.contains("'route'") && error.contains("HTTPRoute"), "{error}");
+        assert!(
+            error.contains("'route'") && error.contains("HTTPRoute"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -42,7 +42,10 @@ pub(super) async fn follow(
     };
     Err(Failure::new(
         what,
-        format!("{}{absent}", last.message.as_deref().unwrap_or("it did not finish")),
+        format!(
+            "{}{absent}",
+            last.message.as_deref().unwrap_or("it did not finish")
+        ),
         "see which sidecars are absent with `weft cert show`, then run it again",
     ))
 }

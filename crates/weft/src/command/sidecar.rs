@@ -29,7 +29,9 @@ async fn config(env: &Env, settings: SidecarSettings) -> Result<SidecarConfig, F
     let mut config = SidecarConfig::new(settings.state_dir, settings.trust_domain);
     config.control = settings.control;
     config.pin = settings.pin;
-    config.token = settings.token_file.map_or(TokenSource::None, TokenSource::File);
+    config.token = settings
+        .token_file
+        .map_or(TokenSource::None, TokenSource::File);
     for app in &settings.app {
         config.apps.push(app_port(env, app).await?);
     }
@@ -65,7 +67,9 @@ async fn app_port(env: &Env, app: &AppSpec) -> Result<AppPort, Failure> {
 }
 
 fn tcp_listener(listen: TcpListen) -> TcpListener {
-    let namespace = listen.namespace.map_or_else(String::new, |ns| format!(".{ns}"));
+    let namespace = listen
+        .namespace
+        .map_or_else(String::new, |ns| format!(".{ns}"));
     TcpListener {
         listen: listen.listen,
         backend: format!("{}{namespace}:{}", listen.service, listen.port),

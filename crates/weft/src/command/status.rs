@@ -28,7 +28,15 @@ fn shown(status: &Status) -> String {
     );
     let mut table = Table::new(
         &[
-            "SERVICE", "INSTANCE", "STATE", "VERSION", "REVISION", "CERTIFICATE", "CONNS", "RTT", "ADDRESS",
+            "SERVICE",
+            "INSTANCE",
+            "STATE",
+            "VERSION",
+            "REVISION",
+            "CERTIFICATE",
+            "CONNS",
+            "RTT",
+            "ADDRESS",
         ],
         "no sidecar has connected; start one with: weft sidecar --control … --token-file …",
     );
@@ -40,7 +48,11 @@ fn shown(status: &Status) -> String {
         let revision = sidecar
             .acked_revision
             .map_or_else(|| "none".to_owned(), |revision| revision.to_string());
-        let refused = if sidecar.nack.is_some() { " (refused)" } else { "" };
+        let refused = if sidecar.nack.is_some() {
+            " (refused)"
+        } else {
+            ""
+        };
         let rtt = match sidecar.rtt_us {
             0 => String::new(),
             us => output::millis(us),
@@ -58,7 +70,11 @@ fn shown(status: &Status) -> String {
         ]);
     }
     out.push_str(&table.render());
-    for nack in status.sidecars.iter().filter_map(|sidecar| sidecar.nack.as_ref()) {
+    for nack in status
+        .sidecars
+        .iter()
+        .filter_map(|sidecar| sidecar.nack.as_ref())
+    {
         let key = nack.key.as_deref().unwrap_or("the config");
         let _ = write!(
             out,

@@ -20,7 +20,11 @@ pub(super) async fn run(command: TokenCommand) -> Result<(), Failure> {
                 namespace,
                 service,
                 // A life below a second is rounded up: 0 would mean a token that nobody can use.
-                ttl_s: ttl.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
+                ttl_s: ttl
+                    .as_millis()
+                    .div_ceil(1000)
+                    .try_into()
+                    .unwrap_or(u64::MAX),
             };
             let client = connect(&admin).await?;
             let token = client.create_token(&request).await.map_err(failed)?;

@@ -16,7 +16,16 @@ pub(super) async fn run(args: TopArgs) -> Result<(), Failure> {
 pub(crate) fn table(edges: &[Edge]) -> String {
     let mut table = Table::new(
         &[
-            "SOURCE", "", "DESTINATION", "PROTOCOL", "SEEN BY", "REQUESTS", "SUCCESS", "P50", "P90", "P99",
+            "SOURCE",
+            "",
+            "DESTINATION",
+            "PROTOCOL",
+            "SEEN BY",
+            "REQUESTS",
+            "SUCCESS",
+            "P50",
+            "P90",
+            "P99",
         ],
         "no traffic has been reported yet",
     );

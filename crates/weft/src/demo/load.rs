@@ -89,7 +89,13 @@ pub(super) fn round(duration: Duration) -> f64 {
 
 impl Load {
     /// Starts `per_second` requests `GET path` to `host` each second through the listener at `addr`.
-    pub(super) fn start(env: &Env, addr: SocketAddr, host: &str, path: &str, per_second: u32) -> Self {
+    pub(super) fn start(
+        env: &Env,
+        addr: SocketAddr,
+        host: &str,
+        path: &str,
+        per_second: u32,
+    ) -> Self {
         let stop = CancellationToken::new();
         let generator = Generator {
             env: env.clone(),

@@ -52,7 +52,6 @@ pub(super) struct Sidecar {
     pub(super) outbound: SocketAddr,
     pub(super) metrics: SocketAddr,
     pub(super) tcp: Vec<SocketAddr>,
-    pub(super) state_dir: PathBuf,
 }
 
 /// A sample application.
@@ -151,8 +150,17 @@ impl Mesh {
         std::fs::write(&file, yaml)
             .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
         let file = file.to_string_lossy().into_owned();
-        self.weft(&["apply", "-f", &file, "--wait", "--timeout", "5s", "-o", "json"])
-            .await
+        self.weft(&[
+            "apply",
+            "-f",
+            &file,
+            "--wait",
+            "--timeout",
+            "5s",
+            "-o",
+            "json",
+        ])
+        .await
     }
 
     /// The control node's admin API.
@@ -238,7 +246,6 @@ impl Mesh {
             outbound: ready.outbound,
             metrics: ready.metrics,
             tcp: ready.tcp,
-            state_dir,
         };
         self.sidecars.insert(spec.name.to_owned(), sidecar);
         Ok(())
@@ -296,14 +303,20 @@ The mesh keeps running until Ctrl-C. In another terminal:
             .into_values()
             .map(|sidecar| sidecar.process)
             .collect();
-        all.extend(std::mem::take(&mut self.apps).into_values().map(|app| app.process));
+        all.extend(
+            std::mem::take(&mut self.apps)
+                .into_values()
+                .map(|app| app.process),
+        );
         all.extend(self.control.take().map(|control| control.process));
         for process in &all {
             process.terminate();
         }
         let deadline = tokio::time::Instant::now() + GRACE;
         for process in &mut all {
-            process.end(deadline.saturating_duration_since(tokio::time::Instant::now())).await;
+            process
+                .end(deadline.saturating_duration_since(tokio::time::Instant::now()))
+                .await;
         }
         // The end of its standard input makes the sweeper remove the folder, so that one place does it.
         if let Some(mut sweeper) = self.sweeper.take() {

@@ -6,6 +6,7 @@
 
 mod admin;
 mod http;
+mod impostor;
 mod load;
 mod mesh;
 mod process;

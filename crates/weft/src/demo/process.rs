@@ -38,7 +38,6 @@ pub(super) struct Ran {
     pub(super) code: Option<i32>,
     pub(super) stdout: String,
     pub(super) stderr: String,
-    pub(super) took: Duration,
 }
 
 impl Launcher {
@@ -107,7 +106,6 @@ impl Launcher {
     /// Runs a command of the CLI to its end, with `input` on its standard input.
     pub(super) async fn run(&self, args: &[&str], input: Option<&str>) -> Result<Ran, String> {
         let what = format!("weft {}", args.join(" "));
-        let started = tokio::time::Instant::now();
         let mut child = self
             .command(args)
             .stdin(if input.is_some() {
@@ -131,7 +129,6 @@ impl Launcher {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            took: started.elapsed(),
         })
     }
 

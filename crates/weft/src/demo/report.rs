@@ -133,7 +133,10 @@ mod tests {
         findings.figure("1.0 ms");
         let step = Step::ran("request", Duration::from_millis(3), Ok(findings));
         assert!(step.ok);
-        assert_eq!(step.line(false), format!("✓ request      {:<26}it works", "1.0 ms"));
+        assert_eq!(
+            step.line(false),
+            format!("✓ request      {:<26}it works", "1.0 ms")
+        );
 
         let mut findings = Findings::of("it works");
         findings.check(false, "status 200, saw 503");

@@ -59,5 +59,8 @@ pub(crate) async fn sweep(dir: &Path) -> Result<(), Failure> {
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
-    Err(Failure::said(format!("{} could not be removed", dir.display())))
+    Err(Failure::said(format!(
+        "{} could not be removed",
+        dir.display()
+    )))
 }

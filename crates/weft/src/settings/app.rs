@@ -126,13 +126,21 @@ mod tests {
             ("127.0.0.1:8080", app(Protocol::Http, 80, "127.0.0.1", 8080)),
             ("http/[::1]:80", app(Protocol::Http, 80, "::1", 80)),
             ("81=localhost:1", app(Protocol::Http, 81, "localhost", 1)),
-            ("tcp/localhost:5432", app(Protocol::Tcp, 5432, "localhost", 5432)),
-            ("tcp/25=127.0.0.1:2525", app(Protocol::Tcp, 25, "127.0.0.1", 2525)),
+            (
+                "tcp/localhost:5432",
+                app(Protocol::Tcp, 5432, "localhost", 5432),
+            ),
+            (
+                "tcp/25=127.0.0.1:2525",
+                app(Protocol::Tcp, 25, "127.0.0.1", 2525),
+            ),
         ];
         for (text, expected) in cases {
             assert_eq!(text.parse::<AppSpec>(), expected, "{text}");
         }
-        for text in ["", ":80", "a", "a:0", "a:65536", "udp/a:1", "x=a:1", "::1:80"] {
+        for text in [
+            "", ":80", "a", "a:0", "a:65536", "udp/a:1", "x=a:1", "::1:80",
+        ] {
             assert!(text.parse::<AppSpec>().is_err(), "{text:?} was taken");
         }
     }
@@ -144,7 +152,13 @@ mod tests {
         assert_eq!(listen.service, "invoices");
         assert_eq!(listen.namespace.as_deref(), Some("billing"));
         assert_eq!(listen.port, 5433);
-        for text in ["", "127.0.0.1:1", "x=invoices:1", "127.0.0.1:1=invoices", "127.0.0.1:1=:1"] {
+        for text in [
+            "",
+            "127.0.0.1:1",
+            "x=invoices:1",
+            "127.0.0.1:1=invoices",
+            "127.0.0.1:1=:1",
+        ] {
             assert!(text.parse::<TcpListen>().is_err(), "{text:?} was taken");
         }
     }

@@ -23,11 +23,21 @@ pub(crate) struct ControlSettings {
     pub(crate) state_dir: PathBuf,
 
     /// Address and UDP port on which sidecars reach this node
-    #[arg(long, env = "WEFT_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:15008")]
+    #[arg(
+        long,
+        env = "WEFT_LISTEN",
+        value_name = "ADDR",
+        default_value = "0.0.0.0:15008"
+    )]
     pub(crate) listen: SocketAddr,
 
     /// Address for metrics, /healthz and /readyz
-    #[arg(long, env = "WEFT_METRICS", value_name = "ADDR", default_value = "127.0.0.1:15020")]
+    #[arg(
+        long,
+        env = "WEFT_METRICS",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:15020"
+    )]
     pub(crate) metrics: SocketAddr,
 
     /// How long to wait at a stop for requests under way

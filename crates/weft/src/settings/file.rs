@@ -50,15 +50,21 @@ pub(super) fn read(path: &Path) -> Result<Vec<Entry>, Failure> {
             let at = error.location().unwrap_or(Location::UNKNOWN);
             let said = error.without_snippet().to_string();
             let reason = said.lines().next().unwrap_or_default();
-            // The place stands before the reason already.
-            let reason = reason.split(" at line ").next().unwrap_or_default();
-            let reason = if reason.starts_with("expected mapping") {
-                "a settings file is a map of fields, such as `state-dir: /var/lib/weft`"
-            } else {
-                reason
-            };
-            fault(path, &at, reason)
+            fault(path, &at, &readable(reason))
         })
+}
+
+/// The parser's reason in the words of this file: what it says of places stands before it already.
+fn readable(reason: &str) -> String {
+    let reason = reason.split(" at line ").next().unwrap_or_default();
+    if let Some(rest) = reason.strip_prefix("duplicate mapping key: ") {
+        let name = rest.split(',').next().unwrap_or_default();
+        format!("'{name}' is given twice")
+    } else if reason.starts_with("expected mapping") {
+        "a settings file is a map of fields, such as `state-dir: /var/lib/weft`".to_owned()
+    } else {
+        reason.to_owned()
+    }
 }
 
 /// Checks each field against the arguments of `role` and gives argument id and values.
@@ -71,10 +77,6 @@ pub(super) fn check(
     for entry in entries {
         let arg = known(role, entry).map_err(|reason| fault(path, &entry.at, &reason))?;
         let id = arg.get_id().to_string();
-        if defaults.iter().any(|(seen, _)| *seen == id) {
-            let reason = format!("'{}' is given twice", entry.name);
-            return Err(fault(path, &entry.at, &reason));
-        }
         let values = usable(arg, entry).map_err(|reason| fault(path, &entry.value_at, &reason))?;
         defaults.push((id, values));
     }
@@ -101,7 +103,10 @@ fn known<'a>(role: &'a Command, entry: &Entry) -> Result<&'a Arg, String> {
 /// The known field closest to a name: clap's own search for near flags.
 fn near(role: &Command, name: &str) -> Option<String> {
     let name = name.replace('_', "-");
-    if role.get_arguments().any(|arg| arg.get_long() == Some(&name)) {
+    if role
+        .get_arguments()
+        .any(|arg| arg.get_long() == Some(&name))
+    {
         return Some(name);
     }
     let error = role

@@ -17,8 +17,8 @@ use std::path::PathBuf;
 use clap::ArgMatches;
 use clap::Command;
 
-pub(crate) use app::{AppSpec, TcpListen};
 use app::host_port;
+pub(crate) use app::{AppSpec, TcpListen};
 pub(crate) use control::ControlSettings;
 pub(crate) use log::LogSettings;
 pub(crate) use sidecar::SidecarSettings;
@@ -171,9 +171,14 @@ mod tests {
             for arg in sub.get_arguments() {
                 let long = arg.get_long().expect("settings are long flags");
                 let expected = format!("WEFT_{}", long.replace('-', "_").to_uppercase());
-                let expected = if long == "log-level" { "WEFT_LOG" } else { &expected };
+                let expected = if long == "log-level" {
+                    "WEFT_LOG"
+                } else {
+                    &expected
+                };
                 assert_eq!(
-                    arg.get_env().map(|name| name.to_string_lossy().into_owned()),
+                    arg.get_env()
+                        .map(|name| name.to_string_lossy().into_owned()),
                     Some(expected.to_owned()),
                     "{role} --{long}"
                 );

@@ -42,7 +42,12 @@ pub(crate) struct SidecarSettings {
     pub(crate) control: Vec<String>,
 
     /// Trust domain of the mesh, as given to `weft init`
-    #[arg(long, env = "WEFT_TRUST_DOMAIN", value_name = "NAME", default_value = "weft.local")]
+    #[arg(
+        long,
+        env = "WEFT_TRUST_DOMAIN",
+        value_name = "NAME",
+        default_value = "weft.local"
+    )]
     pub(crate) trust_domain: TrustDomain,
 
     /// Hash of the mesh's root certificate, as `weft init` and `weft ca show` print it (first start only)
@@ -64,7 +69,12 @@ pub(crate) struct SidecarSettings {
     pub(crate) app: Vec<AppSpec>,
 
     /// Address and UDP port on which other sidecars reach this one
-    #[arg(long, env = "WEFT_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:15008")]
+    #[arg(
+        long,
+        env = "WEFT_LISTEN",
+        value_name = "ADDR",
+        default_value = "0.0.0.0:15008"
+    )]
     pub(crate) listen: SocketAddr,
 
     /// Address at which other sidecars reach this one, if it is not the one that the control node sees
@@ -73,7 +83,12 @@ pub(crate) struct SidecarSettings {
     pub(crate) advertise: Option<SocketAddr>,
 
     /// Address for the application's calls: an HTTP proxy, and plain HTTP by Host
-    #[arg(long, env = "WEFT_OUTBOUND", value_name = "ADDR", default_value = "127.0.0.1:15001")]
+    #[arg(
+        long,
+        env = "WEFT_OUTBOUND",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:15001"
+    )]
     pub(crate) outbound: SocketAddr,
 
     /// A local port bound to a TCP service, such as 127.0.0.1:5432=invoices:5432. May be given several
@@ -87,7 +102,12 @@ pub(crate) struct SidecarSettings {
     pub(crate) tcp_listen: Vec<TcpListen>,
 
     /// Address for metrics, /healthz and /readyz
-    #[arg(long, env = "WEFT_METRICS", value_name = "ADDR", default_value = "127.0.0.1:15020")]
+    #[arg(
+        long,
+        env = "WEFT_METRICS",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:15020"
+    )]
     pub(crate) metrics: SocketAddr,
 
     /// How long to wait at a stop for requests under way
@@ -103,7 +123,14 @@ pub(crate) struct SidecarSettings {
     pub(crate) ready_file: Option<PathBuf>,
 
     /// Shifts this process's wall clock by so many seconds: for tests of clocks that disagree
-    #[arg(long, env = "WEFT_CLOCK_OFFSET", value_name = "SECONDS", hide = true, default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        env = "WEFT_CLOCK_OFFSET",
+        value_name = "SECONDS",
+        hide = true,
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
     pub(crate) clock_offset: i64,
 
     #[command(flatten)]

@@ -76,8 +76,12 @@ pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
         inbound.len() == 2,
         format!("one connection accepted by each instance, saw {inbound:?}"),
     );
-    let addresses: std::collections::BTreeSet<&str> = outbound.iter().map(|c| c.addr.as_str()).collect();
-    found.check(addresses.len() == outbound.len(), "a different node at the end of each connection");
+    let addresses: std::collections::BTreeSet<&str> =
+        outbound.iter().map(|c| c.addr.as_str()).collect();
+    found.check(
+        addresses.len() == outbound.len(),
+        "a different node at the end of each connection",
+    );
     found.detail("served", &served);
     let shown = |all: &[ConnectionReport]| -> Vec<_> {
         all.iter()

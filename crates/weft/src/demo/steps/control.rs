@@ -8,10 +8,15 @@ use super::super::mesh::Mesh;
 use super::super::report::Findings;
 
 pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
-    let mut found = Findings::of("a control node from nothing: root and issuing CA made, store open, QUIC listening");
+    let mut found = Findings::of(
+        "a control node from nothing: root and issuing CA made, store open, QUIC listening",
+    );
     let started = tokio::time::Instant::now();
     let init = mesh.weft_json(&["init"]).await?;
-    init["pin"].as_str().ok_or("weft init printed no pin")?.clone_into(&mut mesh.pin);
+    init["pin"]
+        .as_str()
+        .ok_or("weft init printed no pin")?
+        .clone_into(&mut mesh.pin);
     let port_0 = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     mesh.start_control(port_0).await?;
     found.figure(format!("ready in {:.0} ms", round(started.elapsed())));
@@ -19,14 +24,23 @@ pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
     let control = mesh.control()?;
     let (listens, metrics, pid) = (control.mesh, control.metrics, control.process.pid);
     let ready = http::get(&mesh.env, metrics, "localhost", "/readyz").await?;
-    found.check(ready.status == 200, format!("/readyz to say 200, saw {}", ready.status));
+    found.check(
+        ready.status == 200,
+        format!("/readyz to say 200, saw {}", ready.status),
+    );
     let ca = mesh.weft_json(&["ca", "show"]).await?;
     found.check(
         ca["pin"] == mesh.pin.as_str(),
-        format!("the running authority to have the pin {}, saw {}", mesh.pin, ca["pin"]),
+        format!(
+            "the running authority to have the pin {}, saw {}",
+            mesh.pin, ca["pin"]
+        ),
     );
     let open = readable_by_others(&mesh.control_dir())?;
-    found.check(open.is_empty(), format!("no file that others can read, saw {open:?}"));
+    found.check(
+        open.is_empty(),
+        format!("no file that others can read, saw {open:?}"),
+    );
 
     found.detail("pin", &mesh.pin);
     found.detail("trust_domain", &init["trust_domain"]);

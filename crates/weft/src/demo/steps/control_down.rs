@@ -18,7 +18,9 @@ const RATE: u32 = 250;
 const DOWN: Duration = Duration::from_millis(1000);
 
 pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
-    let mut found = Findings::of("traffic went on without the control node; it came back on its state and the sidecars came back to it");
+    let mut found = Findings::of(
+        "traffic went on without the control node; it came back on its state and the sidecars came back to it",
+    );
     let outbound = mesh.sidecar("orders")?.outbound;
     let config = mesh.weft_json(&["get"]).await?;
     let load = Load::start(&mesh.env, outbound, "invoices", "/echo", RATE);
@@ -53,18 +55,32 @@ pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
     let pushed = mesh.apply("route.yaml", &resources::route("6s")).await?;
     found.check(
         pushed.code == Some(0),
-        format!("a new push to arrive everywhere, saw: {}", pushed.stderr.trim()),
+        format!(
+            "a new push to arrive everywhere, saw: {}",
+            pushed.stderr.trim()
+        ),
     );
     let load = load.stop().await?;
     found.check(
         load.failed() == 0,
-        format!("0 failed requests, saw {}: {:?}", load.failed(), load.failures),
+        format!(
+            "0 failed requests, saw {}: {:?}",
+            load.failed(),
+            load.failures
+        ),
     );
     let dead = mesh.dead();
-    found.check(dead.is_empty(), format!("no sidecar ended, saw {dead:?} end"));
+    found.check(
+        dead.is_empty(),
+        format!("no sidecar ended, saw {dead:?} end"),
+    );
     let new_pid = mesh.control()?.process.pid;
     found.check(old_pid != new_pid, "a new process of the control node");
-    found.figure(format!("back in {:.0} ms, {} failed", round(reconnected), load.failed()));
+    found.figure(format!(
+        "back in {:.0} ms, {} failed",
+        round(reconnected),
+        load.failed()
+    ));
     found.detail("load", load.detail());
     found.detail("down_ms", round(DOWN));
     found.detail("reconnected_ms", round(reconnected));

@@ -13,7 +13,9 @@ use super::super::resources;
 use super::super::wait::{Deadline, eventually};
 
 pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
-    let mut found = Findings::of("three sidecars joined with a one-time token and the root's pin; each has an identity for an hour");
+    let mut found = Findings::of(
+        "three sidecars joined with a one-time token and the root's pin; each has an identity for an hour",
+    );
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     for name in ["invoices-1", "invoices-2"] {
         mesh.start_app(name).await?;
@@ -46,7 +48,10 @@ pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
         ("route.yaml", resources::route("10s")),
     ] {
         let ran = mesh.apply(file, &yaml).await?;
-        found.check(ran.code == Some(0), format!("{file} in force everywhere, saw: {}", ran.stderr.trim()));
+        found.check(
+            ran.code == Some(0),
+            format!("{file} in force everywhere, saw: {}", ran.stderr.trim()),
+        );
     }
 
     let admin = mesh.admin();
@@ -55,13 +60,19 @@ pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
         "all three sidecars to report",
         async || {
             let all = admin.status().await?;
-            let reported = all.iter().filter(|s| s.state == SidecarState::Live && !s.issuer.is_empty()).count();
+            let reported = all
+                .iter()
+                .filter(|s| s.state == SidecarState::Live && !s.issuer.is_empty())
+                .count();
             Ok((reported == 3).then_some(all))
         },
     )
     .await?;
     let serials: BTreeSet<&str> = sidecars.iter().map(|s| s.serial.as_str()).collect();
-    found.check(serials.len() == 3, format!("three different serials, saw {serials:?}"));
+    found.check(
+        serials.len() == 3,
+        format!("three different serials, saw {serials:?}"),
+    );
     let mut ids: Vec<&str> = sidecars.iter().map(|s| s.spiffe_id.as_str()).collect();
     ids.sort_unstable();
     let expected = [
@@ -69,7 +80,10 @@ pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
         "spiffe://weft.local/ns/default/sa/invoices",
         "spiffe://weft.local/ns/default/sa/orders",
     ];
-    found.check(ids == expected, format!("the identities {expected:?}, saw {ids:?}"));
+    found.check(
+        ids == expected,
+        format!("the identities {expected:?}, saw {ids:?}"),
+    );
     for sidecar in &sidecars {
         let left = sidecar.certificate_seconds_left;
         found.check(

@@ -18,7 +18,8 @@ const LASTS: Duration = Duration::from_millis(2000);
 const TOLERANCE: Duration = Duration::from_millis(3);
 
 pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
-    let mut found = Findings::of("the sidecars' own telemetry counts what the load generator counted");
+    let mut found =
+        Findings::of("the sidecars' own telemetry counts what the load generator counted");
     let admin = mesh.admin();
     let settled = settled(mesh).await?;
     let outbound = mesh.sidecar("orders")?.outbound;
@@ -58,10 +59,17 @@ pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
     let apart = p50.abs_diff(load.quantile(0.5));
     found.check(
         apart <= TOLERANCE,
-        format!("medians within {TOLERANCE:?}, saw {p50:?} and {:?}", load.quantile(0.5)),
+        format!(
+            "medians within {TOLERANCE:?}, saw {p50:?} and {:?}",
+            load.quantile(0.5)
+        ),
     );
     let table = crate::command::top::table(&edges);
-    found.figure(format!("p50 {:.1} ms of {} requests", p50.as_secs_f64() * 1e3, load.sent));
+    found.figure(format!(
+        "p50 {:.1} ms of {} requests",
+        p50.as_secs_f64() * 1e3,
+        load.sent
+    ));
     found.detail("load", load.detail());
     found.detail("edges", &edges);
     found.detail("p50_apart_ms", super::super::load::round(apart));

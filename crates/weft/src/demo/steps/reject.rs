@@ -8,7 +8,9 @@ use super::super::resources;
 use super::super::wait::{Deadline, eventually};
 
 pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
-    let mut found = Findings::of("a broken resource was refused with its line; one that a sidecar cannot use came back with its reason");
+    let mut found = Findings::of(
+        "a broken resource was refused with its line; one that a sidecar cannot use came back with its reason",
+    );
     broken(mesh, &mut found).await?;
     unusable(mesh, &mut found).await?;
     Ok(found)
@@ -17,8 +19,13 @@ pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
 /// Refused on this machine, with file, line and column.
 async fn broken(mesh: &Mesh, found: &mut Findings) -> Result<(), String> {
     let before = mesh.weft_json(&["get"]).await?;
-    let ran = mesh.apply("broken.yaml", &resources::route("5 parsecs")).await?;
-    found.check(ran.code == Some(1), format!("exit code 1, saw {:?}", ran.code));
+    let ran = mesh
+        .apply("broken.yaml", &resources::route("5 parsecs"))
+        .await?;
+    found.check(
+        ran.code == Some(1),
+        format!("exit code 1, saw {:?}", ran.code),
+    );
     // The twelfth line holds the timeout, its field begins at the ninth column.
     let line = ran
         .stderr
@@ -58,7 +65,10 @@ async fn unusable(mesh: &Mesh, found: &mut Findings) -> Result<(), String> {
     let ran = mesh
         .apply("taken.yaml", &resources::listener("taken", port, TCP_PORT))
         .await?;
-    found.check(ran.code == Some(1), format!("exit code 1, saw {:?}", ran.code));
+    found.check(
+        ran.code == Some(1),
+        format!("exit code 1, saw {:?}", ran.code),
+    );
     let said = ran.stderr.trim();
     found.check(
         said.contains("orders.default") && said.contains("in use"),
@@ -73,7 +83,10 @@ async fn unusable(mesh: &Mesh, found: &mut Findings) -> Result<(), String> {
         },
     )
     .await?;
-    found.check(nack.reason.contains("in use"), format!("the reason in the status, saw '{}'", nack.reason));
+    found.check(
+        nack.reason.contains("in use"),
+        format!("the reason in the status, saw '{}'", nack.reason),
+    );
     found.check(
         nack.key.as_deref().is_some_and(|key| key.contains("taken")),
         format!("the resource at fault, saw {:?}", nack.key),
@@ -87,14 +100,27 @@ async fn unusable(mesh: &Mesh, found: &mut Findings) -> Result<(), String> {
     found.check(traffic == 200, format!("traffic as before, saw {traffic}"));
 
     let healed = mesh
-        .weft(&["delete", "OutboundListener", "taken", "--wait", "--timeout", "5s"])
+        .weft(&[
+            "delete",
+            "OutboundListener",
+            "taken",
+            "--wait",
+            "--timeout",
+            "5s",
+        ])
         .await?;
     found.check(
         healed.code == Some(0),
-        format!("every sidecar on the newest config again, saw: {}", healed.stderr.trim()),
+        format!(
+            "every sidecar on the newest config again, saw: {}",
+            healed.stderr.trim()
+        ),
     );
     found.figure("2 refusals");
-    found.detail("nack", serde_json::json!({"reason": nack.reason, "key": nack.key, "revision": nack.revision}));
+    found.detail(
+        "nack",
+        serde_json::json!({"reason": nack.reason, "key": nack.key, "revision": nack.revision}),
+    );
     found.detail("running_revision", running);
     found.detail("apply_said", said);
     Ok(())

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use super::super::load::round;
 use super::super::mesh::Mesh;
 use super::super::report::Findings;
-use super::super::load::round;
 use super::super::wait::{Deadline, eventually};
 
 const ORDERS: &str = "spiffe://weft.local/ns/default/sa/orders";
@@ -22,7 +22,9 @@ pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
         format!("status 200, saw {}: {}", reply.status, reply.text()),
     );
 
-    let xfcc = echo["headers"]["x-forwarded-client-cert"].as_str().unwrap_or_default();
+    let xfcc = echo["headers"]["x-forwarded-client-cert"]
+        .as_str()
+        .unwrap_or_default();
     found.check(
         xfcc.contains(&format!("URI={ORDERS}")) && xfcc.contains(&format!("By={INVOICES}")),
         format!("x-forwarded-client-cert with caller and callee, saw '{xfcc}'"),

@@ -14,7 +14,9 @@ use super::super::wait::{Deadline, eventually};
 const RATE: u32 = 250;
 
 pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
-    let mut found = Findings::of("all leaves, then the issuing CA, replaced under load without one failed request");
+    let mut found = Findings::of(
+        "all leaves, then the issuing CA, replaced under load without one failed request",
+    );
     let outbound = mesh.sidecar("orders")?.outbound;
     let before = mesh.admin().status().await?;
     let load = Load::start(&mesh.env, outbound, "invoices", "/echo", RATE);
@@ -31,7 +33,11 @@ pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
     let load = load.stop().await?;
     found.check(
         load.failed() == 0,
-        format!("0 failed requests, saw {}: {:?}", load.failed(), load.failures),
+        format!(
+            "0 failed requests, saw {}: {:?}",
+            load.failed(),
+            load.failures
+        ),
     );
     found.check(
         load.rate() >= 200.0,
@@ -73,7 +79,10 @@ async fn changed(
     .await
 }
 
-fn by_instance(all: &[SidecarStatus], field: impl Fn(&SidecarStatus) -> &String) -> BTreeMap<String, String> {
+fn by_instance(
+    all: &[SidecarStatus],
+    field: impl Fn(&SidecarStatus) -> &String,
+) -> BTreeMap<String, String> {
     all.iter()
         .map(|s| (format!("{}/{}", s.service, s.instance), field(s).clone()))
         .collect()

@@ -14,8 +14,14 @@ use super::super::report::Findings;
 const SIZE: usize = 1024 * 1024;
 
 pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
-    let mut found = Findings::of("a TCP stream through the mesh: each direction closed in turn, bytes unchanged");
-    let addr = *mesh.sidecar("orders")?.tcp.first().ok_or("orders has no TCP listener")?;
+    let mut found = Findings::of(
+        "a TCP stream through the mesh: each direction closed in turn, bytes unchanged",
+    );
+    let addr = *mesh
+        .sidecar("orders")?
+        .tcp
+        .first()
+        .ok_or("orders has no TCP listener")?;
     let mut sent = vec![0; SIZE];
     mesh.env.rng("demo-tcp").fill_bytes(&mut sent);
 

@@ -9,8 +9,8 @@ use weft_control::SidecarStatus;
 use weft_wire::ConnectionReport;
 
 use super::super::http;
-use super::super::mesh::Mesh;
 use super::super::load::round;
+use super::super::mesh::Mesh;
 use super::super::report::Findings;
 use super::super::resources;
 use super::super::wait::{Deadline, eventually};
@@ -19,13 +19,16 @@ use super::super::wait::{Deadline, eventually};
 const SLOW: &str = "/slow?ms=7000";
 
 pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
-    let mut found = Findings::of("10 s became 5 s for running sidecars: the request under way kept its 10 s, the next one ended at 5 s");
+    let mut found = Findings::of(
+        "10 s became 5 s for running sidecars: the request under way kept its 10 s, the next one ended at 5 s",
+    );
     let admin = mesh.admin();
     let before = admin.status().await?;
     let outbound = mesh.sidecar("orders")?.outbound;
     let ask = || {
         let env = mesh.env.clone();
-        mesh.env.spawn(async move { http::get(&env, outbound, "invoices", SLOW).await })
+        mesh.env
+            .spawn(async move { http::get(&env, outbound, "invoices", SLOW).await })
     };
 
     let under_way = ask();
@@ -60,11 +63,19 @@ pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
 
     found.check(
         first.status == 200 && within(first.took, 7.0, 0.3),
-        format!("200 at 7 s for the request under way, saw {} at {:.3} s", first.status, first.took.as_secs_f64()),
+        format!(
+            "200 at 7 s for the request under way, saw {} at {:.3} s",
+            first.status,
+            first.took.as_secs_f64()
+        ),
     );
     found.check(
         second.status == 504 && within(second.took, 5.0, 0.1),
-        format!("504 at 5 s for the next request, saw {} at {:.3} s", second.status, second.took.as_secs_f64()),
+        format!(
+            "504 at 5 s for the next request, saw {} at {:.3} s",
+            second.status,
+            second.took.as_secs_f64()
+        ),
     );
     let reason = second.header("proxy-status");
     found.check(
@@ -74,16 +85,29 @@ pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
 
     let after = admin.status().await?;
     let dead = mesh.dead();
-    found.check(dead.is_empty(), format!("no process ended, saw {dead:?} end"));
+    found.check(
+        dead.is_empty(),
+        format!("no process ended, saw {dead:?} end"),
+    );
     found.check(
         pids(&before) == pids(&after),
-        format!("the same processes, saw {:?} and then {:?}", pids(&before), pids(&after)),
+        format!(
+            "the same processes, saw {:?} and then {:?}",
+            pids(&before),
+            pids(&after)
+        ),
     );
     let lost = lost(&before, &after);
-    found.check(lost.is_empty(), format!("every connection kept, saw {lost:?} closed"));
+    found.check(
+        lost.is_empty(),
+        format!("every connection kept, saw {lost:?} closed"),
+    );
 
     let in_force = receipts["wait"]["receipts"].as_array().map_or(0, Vec::len);
-    found.check(in_force == 3, format!("a receipt of all 3 sidecars, saw {in_force}"));
+    found.check(
+        in_force == 3,
+        format!("a receipt of all 3 sidecars, saw {in_force}"),
+    );
     let push_ms = receipts["last_receipt_ms"].as_f64();
     found.check(push_ms.is_some(), "the time of the last receipt");
     let push_ms = push_ms.unwrap_or_default();

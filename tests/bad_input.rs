@@ -1,0 +1,285 @@
+//! What goes wrong by mistake: each gives one sentence with the cause and a next step, exit code 1, and
+//! leaves state as it was.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests stand outside Env, and a panic is how they fail"
+)]
+
+mod support;
+
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::{PermissionsExt, chown};
+
+use support::{World, run, weft};
+
+/// A well-formed token that no control node has made.
+const NEVER_MADE: &str = "weft-join-00000000000000000000000000000000";
+
+/// A mesh with a running control node, for those that try to join it.
+struct Mesh {
+    world: World,
+    pin: String,
+    control: String,
+    _running: support::Running,
+}
+
+fn mesh() -> Mesh {
+    let (world, pin) = World::initialised();
+    let running = world.control();
+    let control = running.addr("mesh").to_string();
+    Mesh {
+        world,
+        pin,
+        control,
+        _running: running,
+    }
+}
+
+impl Mesh {
+    /// Starts a sidecar that must not come up, and checks that it leaves no identity behind.
+    #[track_caller]
+    fn refused(&self, args: &[String], words: &[&str]) {
+        self.world.run(args).fails_with(words);
+        let left: Vec<_> = self
+            .world
+            .picture("sidecar")
+            .into_iter()
+            .filter(|(path, _)| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.contains("svid") || name.contains("snapshot") || name.contains("bundle")
+            })
+            .collect();
+        assert!(
+            left.is_empty(),
+            "expected no identity to be left, saw {left:?}"
+        );
+    }
+
+    fn token_states(&self) -> Vec<String> {
+        let list = self.world.admin(&["token", "list", "-o", "json"]).json();
+        let states = list.as_array().unwrap().iter();
+        states
+            .map(|t| t["state"].as_str().unwrap().to_owned())
+            .collect()
+    }
+}
+
+#[test]
+fn a_wrong_token_is_refused() {
+    let mesh = mesh();
+    let sidecar = |token: &str| {
+        mesh.world
+            .sidecar_args("sidecar", &mesh.control, &mesh.pin, token)
+    };
+    let wrong = mesh.world.file("wrong.token", NEVER_MADE);
+    mesh.refused(&sidecar(&wrong), &["token", "weft token create"]);
+    let garbage = mesh.world.file("garbage.token", "let me in");
+    mesh.refused(&sidecar(&garbage), &["token", "weft token create"]);
+    let empty = mesh.world.file("empty.token", "\n");
+    mesh.refused(&sidecar(&empty), &["token", "weft token create"]);
+    let missing = mesh.world.path("missing.token");
+    mesh.refused(
+        &sidecar(missing.to_str().unwrap()),
+        &["token", "missing.token"],
+    );
+}
+
+#[test]
+fn a_used_token_is_refused() {
+    let mesh = mesh();
+    let token = mesh.world.token("orders", "10m");
+    let first = mesh
+        .world
+        .sidecar_args("first", &mesh.control, &mesh.pin, &token);
+    let _first = mesh.world.start("first", &first);
+    let second = mesh
+        .world
+        .sidecar_args("sidecar", &mesh.control, &mesh.pin, &token);
+    mesh.refused(&second, &["used", "weft token create"]);
+    assert_eq!(mesh.token_states(), ["used"]);
+}
+
+#[test]
+fn an_expired_token_is_refused() {
+    let mesh = mesh();
+    let token = mesh.world.token("orders", "1s");
+    support::eventually("the token to expire", || {
+        (mesh.token_states() == ["expired"]).then_some(())
+    });
+    let sidecar = mesh
+        .world
+        .sidecar_args("sidecar", &mesh.control, &mesh.pin, &token);
+    mesh.refused(&sidecar, &["expired", "weft token create"]);
+    assert_eq!(mesh.token_states(), ["expired"]);
+}
+
+#[test]
+fn a_wrong_pin_ends_the_join_before_the_token_is_sent() {
+    let mesh = mesh();
+    let token = mesh.world.token("orders", "10m");
+    let pin = format!("sha256:{}", "0".repeat(64));
+    let wrong = mesh
+        .world
+        .sidecar_args("sidecar", &mesh.control, &pin, &token);
+    mesh.refused(&wrong, &["pin", "token was not sent"]);
+    assert_eq!(mesh.token_states(), ["unused"]);
+    // The same token is still good.
+    let right = mesh
+        .world
+        .sidecar_args("sidecar", &mesh.control, &mesh.pin, &token);
+    let _joined = mesh.world.start("sidecar", &right);
+
+    let malformed = mesh
+        .world
+        .sidecar_args("other", &mesh.control, "sha256:1234", &token);
+    assert_eq!(
+        mesh.world.run(&malformed).code,
+        Some(2),
+        "a malformed pin is wrong usage"
+    );
+}
+
+#[test]
+fn an_unreachable_control_node_is_named() {
+    let (world, pin) = World::initialised();
+    let token = world.file("a.token", NEVER_MADE);
+    // A port on which nobody answers, held so that nobody will.
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let args = world.sidecar_args("sidecar", &address, &pin, &token);
+    world.run(&args).fails_with(&[&address, "weft control"]);
+    // The command line finds no control node either, and says how to start one.
+    world
+        .admin(&["status"])
+        .fails_with(&["no control node", "weft control"]);
+    let none = World::new();
+    none.admin(&["token", "create", "--service", "x"])
+        .fails_with(&["no control node", "weft control"]);
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let mesh = mesh();
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let tcp = held.local_addr().unwrap().to_string();
+    let udp_held = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let udp = udp_held.local_addr().unwrap().to_string();
+    let token = mesh.world.token("orders", "10m");
+    for (flag, address) in [
+        ("--outbound", &tcp),
+        ("--metrics", &tcp),
+        ("--listen", &udp),
+    ] {
+        let mut args = mesh
+            .world
+            .sidecar_args("sidecar", &mesh.control, &mesh.pin, &token);
+        args.retain(|arg| !arg.starts_with(&format!("{flag}=")));
+        args.push(format!("{flag}={address}"));
+        mesh.world.run(&args).fails_with(&[address, "in use"]);
+    }
+    // No token was spent on a sidecar that could not serve.
+    assert_eq!(mesh.token_states(), ["unused"]);
+
+    let (other, _) = World::initialised();
+    let before = other.picture("control");
+    for (flag, address) in [("--metrics", &tcp), ("--listen", &udp)] {
+        let mut args = other.control_args("127.0.0.1:0");
+        args.retain(|arg| !arg.starts_with(&format!("{flag}=")));
+        args.push(format!("{flag}={address}"));
+        other.run(&args).fails_with(&[address, "in use"]);
+    }
+    same_keys(&before, &other.picture("control"));
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_used_is_named() {
+    let world = World::new();
+    // A file in its place.
+    let file = world.file("file", "mine");
+    run(&mut weft(["init", "--state-dir", &file])).fails_with(&[&file]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+
+    // Of another user. Root may write there, and should not.
+    if rustix::process::geteuid().is_root() {
+        let other = world.path("other");
+        std::fs::create_dir(&other).unwrap();
+        chown(&other, Some(65534), Some(65534)).unwrap();
+        let name = other.to_str().unwrap();
+        run(&mut weft(["init", "--state-dir", name])).fails_with(&[name, "another user"]);
+        assert_eq!(std::fs::read_dir(&other).unwrap().count(), 0);
+    } else {
+        let closed = world.path("closed");
+        std::fs::create_dir(&closed).unwrap();
+        std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o500)).unwrap();
+        let below = closed.join("state");
+        let name = below.to_str().unwrap();
+        run(&mut weft(["init", "--state-dir", name])).fails_with(&[name]);
+    }
+
+    // Not initialised.
+    let args = world.control_args("127.0.0.1:0");
+    world.run(&args).fails_with(&["weft init"]);
+}
+
+#[test]
+fn a_mesh_is_not_made_twice_on_one_directory() {
+    let (world, _) = World::initialised();
+    let before = world.picture("control");
+    world.admin(&["init"]).fails_with(&["control"]);
+    assert_eq!(before, world.picture("control"));
+}
+
+#[test]
+fn two_control_nodes_on_one_state_are_refused() {
+    let (world, _) = World::initialised();
+    let _first = world.control();
+    world
+        .run(&world.control_args("127.0.0.1:0"))
+        .fails_with(&["control", "another"]);
+    // The first is not disturbed.
+    world.admin(&["status"]).ok();
+}
+
+#[test]
+fn a_settings_file_with_an_unknown_field_is_pointed_at() {
+    let world = World::new();
+    let file = world.file("settings.yaml", "metrics: 127.0.0.1:0\nstate-dri: /x\n");
+    for role in ["control", "sidecar"] {
+        let place = format!("{file}:2:1");
+        run(&mut weft([role, "--config", &file])).fails_with(&[
+            &place,
+            "'state-dri'",
+            "'state-dir'",
+        ]);
+    }
+    let missing = world.path("missing.yaml");
+    run(weft(["control", "--config"]).arg(&missing)).fails_with(&["missing.yaml"]);
+}
+
+#[test]
+fn a_clock_that_is_off_is_named() {
+    let mesh = mesh();
+    let token = mesh.world.token("orders", "10m");
+    for offset in ["-7200", "7200"] {
+        let mut args = mesh
+            .world
+            .sidecar_args("sidecar", &mesh.control, &mesh.pin, &token);
+        args.push(format!("--clock-offset={offset}"));
+        mesh.refused(&args, &["clock"]);
+    }
+    assert_eq!(mesh.token_states(), ["unused"]);
+}
+
+/// A failed start may leave a lock and a log, but no key or store of other content.
+#[track_caller]
+fn same_keys(before: &[(std::path::PathBuf, Vec<u8>)], after: &[(std::path::PathBuf, Vec<u8>)]) {
+    for (path, content) in before {
+        if path.extension().is_some_and(|ext| ext == "redb") {
+            continue; // redb marks each opening; its content is checked by its users.
+        }
+        let same = after.iter().any(|(p, c)| p == path && c == content);
+        assert!(same, "expected {} to be as it was", path.display());
+    }
+}

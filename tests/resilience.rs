@@ -1,0 +1,313 @@
+//! What happens when something fails, as the design promises it: each kind of process is killed while
+//! requests flow.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests stand outside Env, and a panic is how they fail"
+)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+
+use support::{Running, SOON, World, ended, eventually, get, signal};
+
+const ALLOW_ORDERS: &str = "\
+apiVersion: weft.dev/v1
+kind: AuthorizationPolicy
+metadata:
+  name: only-orders
+spec:
+  targetRefs:
+    - kind: Service
+      name: invoices
+  action: ALLOW
+  rules:
+    - from:
+        - source:
+            principals: [spiffe://weft.local/ns/default/sa/orders]
+";
+
+/// orders, two instances of invoices with their applications, and a control node.
+struct Shop {
+    control: Running,
+    orders: Running,
+    invoices: Vec<Running>,
+    apps: Vec<Running>,
+    orders_args: Vec<String>,
+    invoices_args: Vec<Vec<String>>,
+    control_addr: SocketAddr,
+    // Last: its folder outlives the processes.
+    world: World,
+}
+
+impl Shop {
+    #[track_caller]
+    fn open(instances: usize) -> Self {
+        let (world, pin) = World::initialised();
+        let control = world.control();
+        let control_addr = control.addr("mesh");
+        let at = control_addr.to_string();
+        let policy = world.file("policy.yaml", ALLOW_ORDERS);
+        world.admin(&["apply", "-f", &policy]).ok();
+        let (mut apps, mut invoices, mut invoices_args) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..instances {
+            let name = format!("invoices-{number}");
+            let app = world.app(&name);
+            let token = world.token("invoices", "10m");
+            let mut args = world.sidecar_args(&name, &at, &pin, &token);
+            args.push(format!("--app={}", app.addr("http")));
+            args.push(format!("--app=tcp/5432={}", app.addr("tcp")));
+            invoices.push(world.start(&name, &args));
+            apps.push(app);
+            invoices_args.push(args);
+        }
+        let token = world.token("orders", "10m");
+        let mut orders_args = world.sidecar_args("orders", &at, &pin, &token);
+        orders_args.push("--tcp-listen=127.0.0.1:0=invoices:5432".to_owned());
+        let orders = world.start("orders", &orders_args);
+        let shop = Self {
+            control,
+            orders,
+            invoices,
+            apps,
+            orders_args,
+            invoices_args,
+            control_addr,
+            world,
+        };
+        shop.serves("at first");
+        shop
+    }
+
+    /// Waits until a request of orders is answered by invoices.
+    #[track_caller]
+    fn serves(&self, when: &str) {
+        let outbound = self.orders.addr("outbound");
+        eventually(&format!("invoices to answer orders {when}"), || {
+            let reply = get(outbound, "invoices", "/echo").ok()?;
+            (reply.status == 200).then_some(())
+        });
+    }
+
+    /// Sidecars that the control node says are live.
+    fn live(&self) -> usize {
+        let status = self.world.admin(&["status", "-o", "json"]).json();
+        let sidecars = status["sidecars"].as_array().unwrap().iter();
+        sidecars.filter(|s| s["state"] == "live").count()
+    }
+
+    fn restart_control(&mut self) {
+        let args = self.world.control_args(&self.control_addr.to_string());
+        self.control = self.world.start("control", &args);
+    }
+}
+
+/// The sidecar keeps its mesh port when it starts again, so that those who know it find it there.
+fn on_the_same_port(args: &[String], sidecar: &Running) -> Vec<String> {
+    let mut args = args.to_vec();
+    args.retain(|arg| !arg.starts_with("--listen="));
+    args.push(format!("--listen={}", sidecar.addr("mesh")));
+    args
+}
+
+#[test]
+fn traffic_goes_on_without_the_control_node_and_config_survives_its_kill() {
+    let mut shop = Shop::open(1);
+    let route = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: invoices}
+spec:
+  parentRefs: [{kind: Service, name: invoices}]
+  rules:
+    - timeouts: {request: 1s}
+      backendRefs: [{name: invoices, port: 80}]
+";
+    let file = shop.world.file("route.yaml", route);
+    shop.world.admin(&["apply", "-f", &file]).ok();
+    // What was acknowledged to the operator is there after a kill at that very moment.
+    shop.control.kill();
+    let outbound = shop.orders.addr("outbound");
+    for _ in 0..50 {
+        let reply = get(outbound, "invoices", "/echo").expect("a reply without control");
+        assert_eq!(reply.status, 200, "{reply:?}");
+    }
+    shop.restart_control();
+    let kept = shop
+        .world
+        .admin(&["get", "HTTPRoute", "invoices", "-o", "json"])
+        .json();
+    assert_eq!(kept["spec"]["rules"][0]["timeouts"]["request"], "1s");
+    eventually("both sidecars to come back", || {
+        (shop.live() == 2).then_some(())
+    });
+    // And a push reaches them again.
+    shop.world.admin(&["apply", "-f", &file, "--wait"]).ok();
+    let slow = get(outbound, "invoices", "/slow?ms=3000").unwrap();
+    assert_eq!(slow.status, 504, "{slow:?}");
+}
+
+#[test]
+fn sidecars_start_from_what_they_saved_while_control_is_down() {
+    let mut shop = Shop::open(1);
+    shop.control.kill();
+    shop.orders.kill();
+    shop.invoices[0].kill();
+    let args = on_the_same_port(&shop.invoices_args[0], &shop.invoices[0]);
+    shop.invoices[0] = shop.world.start("invoices-0", &args);
+    shop.orders = shop.world.start("orders", &shop.orders_args);
+    shop.serves("from saved snapshots");
+    shop.restart_control();
+    eventually("both sidecars to come back", || {
+        (shop.live() == 2).then_some(())
+    });
+    shop.serves("after the control node came back");
+}
+
+#[test]
+fn idempotent_requests_survive_the_kill_of_an_endpoint() {
+    let mut shop = Shop::open(2);
+    let outbound = shop.orders.addr("outbound");
+    // Requests under way on both instances.
+    let under_way: Vec<_> = (0..8)
+        .map(|_| thread::spawn(move || get(outbound, "invoices", "/slow?ms=500")))
+        .collect();
+    let apps: Vec<SocketAddr> = shop.apps.iter().map(|app| app.addr("http")).collect();
+    eventually("all requests to be under way", || {
+        let busy: u32 = apps
+            .iter()
+            .filter_map(|app| {
+                get(*app, "localhost", "/busy")
+                    .ok()?
+                    .body
+                    .trim()
+                    .parse::<u32>()
+                    .ok()
+            })
+            .sum();
+        (busy == 8).then_some(())
+    });
+    shop.invoices[0].kill();
+    for request in under_way {
+        let reply = request
+            .join()
+            .unwrap()
+            .expect("a reply, not a broken connection");
+        assert_eq!(
+            reply.status, 200,
+            "a GET is tried again elsewhere: {reply:?}"
+        );
+    }
+    for _ in 0..50 {
+        let reply = get(outbound, "invoices", "/echo").unwrap();
+        assert_eq!(reply.status, 200, "the other instance answers: {reply:?}");
+    }
+}
+
+#[test]
+fn what_may_not_be_repeated_gets_a_503_that_names_the_cause() {
+    let mut shop = Shop::open(1);
+    let outbound = shop.orders.addr("outbound");
+    let posted = thread::spawn(move || {
+        let mut stream = TcpStream::connect(outbound).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        let head = "POST /slow?ms=10000 HTTP/1.1\r\nHost: invoices\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text.to_ascii_lowercase()
+    });
+    let app = shop.apps[0].addr("http");
+    eventually("the request to be under way", || {
+        (get(app, "localhost", "/busy").ok()?.body.trim() == "1").then_some(())
+    });
+    shop.invoices[0].kill();
+    let reply = posted.join().unwrap();
+    assert!(reply.starts_with("http/1.1 503"), "{reply}");
+    assert!(
+        reply.contains("proxy-status: orders.default/outbound"),
+        "{reply}"
+    );
+    // Nobody is left: that has a reason too, and no hang.
+    let nobody = get(outbound, "invoices", "/echo").unwrap();
+    assert_eq!(nobody.status, 503, "{nobody:?}");
+    assert!(nobody.head.contains("proxy-status:"), "{nobody:?}");
+}
+
+#[test]
+fn a_dead_application_is_told_apart_from_a_dead_network() {
+    let mut shop = Shop::open(1);
+    shop.apps[0].kill();
+    let reply = get(shop.orders.addr("outbound"), "invoices", "/echo").unwrap();
+    assert!([502, 503].contains(&reply.status), "{reply:?}");
+    assert!(
+        reply
+            .head
+            .contains("proxy-status: invoices.default/inbound"),
+        "{reply:?}"
+    );
+    // The TCP port says it the only way that TCP can: the connection ends.
+    let mut tcp = TcpStream::connect(shop.orders.ready["tcp"][0].as_str().unwrap()).unwrap();
+    tcp.set_read_timeout(Some(SOON)).unwrap();
+    let mut nothing = Vec::new();
+    let ended = tcp.read_to_end(&mut nothing);
+    assert!(
+        ended.is_err() || nothing.is_empty(),
+        "{ended:?} {nothing:?}"
+    );
+}
+
+#[test]
+fn a_stop_lets_requests_under_way_end_and_a_second_signal_does_not_wait() {
+    let mut shop = Shop::open(1);
+    let outbound = shop.orders.addr("outbound");
+    let app = shop.apps[0].addr("http");
+    let under_way = |ms: u32| {
+        let request = thread::spawn(move || get(outbound, "invoices", &format!("/slow?ms={ms}")));
+        eventually("the request to be under way", || {
+            (get(app, "localhost", "/busy").ok()?.body.trim() == "1").then_some(())
+        });
+        request
+    };
+    let request = under_way(1000);
+    assert!(
+        shop.invoices[0].stop().success(),
+        "{}",
+        shop.invoices[0].log()
+    );
+    let reply = request
+        .join()
+        .unwrap()
+        .expect("a reply of the draining sidecar");
+    assert_eq!(reply.status, 200, "{reply:?}");
+
+    let args = on_the_same_port(&shop.invoices_args[0], &shop.invoices[0]);
+    shop.invoices[0] = shop.world.start("invoices-0", &args);
+    shop.serves("after a restart");
+    let request = under_way(5000);
+    signal(shop.orders.child.id(), "INT");
+    eventually("the sidecar to drain", || {
+        get(shop.orders.addr("metrics"), "localhost", "/readyz")
+            .map_or(true, |reply| reply.status != 200)
+            .then_some(())
+    });
+    signal(shop.orders.child.id(), "INT");
+    let status = ended(&mut shop.orders.child, SOON).expect("it ends at once");
+    assert_eq!(status.code(), Some(130));
+    let _ = request.join();
+}
+
+#[test]
+fn a_damaged_store_is_never_served() {
+    let (world, _) = World::initialised();
+    let store = world.control_dir().join("store.redb");
+    std::fs::write(&store, b"not a database at all").unwrap();
+    world
+        .run(&world.control_args("127.0.0.1:0"))
+        .fails_with(&["store.redb"]);
+    assert_eq!(std::fs::read(&store).unwrap(), b"not a database at all");
+}
