@@ -1,0 +1,440 @@
+//! What goes over the local socket, in JSON. The server and [`AdminClient`](crate::AdminClient) share these.
+//!
+//! Times are Unix time, with the unit in the name. Readers skip fields they do not know.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use weft_wire::ConnectionReport;
+
+/// `POST /v1/tokens`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRequest {
+    /// Namespace of the service.
+    pub namespace: String,
+    /// The service whose identity the bearer gets.
+    pub service: String,
+    /// How long the token may be used, seconds.
+    pub ttl_s: u64,
+}
+
+/// A new token. This is the only time that it is shown.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct TokenCreated {
+    /// The token itself: a secret.
+    pub token: String,
+    /// The identity it is good for.
+    pub spiffe_id: String,
+    /// End of its use, Unix seconds.
+    pub expires_unix: u64,
+    /// The root's pin, which the joiner needs too.
+    pub pin: String,
+}
+
+impl std::fmt::Debug for TokenCreated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenCreated")
+            .field("token", &"<redacted>")
+            .field("spiffe_id", &self.spiffe_id)
+            .field("expires_unix", &self.expires_unix)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a token can still be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenState {
+    /// It can.
+    Unused,
+    /// Its one use is over.
+    Used,
+    /// Nobody used it in time.
+    Expired,
+}
+
+/// A token as `GET /v1/tokens` lists it: never the token itself, which is not kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenInfo {
+    /// First digits of its hash: tells tokens apart, good for nothing else.
+    pub id: String,
+    /// The identity it is good for.
+    pub spiffe_id: String,
+    /// When it was made, Unix seconds.
+    pub created_unix: u64,
+    /// End of its use, Unix seconds.
+    pub expires_unix: u64,
+    /// Whether it can still be used.
+    pub state: TokenState,
+    /// When it was used, Unix seconds.
+    pub used_unix: Option<u64>,
+    /// Address that used it.
+    pub used_by: Option<String>,
+}
+
+/// `POST /v1/apply`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ApplyRequest {
+    /// Resources as JSON.
+    pub resources: Vec<Value>,
+}
+
+/// What became of one resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It is new.
+    Created,
+    /// It was there with other content.
+    Updated,
+    /// It was there already, the same.
+    Unchanged,
+    /// It is gone.
+    Deleted,
+}
+
+/// One resource of an apply or delete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceChange {
+    /// `kind/namespace/name`
+    pub key: String,
+    /// What became of it.
+    pub action: Action,
+}
+
+/// Reply to an apply or delete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplyReply {
+    /// Wait for this revision to know that all of it is in force. Where nothing changed: the one that
+    /// last wrote any of the resources.
+    pub revision: u64,
+    /// One for each resource, in the order given.
+    pub changes: Vec<ResourceChange>,
+}
+
+/// Narrows `GET /v1/resources`. Exact matches; `None` matches all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceFilter {
+    /// Kind, such as `HTTPRoute`.
+    pub kind: Option<String>,
+    /// Namespace.
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: Option<String>,
+}
+
+/// One stored resource.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResourceEntry {
+    /// `kind/namespace/name`
+    pub key: String,
+    /// The revision that last wrote it.
+    pub revision: u64,
+    /// The resource as the operator wrote it.
+    pub resource: Value,
+}
+
+/// Reply of `GET /v1/resources`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResourceList {
+    /// The store's revision at which this was true.
+    pub revision: u64,
+    /// In the order of their keys.
+    pub resources: Vec<ResourceEntry>,
+}
+
+/// Reply of `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// This control node.
+    pub control: ControlStatus,
+    /// Every sidecar that is connected, or was a moment ago; by service, then instance.
+    pub sidecars: Vec<SidecarStatus>,
+}
+
+/// This control node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ControlStatus {
+    /// Version of the program.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Trust domain of the mesh.
+    pub trust_domain: String,
+    /// Its own identity.
+    pub spiffe_id: String,
+    /// Where sidecars reach it (UDP).
+    pub mesh_addr: SocketAddr,
+    /// The newest revision that is pushed to sidecars.
+    pub revision: u64,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// The root's pin.
+    pub pin: String,
+    /// Life left of its own certificate, seconds.
+    pub certificate_seconds_left: i64,
+    /// Refused peers since the start, by reason.
+    pub refusals: BTreeMap<String, u64>,
+}
+
+/// Whether a sidecar is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SidecarState {
+    /// Connected.
+    Live,
+    /// Not connected; its endpoint is kept for the time of grace.
+    Gone,
+}
+
+/// A config that a sidecar does not use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NackInfo {
+    /// Instance of the sidecar.
+    pub instance: String,
+    /// Its service, `name.namespace`.
+    pub service: String,
+    /// The refused revision.
+    pub revision: u64,
+    /// The revision whose config it runs instead.
+    pub running: Option<u64>,
+    /// The resource at fault, `kind/namespace/name`, where known.
+    pub key: Option<String>,
+    /// Why, in one sentence.
+    pub reason: String,
+}
+
+/// One sidecar.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SidecarStatus {
+    /// Identity, from its certificate.
+    pub spiffe_id: String,
+    /// `name.namespace`
+    pub service: String,
+    /// Instance.
+    pub instance: String,
+    /// Version of its program.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Where other sidecars reach it.
+    pub addr: SocketAddr,
+    /// Whether it is connected.
+    pub state: SidecarState,
+    /// Connected since, Unix milliseconds; if gone: since when it is gone.
+    pub since_unix_ms: u64,
+    /// The newest revision that it acknowledged.
+    pub acked_revision: Option<u64>,
+    /// From when that is in force, Unix milliseconds by its clock.
+    pub in_force_unix_ms: Option<u64>,
+    /// Set while it refuses the newest config.
+    pub nack: Option<NackInfo>,
+    /// Serial of its certificate, hexadecimal.
+    pub serial: String,
+    /// Serial of the certificate that issued it; empty until it has reported.
+    pub issuer: String,
+    /// End of its certificate, Unix seconds.
+    pub not_after_unix: u64,
+    /// Life left of it, seconds; below zero: expired.
+    pub certificate_seconds_left: i64,
+    /// Its mesh connections.
+    pub connections: Vec<ConnectionReport>,
+    /// Round-trip time between it and this node, microseconds; 0 until it has reported.
+    pub rtt_us: u64,
+    /// Peers that it refused or could not dial since its start, by reason.
+    pub refusals: BTreeMap<String, u64>,
+}
+
+/// A sidecar has a revision in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Instance of the sidecar.
+    pub instance: String,
+    /// Its service, `name.namespace`.
+    pub service: String,
+    /// The revision of its acknowledgement: the one waited for or a later one.
+    pub revision: u64,
+    /// From when it is in force, Unix milliseconds by the sidecar's clock.
+    pub in_force_unix_ms: u64,
+    /// From the update's arrival to the swap, microseconds.
+    pub took_us: u64,
+    /// From the commit to the receipt's arrival here, milliseconds. `None` if the commit is too long ago.
+    pub after_ms: Option<f64>,
+}
+
+/// A live sidecar whose receipt is not in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Straggler {
+    /// Instance of the sidecar.
+    pub instance: String,
+    /// Its service, `name.namespace`.
+    pub service: String,
+    /// The newest revision that it acknowledged.
+    pub acked_revision: Option<u64>,
+}
+
+/// Reply of `GET /v1/wait`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WaitReply {
+    /// The revision waited for.
+    pub revision: u64,
+    /// Those that have it.
+    pub receipts: Vec<Receipt>,
+    /// Those that refuse it.
+    pub nacks: Vec<NackInfo>,
+    /// Those that have not answered.
+    pub stragglers: Vec<Straggler>,
+}
+
+impl WaitReply {
+    /// Whether every live sidecar has the revision in force.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.nacks.is_empty() && self.stragglers.is_empty()
+    }
+}
+
+/// One edge of `GET /v1/edges`: totals since the control node started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Edge {
+    /// `source` or `destination`: which side saw it.
+    pub reporter: String,
+    /// Calling service, `name.namespace`.
+    pub source: String,
+    /// Called service, `name.namespace`.
+    pub destination: String,
+    /// `http` or `tcp`.
+    pub protocol: String,
+    /// Requests or connections that ended.
+    pub requests: u64,
+    /// Of those, failed.
+    pub failures: u64,
+    /// Share that did not fail, 0 to 1; 1 if there were none.
+    pub success_rate: f64,
+    /// Median latency, microseconds: upper bound of its bucket.
+    pub p50_us: Option<u64>,
+    /// 90th percentile.
+    pub p90_us: Option<u64>,
+    /// 99th percentile.
+    pub p99_us: Option<u64>,
+}
+
+/// Reply of `GET /v1/edges`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EdgeList {
+    /// By source, destination, protocol and reporter.
+    pub edges: Vec<Edge>,
+}
+
+/// Reply of `GET /v1/ca`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaInfo {
+    /// Trust domain that it speaks for.
+    pub trust_domain: String,
+    /// The root's pin.
+    pub pin: String,
+    /// Edition of the trust bundle.
+    pub sequence: u64,
+    /// Life of leaf certificates, seconds.
+    pub leaf_ttl_s: u64,
+    /// Roots and issuing certificates, in this order, oldest first.
+    pub authorities: Vec<AuthorityInfo>,
+}
+
+/// A certificate of the authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityInfo {
+    /// `root` or `issuing`.
+    pub role: String,
+    /// `prepared`, `active`, `old` or `removed`.
+    pub state: String,
+    /// Serial, hexadecimal.
+    pub serial: String,
+    /// Begin of validity, Unix seconds.
+    pub not_before_unix: u64,
+    /// End of validity, Unix seconds.
+    pub not_after_unix: u64,
+    /// Life left, seconds; below zero: expired.
+    pub seconds_left: i64,
+}
+
+/// `POST /v1/ca/rotate`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RotateCa {
+    /// Sidecars take their new certificate at a random moment within this window, milliseconds.
+    /// `None`: as fast as the authority signs.
+    pub within_ms: Option<u64>,
+    /// Give up waiting for a sidecar after this time, milliseconds. `None`: 10 minutes.
+    pub timeout_ms: Option<u64>,
+}
+
+/// `POST /v1/certs/rotate`. Without services and instances: every sidecar.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RotateCerts {
+    /// Only sidecars of these services, `name.namespace`.
+    pub services: Vec<String>,
+    /// Only these instances.
+    pub instances: Vec<String>,
+    /// As in [`RotateCa`].
+    pub within_ms: Option<u64>,
+    /// As in [`RotateCa`].
+    pub timeout_ms: Option<u64>,
+}
+
+/// A certificate that took the place of another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotated {
+    /// Instance of the sidecar.
+    pub instance: String,
+    /// Its service, `name.namespace`.
+    pub service: String,
+    /// Serial before.
+    pub serial_before: String,
+    /// Serial now.
+    pub serial_after: String,
+}
+
+/// A step of a rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// A new issuing certificate exists and is not used yet.
+    Prepared,
+    /// It signs now.
+    Activated,
+    /// Sidecars take new certificates.
+    Renewing,
+    /// The old issuing key is gone.
+    Retired,
+    /// All is done.
+    Done,
+    /// It ended before all was done; `message` says why.
+    Failed,
+}
+
+/// One line of a rotation's progress. The last one has `finished`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Where it stands.
+    pub phase: Phase,
+    /// Sidecars that have their new certificate.
+    pub done: usize,
+    /// Live sidecars that need one.
+    pub total: usize,
+    /// Those that have not: `service/instance`.
+    pub absent: Vec<String>,
+    /// Whether this is the last line.
+    pub finished: bool,
+    /// On the last line: what failed.
+    pub message: Option<String>,
+    /// Serial of the issuing certificate before and after, where it changes.
+    pub issuer_before: Option<String>,
+    /// See `issuer_before`.
+    pub issuer_after: Option<String>,
+    /// Certificates that changed so far.
+    pub rotated: Vec<Rotated>,
+}

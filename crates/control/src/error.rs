@@ -1,0 +1,111 @@
+//! Why a control node cannot be made, started or go on.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use weft_env::DiskError;
+
+use crate::store::StoreError;
+
+/// See the variants: each is one sentence with the cause and, where there is one, the next step.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// `init` on a directory that has a state.
+    #[error(
+        "{dir} already has the state of a mesh; use it with: weft control --state-dir {dir}, or choose another directory",
+        dir = dir.display()
+    )]
+    AlreadyInitialised {
+        /// The state directory.
+        dir: PathBuf,
+    },
+    /// `init` on a directory that has something else in it.
+    #[error(
+        "{dir} is not empty and has no weft state; choose a directory that is empty or does not exist",
+        dir = dir.display()
+    )]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// `run` without `init`.
+    #[error(
+        "{dir} has no state of a mesh; make one with: weft init --state-dir {dir}",
+        dir = dir.display()
+    )]
+    NotInitialised {
+        /// The state directory.
+        dir: PathBuf,
+    },
+    /// The directory belongs to another user.
+    #[error(
+        "the state directory {dir} belongs to user {owner}, not to user {me} who runs this; start as its owner, or choose another directory",
+        dir = dir.display()
+    )]
+    NotOwner {
+        /// The state directory.
+        dir: PathBuf,
+        /// Who owns it.
+        owner: u32,
+        /// Who we are.
+        me: u32,
+    },
+    /// The directory cannot be written or made.
+    #[error(
+        "the state directory {dir} cannot be used: {reason}; choose another with --state-dir, or change its permissions",
+        dir = dir.display()
+    )]
+    StateDir {
+        /// The state directory.
+        dir: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Another control node runs.
+    #[error(
+        "another control node uses this state directory, {dir}; stop it first, or choose another directory",
+        dir = dir.display()
+    )]
+    InUse {
+        /// The state directory.
+        dir: PathBuf,
+    },
+    /// A setting that cannot be.
+    #[error("{0}")]
+    Config(String),
+    /// A listener could not be opened.
+    #[error(
+        "cannot listen on {what} {addr}: {reason}; stop what uses it, or choose another address"
+    )]
+    Listen {
+        /// What for.
+        what: &'static str,
+        /// Where.
+        addr: SocketAddr,
+        /// Why not.
+        reason: String,
+    },
+    /// The local socket could not be opened.
+    #[error("the admin socket cannot be opened: {0}")]
+    Socket(#[source] io::Error),
+    /// The ready file could not be written.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// What is stored makes no sense.
+    #[error("{what}; restore the state directory from a backup")]
+    Damaged {
+        /// What.
+        what: String,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The authority.
+    #[error(transparent)]
+    Ca(#[from] weft_ca::Error),
+    /// The mesh endpoint.
+    #[error("{0}")]
+    Transport(String),
+}

@@ -1,0 +1,8 @@
+//! What sidecars are sent, and how.
+
+mod feed;
+mod session;
+mod state;
+
+pub(crate) use feed::Feed;
+pub(crate) use session::{Ending, Inlet, Messages, Outlet, Session};

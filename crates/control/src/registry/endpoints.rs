@@ -1,0 +1,138 @@
+//! Brings the stored endpoints to what the table says, and keeps them there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use weft_certs::SpiffeId;
+use weft_wire::{EndpointRecord, ResourcePath};
+
+use super::{Registry, Table, service_of};
+use crate::store::{Entry, Store, StoreError, Txn};
+
+const PREFIX: &str = "endpoint/";
+/// Pause before the store is tried again after it failed.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Puts the stored endpoints into the table: gone, with the whole grace before them. So a restart of the
+/// control node never empties the mesh.
+///
+/// # Errors
+/// [`StoreError`] if they cannot be read.
+pub(crate) async fn restore(
+    registry: &Registry,
+    store: &dyn Store,
+    unix_ms: u64,
+) -> Result<(), StoreError> {
+    let range = store.range(PREFIX).await?;
+    let now = Instant::now();
+    registry.change(|table| {
+        for entry in &range.entries {
+            if let Some((instance, record, identity)) = parse(entry)
+                && let Ok(service) = service_of(&identity)
+            {
+                table.restore(service, &instance, &record, identity, (now, unix_ms));
+            }
+        }
+    });
+    Ok(())
+}
+
+fn parse(entry: &Entry) -> Option<(String, EndpointRecord, SpiffeId)> {
+    let Ok(ResourcePath::Endpoint { instance, .. }) = entry.key.parse() else {
+        return None;
+    };
+    let record: EndpointRecord = serde_json::from_slice(&entry.value).ok()?;
+    let identity = SpiffeId::parse(&record.spiffe_id).ok()?;
+    Some((instance, record, identity))
+}
+
+/// Follows the table until `stop`: forgets sidecars whose grace is over, and writes what changed.
+pub(crate) async fn keep_endpoints(
+    registry: Registry,
+    store: Arc<dyn Store>,
+    stop: CancellationToken,
+) {
+    let mut changes = registry.subscribe();
+    loop {
+        changes.mark_unchanged();
+        let expired = registry.expire(Instant::now());
+        for sidecar in expired {
+            tracing::info!(
+                service = %sidecar.service, instance = sidecar.instance,
+                "a sidecar did not come back; its endpoint is removed"
+            );
+        }
+        let retry = match write(&registry, &*store).await {
+            Ok(()) => false,
+            Err(StoreError::Conflict { .. }) => continue,
+            Err(error) => {
+                tracing::error!(%error, "endpoints cannot be stored");
+                true
+            }
+        };
+        let expiry = registry.read(|table| table.next_expiry(registry.grace()));
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = sleep(RETRY), if retry => {}
+            changed = changes.changed() => if changed.is_err() { return },
+            () = sleep_until(expiry.unwrap_or_else(Instant::now)), if expiry.is_some() => {}
+        }
+    }
+}
+
+async fn write(registry: &Registry, store: &dyn Store) -> Result<(), StoreError> {
+    let stored = store.range(PREFIX).await?;
+    let txn = registry.read(|table| difference(&wanted(table), &stored.entries));
+    if !txn.ops.is_empty() {
+        let revision = store.commit(txn).await?;
+        tracing::debug!(revision, "endpoints stored");
+    }
+    Ok(())
+}
+
+fn wanted(table: &Table) -> BTreeMap<String, Bytes> {
+    table
+        .iter()
+        .filter_map(|sidecar| {
+            let (key, record) = sidecar.endpoint();
+            let value = serde_json::to_vec(&record).ok()?;
+            Some((key, Bytes::from(value)))
+        })
+        .collect()
+}
+
+/// What turns the stored endpoints into the wanted ones.
+fn difference(wanted: &BTreeMap<String, Bytes>, stored: &[Entry]) -> Txn {
+    let mut txn = Txn::new();
+    let stored: BTreeMap<&str, &Bytes> = stored
+        .iter()
+        .map(|entry| (entry.key.as_str(), &entry.value))
+        .collect();
+    for key in stored.keys().filter(|key| !wanted.contains_key(**key)) {
+        txn = txn.delete(*key);
+    }
+    for (key, value) in wanted {
+        if stored.get(key.as_str()) != Some(&value) {
+            txn = txn.put(key, value.clone());
+        }
+    }
+    txn
+}
+
+impl Registry {
+    fn expire(&self, now: Instant) -> Vec<super::Sidecar> {
+        let grace = self.grace();
+        if self.read(|table| table.next_expiry(grace).is_none_or(|at| at > now)) {
+            return Vec::new();
+        }
+        self.change(|table| table.expire(now, grace))
+    }
+}
+
+#[cfg(test)]
+mod tests;

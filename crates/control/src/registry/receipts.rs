@@ -1,0 +1,129 @@
+//! Which sidecars have a revision in force, refuse it, or have not answered. Pure.
+
+use tokio::time::Instant;
+
+use super::{Sidecar, Table};
+use crate::admin::types::{NackInfo, Receipt, Straggler, WaitReply};
+use crate::store::Revision;
+
+/// Sorts every live sidecar into one of three. `arrived` is when the revision became visible to sessions.
+pub(crate) fn receipts(table: &Table, revision: Revision, arrived: Option<Instant>) -> WaitReply {
+    let mut reply = WaitReply {
+        revision,
+        receipts: Vec::new(),
+        nacks: Vec::new(),
+        stragglers: Vec::new(),
+    };
+    for sidecar in table.iter().filter(|sidecar| sidecar.is_live()) {
+        if let Some(nack) = nack_info(sidecar).filter(|nack| nack.revision >= revision) {
+            reply.nacks.push(nack);
+            continue;
+        }
+        match &sidecar.acked {
+            Some(acked) if acked.ack.revision >= revision => reply.receipts.push(Receipt {
+                instance: sidecar.instance.clone(),
+                service: sidecar.service.to_string(),
+                revision: acked.ack.revision,
+                in_force_unix_ms: acked.ack.in_force_unix_ms,
+                took_us: acked.ack.took_us,
+                after_ms: arrived.map(|arrived| millis(arrived, acked.received)),
+            }),
+            acked => reply.stragglers.push(Straggler {
+                instance: sidecar.instance.clone(),
+                service: sidecar.service.to_string(),
+                acked_revision: acked.as_ref().map(|acked| acked.ack.revision),
+            }),
+        }
+    }
+    reply
+}
+
+/// The refusal that a sidecar stands by.
+pub(crate) fn nack_info(sidecar: &Sidecar) -> Option<NackInfo> {
+    sidecar.nack.as_ref().map(|nack| NackInfo {
+        instance: sidecar.instance.clone(),
+        service: sidecar.service.to_string(),
+        revision: nack.revision,
+        running: nack.running,
+        key: nack.key.clone(),
+        reason: nack.reason.clone(),
+    })
+}
+
+/// Milliseconds with three decimals.
+fn millis(from: Instant, to: Instant) -> f64 {
+    let micros = to.saturating_duration_since(from).as_micros();
+    // Far below 2^52 microseconds (142 years): exact.
+    micros as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods)]
+
+    use std::time::Duration;
+
+    use super::*;
+    use crate::registry::{Arrival, acknowledge};
+    use crate::testing;
+    use weft_wire::{Ack, Nack};
+
+    fn ack(revision: u64) -> Ack {
+        Ack {
+            revision,
+            in_force_unix_ms: 5,
+            took_us: 6,
+        }
+    }
+
+    #[test]
+    fn every_live_sidecar_is_a_receipt_a_nack_or_a_straggler() {
+        let start = Instant::now();
+        let mut table = Table::default();
+        for instance in ["newer", "exact", "nacks", "older", "silent", "gone"] {
+            let epoch = table
+                .arrive(&Arrival {
+                    identity: &testing::id("invoices"),
+                    not_after_unix: 1,
+                    remote: "127.0.0.1".parse().unwrap(),
+                    hello: &testing::hello(instance),
+                    unix_ms: 1,
+                })
+                .unwrap();
+            let received = start + Duration::from_micros(2500);
+            let sidecar = table.live_mut(instance, epoch).unwrap();
+            match instance {
+                "newer" => acknowledge(sidecar, ack(12), received),
+                "exact" => acknowledge(sidecar, ack(10), received),
+                "older" => acknowledge(sidecar, ack(9), received),
+                "nacks" => {
+                    acknowledge(sidecar, ack(9), received);
+                    sidecar.nack = Some(Nack {
+                        revision: 11,
+                        running: Some(9),
+                        key: None,
+                        reason: "no".into(),
+                    });
+                }
+                "gone" => {
+                    table.lose(instance, epoch, start, 1);
+                }
+                _ => {}
+            }
+        }
+        let reply = receipts(&table, 10, Some(start));
+        let receipt: Vec<&str> = reply.receipts.iter().map(|r| &*r.instance).collect();
+        assert_eq!(receipt, ["exact", "newer"]);
+        assert_eq!(reply.receipts[0].after_ms, Some(2.5));
+        assert_eq!(reply.nacks.len(), 1);
+        assert_eq!(reply.nacks[0].running, Some(9));
+        let late: Vec<&str> = reply.stragglers.iter().map(|s| &*s.instance).collect();
+        assert_eq!(late, ["older", "silent"]);
+        assert!(!reply.is_complete());
+    }
+
+    #[test]
+    fn without_sidecars_nothing_is_missing() {
+        assert!(receipts(&Table::default(), 10, None).is_complete());
+    }
+}

@@ -1,0 +1,306 @@
+//! Who is there: decisions over plain data, with the time as an argument.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use weft_certs::SpiffeId;
+use weft_resources::ServiceName;
+use weft_wire::{Ack, EndpointRecord, Hello, Nack, PortRecord, Report};
+
+/// Which connection of an instance: a later one has a higher number, and replaces the earlier.
+pub(crate) type Epoch = u64;
+
+/// Most sidecars of one control node, connected or in grace.
+const MAX_SIDECARS: usize = 20_000;
+/// Most ports of one service.
+const MAX_PORTS: usize = 64;
+
+/// Why a sidecar may not register.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error(
+        "the identity {0} is not that of a service (spiffe://<trust domain>/ns/<namespace>/sa/<service>); use a token made with: weft token create --service NAME"
+    )]
+    NotAService(SpiffeId),
+    #[error(
+        "the instance id {0:?} is not usable: 1 to 63 letters, digits and '-'; remove the sidecar's state directory and join again"
+    )]
+    BadInstance(String),
+    #[error(
+        "the instance id {instance} belongs to {owner}; every sidecar needs a state directory of its own"
+    )]
+    InstanceTaken { instance: String, owner: SpiffeId },
+    #[error("the sidecar announces {0} ports, the limit is {MAX_PORTS}")]
+    TooManyPorts(usize),
+    #[error("this control node has {MAX_SIDECARS} sidecars already, which is its limit")]
+    Full,
+}
+
+/// Whether a sidecar is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    Live(Epoch),
+    /// Not connected since then. Its endpoint stays until the grace is over.
+    Gone(Instant),
+}
+
+/// The newest acknowledgement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Acked {
+    pub(crate) ack: Ack,
+    pub(crate) received: Instant,
+}
+
+/// All that is known of one sidecar.
+#[derive(Debug, Clone)]
+pub(crate) struct Sidecar {
+    pub(crate) identity: SpiffeId,
+    pub(crate) service: ServiceName,
+    pub(crate) instance: String,
+    pub(crate) version: String,
+    pub(crate) pid: u32,
+    pub(crate) addr: SocketAddr,
+    pub(crate) ports: Vec<PortRecord>,
+    pub(crate) link: Link,
+    /// Unix milliseconds: connected since, or gone since.
+    pub(crate) since_unix_ms: u64,
+    pub(crate) acked: Option<Acked>,
+    pub(crate) nack: Option<Nack>,
+    /// Serial of the SVID it serves: from its greeting, then from its reports.
+    pub(crate) serial: String,
+    /// End of that SVID, Unix seconds.
+    pub(crate) not_after_unix: u64,
+    pub(crate) report: Option<Report>,
+}
+
+impl Sidecar {
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.link, Link::Live(_))
+    }
+
+    /// `service/instance`, for people.
+    pub(crate) fn label(&self) -> String {
+        format!("{}/{}", self.service, self.instance)
+    }
+
+    /// Serial of the issuing certificate; empty until it has reported.
+    pub(crate) fn issuer(&self) -> &str {
+        self.report.as_ref().map_or("", |report| &report.issuer)
+    }
+
+    /// Key and value of its endpoint in the store.
+    pub(crate) fn endpoint(&self) -> (String, EndpointRecord) {
+        let record = EndpointRecord {
+            spiffe_id: self.identity.to_string(),
+            mesh_addr: self.addr,
+            ports: self.ports.clone(),
+        };
+        (endpoint_key(&self.service, &self.instance), record)
+    }
+}
+
+pub(crate) fn endpoint_key(service: &ServiceName, instance: &str) -> String {
+    format!(
+        "endpoint/{}/{}/{instance}",
+        service.namespace(),
+        service.name()
+    )
+}
+
+/// A greeting, with what the connection itself tells.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival<'a> {
+    pub(crate) identity: &'a SpiffeId,
+    pub(crate) not_after_unix: u64,
+    /// Where the connection comes from.
+    pub(crate) remote: IpAddr,
+    pub(crate) hello: &'a Hello,
+    pub(crate) unix_ms: u64,
+}
+
+/// Every sidecar that is connected or in grace, by instance.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    sidecars: BTreeMap<String, Sidecar>,
+    last_epoch: Epoch,
+}
+
+impl Table {
+    /// Registers a sidecar under the service that its identity names. An older connection of the same
+    /// instance is replaced.
+    pub(crate) fn arrive(&mut self, arrival: &Arrival<'_>) -> Result<Epoch, Refusal> {
+        let hello = arrival.hello;
+        let service = service_of(arrival.identity)?;
+        check_instance(&hello.instance)?;
+        if hello.ports.len() > MAX_PORTS {
+            return Err(Refusal::TooManyPorts(hello.ports.len()));
+        }
+        let before = self.sidecars.get(&hello.instance);
+        if let Some(owner) = before.filter(|owner| owner.identity != *arrival.identity) {
+            return Err(Refusal::InstanceTaken {
+                instance: hello.instance.clone(),
+                owner: owner.identity.clone(),
+            });
+        }
+        if before.is_none() && self.sidecars.len() >= MAX_SIDECARS {
+            return Err(Refusal::Full);
+        }
+        self.last_epoch += 1;
+        let mut ports = hello.ports.clone();
+        ports.sort();
+        ports.dedup();
+        let sidecar = Sidecar {
+            identity: arrival.identity.clone(),
+            service,
+            instance: hello.instance.clone(),
+            version: hello.version.chars().take(64).collect(),
+            pid: hello.pid,
+            addr: reachable(hello.mesh_addr, arrival.remote),
+            ports,
+            link: Link::Live(self.last_epoch),
+            since_unix_ms: arrival.unix_ms,
+            acked: None,
+            nack: None,
+            serial: hello.serial.clone(),
+            not_after_unix: arrival.not_after_unix,
+            report: None,
+        };
+        self.sidecars.insert(hello.instance.clone(), sidecar);
+        Ok(self.last_epoch)
+    }
+
+    /// Puts back an endpoint that the store still has from before a restart: gone, in grace.
+    pub(crate) fn restore(
+        &mut self,
+        service: ServiceName,
+        instance: &str,
+        record: &EndpointRecord,
+        identity: SpiffeId,
+        (now, unix_ms): (Instant, u64),
+    ) {
+        self.sidecars
+            .entry(instance.to_owned())
+            .or_insert_with(|| Sidecar {
+                identity,
+                service,
+                instance: instance.to_owned(),
+                version: String::new(),
+                pid: 0,
+                addr: record.mesh_addr,
+                ports: record.ports.clone(),
+                link: Link::Gone(now),
+                since_unix_ms: unix_ms,
+                acked: None,
+                nack: None,
+                serial: String::new(),
+                not_after_unix: 0,
+                report: None,
+            });
+    }
+
+    /// The sidecar of this connection, unless a later connection has replaced it.
+    pub(crate) fn live_mut(&mut self, instance: &str, epoch: Epoch) -> Option<&mut Sidecar> {
+        let sidecar = self.sidecars.get_mut(instance)?;
+        (sidecar.link == Link::Live(epoch)).then_some(sidecar)
+    }
+
+    /// The connection broke: the grace begins.
+    pub(crate) fn lose(
+        &mut self,
+        instance: &str,
+        epoch: Epoch,
+        now: Instant,
+        unix_ms: u64,
+    ) -> bool {
+        let Some(sidecar) = self.live_mut(instance, epoch) else {
+            return false;
+        };
+        sidecar.link = Link::Gone(now);
+        sidecar.since_unix_ms = unix_ms;
+        true
+    }
+
+    /// The sidecar said goodbye: no grace.
+    pub(crate) fn leave(&mut self, instance: &str, epoch: Epoch) -> bool {
+        let live = self.live_mut(instance, epoch).is_some();
+        if live {
+            self.sidecars.remove(instance);
+        }
+        live
+    }
+
+    /// Forgets those whose grace is over, and says who they were.
+    pub(crate) fn expire(&mut self, now: Instant, grace: Duration) -> Vec<Sidecar> {
+        let over: Vec<String> = self
+            .sidecars
+            .values()
+            .filter(|sidecar| matches!(sidecar.link, Link::Gone(since) if since + grace <= now))
+            .map(|sidecar| sidecar.instance.clone())
+            .collect();
+        over.iter()
+            .filter_map(|instance| self.sidecars.remove(instance))
+            .collect()
+    }
+
+    /// When the next grace is over.
+    pub(crate) fn next_expiry(&self, grace: Duration) -> Option<Instant> {
+        self.sidecars
+            .values()
+            .filter_map(|sidecar| match sidecar.link {
+                Link::Gone(since) => Some(since + grace),
+                Link::Live(_) => None,
+            })
+            .min()
+    }
+
+    /// All, by instance.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Sidecar> {
+        self.sidecars.values()
+    }
+}
+
+/// The service that an identity stands for.
+pub(crate) fn service_of(identity: &SpiffeId) -> Result<ServiceName, Refusal> {
+    identity
+        .service()
+        .and_then(|(namespace, name)| ServiceName::new(namespace, name).ok())
+        .filter(|service| service.namespace() != crate::SYSTEM_NAMESPACE)
+        .ok_or_else(|| Refusal::NotAService(identity.clone()))
+}
+
+fn check_instance(instance: &str) -> Result<(), Refusal> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if (1..=63).contains(&instance.len()) && instance.bytes().all(legal) {
+        return Ok(());
+    }
+    Err(Refusal::BadInstance(instance.chars().take(80).collect()))
+}
+
+/// An unspecified address stands for the one that the connection comes from.
+fn reachable(announced: SocketAddr, remote: IpAddr) -> SocketAddr {
+    if announced.ip().is_unspecified() {
+        SocketAddr::new(remote.to_canonical(), announced.port())
+    } else {
+        announced
+    }
+}
+
+/// The whole of an acknowledgement's effect: what is in force, and whether a refusal is over.
+pub(crate) fn acknowledge(sidecar: &mut Sidecar, ack: Ack, received: Instant) {
+    if sidecar
+        .nack
+        .as_ref()
+        .is_some_and(|nack| ack.revision >= nack.revision)
+    {
+        sidecar.nack = None;
+    }
+    let newer = |acked: &Acked| ack.revision > acked.ack.revision;
+    if sidecar.acked.as_ref().is_none_or(newer) {
+        sidecar.acked = Some(Acked { ack, received });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,53 @@
+//! What is fixed for the life of a mesh, kept in the store.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use weft_ca::CaConfig;
+use weft_certs::{SpiffeId, TrustDomain};
+use weft_resources::SYSTEM_NAMESPACE;
+
+use crate::error::ControlError;
+use crate::store::Store;
+
+/// Where they are kept.
+pub(crate) const SETTINGS: &str = "mesh/settings";
+
+/// See the fields; written once by `weft init`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MeshSettings {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) leaf_ttl_s: u64,
+    pub(crate) issuing_ttl_s: u64,
+    pub(crate) root_ttl_s: u64,
+}
+
+impl MeshSettings {
+    pub(crate) fn ca_config(&self) -> CaConfig {
+        let mut config = CaConfig::new(self.trust_domain.clone());
+        config.leaf_ttl = Duration::from_secs(self.leaf_ttl_s);
+        config.issuing_ttl = Duration::from_secs(self.issuing_ttl_s);
+        config.root_ttl = Duration::from_secs(self.root_ttl_s);
+        config.max_leaf_ttl = config.max_leaf_ttl.min(config.issuing_ttl / 6);
+        config.min_leaf_ttl = config.min_leaf_ttl.min(config.leaf_ttl);
+        config
+    }
+
+    /// The control node's own identity.
+    pub(crate) fn control_id(&self) -> SpiffeId {
+        SpiffeId::for_service(&self.trust_domain, SYSTEM_NAMESPACE, "control")
+            .expect("both names are one path segment each")
+    }
+
+    /// Reads them; `None` if the store was never initialised.
+    pub(crate) async fn load(store: &dyn Store) -> Result<Option<Self>, ControlError> {
+        let Some(entry) = store.get(SETTINGS).await? else {
+            return Ok(None);
+        };
+        serde_json::from_slice(&entry.value)
+            .map(Some)
+            .map_err(|error| ControlError::Damaged {
+                what: format!("the mesh's settings cannot be read: {error}"),
+            })
+    }
+}
