@@ -43,7 +43,7 @@ impl GatewayDuration {
     /// A duration in whole milliseconds, or `None` if it has a finer part or is over 99,999 hours.
     #[must_use]
     pub fn from_value(value: Duration) -> Option<Self> {
-        if value.subsec_nanos() % 1_000_000 != 0 || value.as_secs() / 3600 > MAX_HOURS {
+        if !value.subsec_nanos().is_multiple_of(1_000_000) || value.as_secs() / 3600 > MAX_HOURS {
             return None;
         }
         Some(Self {

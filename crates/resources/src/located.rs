@@ -258,7 +258,7 @@ impl<'de> SeqAccess<'de> for Items<'de> {
             Some((index, node)) => seed
                 .deserialize(Located(node))
                 .map(Some)
-                .map_err(|fault| fault.under(Step::Index(index))),
+                .map_err(|fault| fault.at(node.place).under(Step::Index(index))),
         }
     }
 }
@@ -291,6 +291,6 @@ impl<'de> MapAccess<'de> for Entries<'de> {
             return Err(de::Error::custom("a value was asked for before its key"));
         };
         seed.deserialize(Located(node))
-            .map_err(|fault| fault.under(Step::Key(key.text.clone())))
+            .map_err(|fault| fault.at(node.place).under(Step::Key(key.text.clone())))
     }
 }

@@ -38,7 +38,7 @@ pub const MAX_DOCUMENTS: usize = 1000;
 /// ";
 /// let errors = weft_resources::parse_yaml(text, "routes.yaml").unwrap_err();
 /// assert!(errors[0].to_string().starts_with(
-///     "routes.yaml:8:24: spec.rules[0].timeouts.request: '5 s' is not a duration"
+///     "routes.yaml:8:25: spec.rules[0].timeouts.request: '5 s' is not a duration"
 /// ));
 /// ```
 pub fn parse_yaml(text: &str, origin: &str) -> Result<Vec<Resource>, Vec<ResourceError>> {
