@@ -194,6 +194,19 @@ fn nothing_is_resumed() {
 }
 
 #[test]
+fn tickets_of_a_server_that_hands_them_out_are_not_used() {
+    let (orders, invoices) = two(&Ca::root("weft.local"));
+    let mut generous = (*server(&invoices, ClientAuth::Required).0).clone();
+    generous.session_storage = rustls::server::ServerSessionMemoryCache::new(8);
+    generous.send_tls13_tickets = 2;
+    let (server, client) = (Arc::new(generous), client(&orders, INVOICES).0);
+    for _ in 0..2 {
+        let (client, _) = handshake(&client, &server);
+        assert_eq!(client.unwrap().handshake_kind(), Some(HandshakeKind::Full));
+    }
+}
+
+#[test]
 fn a_server_of_another_service_is_not_talked_to() {
     let (orders, invoices) = two(&Ca::root("weft.local"));
     let (client, failure) = client(&orders, ORDERS);
