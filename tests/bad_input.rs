@@ -207,7 +207,7 @@ fn a_state_directory_that_cannot_be_used_is_named() {
         std::fs::create_dir(&other).unwrap();
         chown(&other, Some(65534), Some(65534)).unwrap();
         let name = other.to_str().unwrap();
-        run(&mut weft(["init", "--state-dir", name])).fails_with(&[name, "another user"]);
+        run(&mut weft(["init", "--state-dir", name])).fails_with(&[name, "belongs to user 65534"]);
         assert_eq!(std::fs::read_dir(&other).unwrap().count(), 0);
     } else {
         let closed = world.path("closed");

@@ -94,7 +94,7 @@ pub(crate) struct InitArgs {
         value_name = "NAME",
         default_value = "weft.local"
     )]
-    pub(crate) trust_domain: String,
+    pub(crate) trust_domain: weft_certs::TrustDomain,
 
     /// Life of the certificates of sidecars (5m to 24h)
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]

@@ -1,8 +1,33 @@
 //! `weft init`.
 
+use serde_json::json;
+use weft_control::InitConfig;
+use weft_env::Env;
+
 use crate::cli::InitArgs;
 use crate::failure::Failure;
+use crate::output;
 
-pub(super) async fn run(_args: InitArgs) -> Result<(), Failure> {
-    Ok(())
+pub(super) async fn run(args: InitArgs) -> Result<(), Failure> {
+    let mut config = InitConfig::new(args.trust_domain.clone());
+    config.leaf_ttl = args.leaf_ttl;
+    let made = weft_control::init(&Env::system(), &args.state_dir, &config)
+        .await
+        .map_err(|error| Failure::because("init", &error))?;
+    let value = json!({
+        "state_dir": made.state_dir,
+        "trust_domain": args.trust_domain.to_string(),
+        "pin": made.pin.to_string(),
+        "spiffe_id": made.spiffe_id.to_string(),
+    });
+    output::show(args.output.output, &value, || {
+        format!(
+            "a mesh of trust domain {} is in {}\npin: {}\n\nnext, here:          weft control --state-dir {}\nbeside each service: weft sidecar --pin {} --control THIS_HOST:15008 --token-file FILE\n",
+            args.trust_domain,
+            made.state_dir.display(),
+            made.pin,
+            made.state_dir.display(),
+            made.pin
+        )
+    })
 }

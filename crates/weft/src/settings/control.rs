@@ -52,6 +52,17 @@ pub(crate) struct ControlSettings {
     #[arg(long, env = "WEFT_READY_FILE", value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
 
+    /// Shifts this process's wall clock by so many seconds: for tests of clocks that disagree
+    #[arg(
+        long,
+        env = "WEFT_CLOCK_OFFSET",
+        value_name = "SECONDS",
+        hide = true,
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    pub(crate) clock_offset: i64,
+
     #[command(flatten)]
     pub(crate) log: LogSettings,
 }
