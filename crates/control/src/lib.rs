@@ -1,13 +1,39 @@
-//! The control node: store, registry, snapshots, push, CA and admin API
+//! The control node: it holds the authority, what operators wrote and the list of live sidecars, and pushes
+//! to all of them.
+//!
+//! ```text
+//!   weft apply, status, …            sidecars (QUIC, HTTP/3)
+//!        │ Unix socket                  │ join, renew        │ sync
+//!        ▼                              ▼                    ▼
+//!      admin ──► resources            issue (CA)           session ──► registry: who is there,
+//!        │           │                  │                    ▲          what each acknowledged
+//!        │           ▼                  ▼                    │ whole, then deltas      │
+//!        │        ╔═══════════ store: revisions, watch ═════════╗ ──► feed             │
+//!        │        ╚═════════════════════════════════════════════╝ ◄── endpoints ◄──────┘
+//!        └─ wait, rotate: look at the registry until everyone is done
+//! ```
+//!
+//! Everything that must survive is in the [`store`]; the registry is rebuilt by sidecars that reconnect.
+//! Nothing waits for a sidecar: a slow one gets the newest state when it reads again.
+//!
+//! [`run`] is the node, [`init`] makes its state, [`AdminClient`] asks a running one. The decisions (what
+//! a delta is, whose grace is over, whose receipt is missing, how far a rotation has come) are plain
+//! functions that get the time as an argument.
 
 mod admin;
 mod error;
+mod health;
 mod issue;
+mod mesh;
+mod node;
 mod problem;
 mod push;
 mod registry;
+mod resources;
+mod run;
 mod settings;
 mod state;
+mod status;
 pub mod store;
 mod time;
 
@@ -17,5 +43,8 @@ mod testing;
 pub use admin::types::*;
 pub use admin::{AdminClient, AdminError, ProgressStream};
 pub use error::ControlError;
+pub use run::{ControlConfig, ControlReady, run};
+pub use state::{InitConfig, InitReport, init};
 
-pub(crate) use weft_resources::SYSTEM_NAMESPACE;
+/// Version of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");

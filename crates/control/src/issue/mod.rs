@@ -7,9 +7,11 @@ mod rotation;
 mod service;
 mod tokens;
 mod tracker;
+mod upkeep;
 
 pub(crate) use authority::{CaService, Keys};
 pub(crate) use own::{OwnIdentity, keep_own_svid};
 pub(crate) use rotation::{Rotation, Rotations};
 pub(crate) use service::{join, renew};
 pub(crate) use tokens::{create as create_token, list as list_tokens};
+pub(crate) use upkeep::upkeep;

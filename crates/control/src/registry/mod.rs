@@ -19,7 +19,7 @@ use weft_wire::{Ack, EdgeReport, Nack, Renew, Report};
 
 pub(crate) use edges::EdgeTable;
 pub(crate) use endpoints::{keep_endpoints, restore};
-pub(crate) use receipts::receipts;
+pub(crate) use receipts::{nack_info, receipts};
 #[cfg(test)]
 pub(crate) use table::acknowledge;
 pub(crate) use table::{Arrival, Epoch, Link, Refusal, Sidecar, Table, service_of};

@@ -266,7 +266,7 @@ pub(crate) fn service_of(identity: &SpiffeId) -> Result<ServiceName, Refusal> {
     identity
         .service()
         .and_then(|(namespace, name)| ServiceName::new(namespace, name).ok())
-        .filter(|service| service.namespace() != crate::SYSTEM_NAMESPACE)
+        .filter(|service| service.namespace() != weft_resources::SYSTEM_NAMESPACE)
         .ok_or_else(|| Refusal::NotAService(identity.clone()))
 }
 

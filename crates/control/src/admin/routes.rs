@@ -1,0 +1,181 @@
+//! From a request to what the control node does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode, Uri};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use weft_resources::ResourceKey;
+
+use super::query;
+use super::types::{
+    ApplyRequest, EdgeList, Progress, ResourceFilter, RotateCa, RotateCerts, TokenCreated,
+    TokenRequest, WaitReply,
+};
+use crate::issue::{Rotation, create_token, list_tokens};
+use crate::node::Node;
+use crate::problem::Reject;
+use crate::registry::receipts;
+use crate::time::unix_s;
+use crate::{resources, status};
+
+/// Longest wait for receipts.
+const MAX_WAIT: Duration = Duration::from_secs(600);
+
+/// A whole reply.
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) body: Vec<u8>,
+}
+
+/// What a request gets.
+pub(super) enum Answer {
+    Json(Reply),
+    Progress(watch::Receiver<Progress>),
+}
+
+/// Answers one request.
+pub(super) async fn answer(
+    node: &Arc<Node>,
+    method: &Method,
+    uri: &Uri,
+    body: &[u8],
+) -> Result<Answer, Reject> {
+    let segments = segments(uri.path())?;
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let query = query::decode(uri.query().unwrap_or_default())
+        .ok_or_else(|| Reject::bad_request("bad_query", "the query string is malformed"))?;
+    match (method.as_str(), segments.as_slice()) {
+        ("POST", ["v1", "tokens"]) => token(node, &read(body)?).await,
+        ("GET", ["v1", "tokens"]) => ok(&list_tokens(&*node.store, node.env.wall()).await?),
+        ("POST", ["v1", "apply"]) => {
+            let request: ApplyRequest = read(body)?;
+            ok(&resources::apply(&node.env, &*node.store, &request.resources).await?)
+        }
+        ("GET", ["v1", "resources"]) => ok(&resources::list(&*node.store, &filter(query)?).await?),
+        ("DELETE", ["v1", "resources", kind, namespace, name]) => {
+            let key: ResourceKey = format!("{kind}/{namespace}/{name}")
+                .parse()
+                .map_err(|error| Reject::bad_request("bad_key", format!("{error}")))?;
+            ok(&resources::delete(&node.env, &*node.store, &key).await?)
+        }
+        ("GET", ["v1", "status"]) => ok(&status::status(node)?),
+        ("GET", ["v1", "wait"]) => ok(&wait(node, &query).await?),
+        ("GET", ["v1", "edges"]) => ok(&EdgeList {
+            edges: node.registry.edges(|edges| edges.list()),
+        }),
+        ("GET", ["v1", "ca"]) => ok(&node.ca.info()?),
+        ("POST", ["v1", "ca", "rotate"]) => {
+            let request: RotateCa = read_or_default(body)?;
+            rotate(node, Rotation::Issuing(request))
+        }
+        ("POST", ["v1", "certs", "rotate"]) => {
+            let request: RotateCerts = read_or_default(body)?;
+            rotate(node, Rotation::Leaves(request))
+        }
+        _ => Err(Reject::new(
+            StatusCode::NOT_FOUND,
+            "no_such_path",
+            format!("the admin API has no {method} {}", uri.path()),
+        )),
+    }
+}
+
+async fn token(node: &Node, request: &TokenRequest) -> Result<Answer, Reject> {
+    let trust_domain = &node.settings.trust_domain;
+    let (token, id, expires) = create_token(&node.env, &*node.store, trust_domain, request).await?;
+    ok(&TokenCreated {
+        token: token.reveal().to_owned(),
+        spiffe_id: id.to_string(),
+        expires_unix: unix_s(expires),
+        pin: node.ca.authority().pin()?.to_string(),
+    })
+}
+
+fn rotate(node: &Node, rotation: Rotation) -> Result<Answer, Reject> {
+    node.rotations.start(rotation).map(Answer::Progress)
+}
+
+async fn wait(node: &Node, query: &BTreeMap<String, String>) -> Result<WaitReply, Reject> {
+    let number = |name: &str| {
+        let value = query.get(name).and_then(|value| value.parse::<u64>().ok());
+        value.ok_or_else(|| {
+            Reject::bad_request("bad_query", format!("'{name}' must be a whole number"))
+        })
+    };
+    let revision = number("revision")?;
+    let deadline = Duration::from_millis(number("timeout_ms")?).min(MAX_WAIT);
+    let deadline = Instant::now() + deadline;
+    let mut changes = node.registry.subscribe();
+    loop {
+        changes.mark_unchanged();
+        let arrived = node.feed.arrived(revision);
+        let reply = node
+            .registry
+            .read(|table| receipts(table, revision, arrived));
+        if reply.stragglers.is_empty() || !reply.nacks.is_empty() {
+            return Ok(reply);
+        }
+        match timeout_at(deadline, changes.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Ok(reply),
+        }
+    }
+}
+
+fn filter(mut query: BTreeMap<String, String>) -> Result<ResourceFilter, Reject> {
+    let filter = ResourceFilter {
+        kind: query.remove("kind"),
+        namespace: query.remove("namespace"),
+        name: query.remove("name"),
+    };
+    match query.into_keys().next() {
+        None => Ok(filter),
+        Some(unknown) => Err(Reject::bad_request(
+            "bad_query",
+            format!("'{unknown}' is not a filter: known are kind, namespace and name"),
+        )),
+    }
+}
+
+fn segments(path: &str) -> Result<Vec<String>, Reject> {
+    path.trim_start_matches('/')
+        .split('/')
+        .map(query::unescape)
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| Reject::bad_request("bad_path", "the path is malformed"))
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Reject> {
+    serde_json::from_slice(body).map_err(|error| {
+        Reject::bad_request(
+            "bad_request",
+            format!("the request cannot be read: {error}"),
+        )
+    })
+}
+
+fn read_or_default<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Reject> {
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    read(body)
+}
+
+fn ok(value: &impl Serialize) -> Result<Answer, Reject> {
+    let body = serde_json::to_vec(value).map_err(|error| {
+        Reject::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            error.to_string(),
+        )
+    })?;
+    Ok(Answer::Json(Reply {
+        status: StatusCode::OK,
+        body,
+    }))
+}

@@ -1,0 +1,206 @@
+//! The three requests of the control protocol, apart from how they travel.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Method, StatusCode, Uri};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+use weft_certs::PeerIdentity;
+use weft_wire::{CONTROL_AUTHORITY, PATH_JOIN, PATH_RENEW, PATH_SYNC};
+
+use crate::issue;
+use crate::node::Node;
+use crate::problem::Reject;
+use crate::push::{Ending, Inlet, Messages, Outlet, Session};
+use crate::registry::{Arrival, Epoch};
+use crate::time::{unix_ms, unix_s};
+
+/// What a request is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Join,
+    Renew(PeerIdentity),
+    Sync(PeerIdentity),
+}
+
+/// Finds out what a request is for. Only joining is open to those without a certificate.
+pub(super) fn purpose(
+    method: &Method,
+    uri: &Uri,
+    peer: Option<PeerIdentity>,
+) -> Result<Purpose, Reject> {
+    let authority = uri.authority().map(http::uri::Authority::as_str);
+    if method != Method::POST || authority != Some(CONTROL_AUTHORITY) {
+        return Err(no_such_path());
+    }
+    match (uri.path(), peer) {
+        (PATH_JOIN, _) => Ok(Purpose::Join),
+        (PATH_RENEW, Some(peer)) => Ok(Purpose::Renew(peer)),
+        (PATH_SYNC, Some(peer)) => Ok(Purpose::Sync(peer)),
+        (PATH_RENEW | PATH_SYNC, None) => Err(Reject::new(
+            StatusCode::UNAUTHORIZED,
+            "no_certificate",
+            "this needs a client certificate; join the mesh first, with a token",
+        )),
+        _ => Err(no_such_path()),
+    }
+}
+
+fn no_such_path() -> Reject {
+    Reject::new(
+        StatusCode::NOT_FOUND,
+        "no_such_path",
+        "a control node answers POST /v1/join, /v1/renew and /v1/sync, and nothing else",
+    )
+}
+
+/// Answers a join.
+pub(super) async fn join(node: &Node, body: &[u8], remote: SocketAddr) -> Result<Vec<u8>, Reject> {
+    let request = read(body)?;
+    let now = node.env.wall();
+    let reply = issue::join(&node.ca, &*node.store, &request, remote, now).await;
+    if let Err(reject) = &reply {
+        tracing::warn!(%remote, code = reject.problem.code, "a join was refused");
+    }
+    json(&reply?)
+}
+
+/// Answers a renewal.
+pub(super) fn renew(node: &Node, body: &[u8], peer: &PeerIdentity) -> Result<Vec<u8>, Reject> {
+    json(&issue::renew(&node.ca, &read(body)?, &peer.id)?)
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Reject> {
+    serde_json::from_slice(body).map_err(|error| {
+        Reject::bad_request(
+            "bad_request",
+            format!("the request cannot be read: {error}"),
+        )
+    })
+}
+
+fn json(reply: &impl Serialize) -> Result<Vec<u8>, Reject> {
+    serde_json::to_vec(reply).map_err(|error| {
+        Reject::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            error.to_string(),
+        )
+    })
+}
+
+/// A sidecar that has greeted and is registered. Dropping it before its end counts as a lost connection.
+pub(super) struct Attended {
+    node: Arc<Node>,
+    instance: String,
+    epoch: Epoch,
+    session: Option<Session>,
+}
+
+/// Takes the greeting of a sync stream and registers the sidecar.
+pub(super) async fn greet(
+    node: &Arc<Node>,
+    messages: &mut Messages<impl Inlet>,
+    peer: &PeerIdentity,
+    remote: SocketAddr,
+) -> Result<Attended, Reject> {
+    let hello = messages.greeting().await;
+    let hello = hello.map_err(|reason| Reject::bad_request("bad_hello", reason))?;
+    let registered = node.registry.arrive(&Arrival {
+        identity: &peer.id,
+        not_after_unix: unix_s(peer.not_after),
+        remote: remote.ip(),
+        hello: &hello,
+        unix_ms: unix_ms(node.env.wall()),
+    });
+    let registered = registered.inspect_err(|refusal| {
+        tracing::warn!(id = %peer.id, %remote, %refusal, "a sidecar was refused");
+    })?;
+    tracing::info!(
+        id = %peer.id, instance = hello.instance, %remote, version = hello.version,
+        revision = hello.revision, "sidecar connected"
+    );
+    let epoch = registered.epoch;
+    Ok(Attended {
+        node: node.clone(),
+        instance: hello.instance.clone(),
+        epoch,
+        session: Some(Session {
+            registry: node.registry.clone(),
+            feed: node.feed.clone(),
+            instance: hello.instance,
+            registered,
+        }),
+    })
+}
+
+impl Attended {
+    /// Serves it to its end.
+    pub(super) async fn attend(
+        mut self,
+        messages: Messages<impl Inlet>,
+        outlet: impl Outlet,
+        stop: CancellationToken,
+    ) {
+        let Some(session) = self.session.take() else {
+            return;
+        };
+        let ending = session.run(messages, outlet, stop).await;
+        let instance = &self.instance;
+        match ending {
+            Ending::Goodbye => {
+                tracing::info!(instance, "sidecar left");
+                self.node.registry.leave(instance, self.epoch);
+            }
+            Ending::Lost(reason) => tracing::info!(instance, reason, "sidecar lost"),
+            Ending::Replaced => tracing::info!(instance, "sidecar reconnected"),
+            Ending::Stopped => tracing::debug!(instance, "session stopped"),
+        }
+    }
+}
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        // Of no effect on one that left or was replaced.
+        let now = unix_ms(self.node.env.wall());
+        self.node.registry.lose(&self.instance, self.epoch, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_joining_is_open_without_a_certificate() {
+        let uri = |text: &str| text.parse::<Uri>().unwrap();
+        let peer = crate::testing::peer("invoices");
+        let base = "https://control.weft-system";
+        let code = |method: &Method, path: &str, peer: Option<PeerIdentity>| match purpose(
+            method,
+            &uri(path),
+            peer,
+        ) {
+            Ok(_) => 200,
+            Err(reject) => reject.status.as_u16(),
+        };
+        for (path, without, with) in [
+            (format!("{base}/v1/join"), 200, 200),
+            (format!("{base}/v1/renew"), 401, 200),
+            (format!("{base}/v1/sync"), 401, 200),
+            (format!("{base}/v1/other"), 404, 404),
+            (format!("{base}/"), 404, 404),
+            ("https://invoices.default/v1/join".to_owned(), 404, 404),
+        ] {
+            assert_eq!(code(&Method::POST, &path, None), without, "{path}");
+            assert_eq!(
+                code(&Method::POST, &path, Some(peer.clone())),
+                with,
+                "{path}"
+            );
+            assert_eq!(code(&Method::GET, &path, Some(peer.clone())), 404, "{path}");
+        }
+    }
+}

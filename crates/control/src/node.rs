@@ -1,0 +1,32 @@
+//! Everything that a running control node is made of.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use weft_env::Env;
+
+use crate::issue::{CaService, OwnIdentity, Rotations};
+use crate::push::Feed;
+use crate::registry::Registry;
+use crate::settings::MeshSettings;
+use crate::store::Store;
+
+/// Counts of refused peers, by reason.
+pub(crate) type Refusals = Arc<dyn Fn() -> BTreeMap<&'static str, u64> + Send + Sync>;
+
+/// The parts, shared by the mesh endpoint and the admin API.
+pub(crate) struct Node {
+    pub(crate) env: Env,
+    pub(crate) settings: MeshSettings,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) registry: Registry,
+    pub(crate) feed: Feed,
+    pub(crate) ca: CaService,
+    pub(crate) own: OwnIdentity,
+    pub(crate) rotations: Rotations,
+    pub(crate) refusals: Refusals,
+    pub(crate) mesh_addr: SocketAddr,
+    pub(crate) started: Instant,
+}

@@ -1,0 +1,197 @@
+//! A control node from its start to its end.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use weft_env::{Env, Mode, Tasks};
+
+use crate::error::ControlError;
+use crate::issue::{CaService, OwnIdentity, Rotations, keep_own_svid, upkeep};
+use crate::node::Node;
+use crate::push::Feed;
+use crate::registry::{DEFAULT_GRACE, Registry, keep_endpoints, restore};
+use crate::settings::MeshSettings;
+use crate::state::{InitConfig, Opened, StateDir, claim};
+use crate::time::unix_ms;
+use crate::{VERSION, admin, health, mesh};
+
+/// What the tasks get to end by themselves, after the mesh is drained.
+const STOP: Duration = Duration::from_secs(2);
+
+/// Settings of one control node. [`ControlConfig::new`] gives the defaults.
+#[derive(Debug, Clone)]
+pub struct ControlConfig {
+    /// Directory with store and keys. Mode 0700, one process.
+    pub state_dir: PathBuf,
+    /// UDP address on which sidecars reach it; port 0 lets the system choose.
+    pub mesh_listen: SocketAddr,
+    /// Address of `/metrics`, `/healthz` and `/readyz`; `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// A file to write once it serves; see [`ControlReady`].
+    pub ready_file: Option<PathBuf>,
+    /// Make a mesh with these settings if the directory has none yet. `None`: that is an error.
+    pub init_if_missing: Option<InitConfig>,
+    /// How long an endpoint stays after its sidecar's connection broke.
+    pub grace: Duration,
+    /// How long connections may take to end after a stop.
+    pub drain_deadline: Duration,
+}
+
+impl ControlConfig {
+    /// A control node of this state directory on all addresses, UDP port 15008.
+    #[must_use]
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            state_dir: state_dir.into(),
+            mesh_listen: SocketAddr::from(([0, 0, 0, 0], 15008)),
+            metrics_listen: None,
+            ready_file: None,
+            init_if_missing: None,
+            grace: DEFAULT_GRACE,
+            drain_deadline: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Content of the ready file, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlReady {
+    /// Process id.
+    pub pid: u32,
+    /// Where sidecars reach it (UDP).
+    pub mesh: SocketAddr,
+    /// Where metrics are (TCP).
+    pub metrics: Option<SocketAddr>,
+    /// The root's pin.
+    pub pin: String,
+    /// Trust domain of the mesh.
+    pub trust_domain: String,
+}
+
+/// Runs a control node until `shutdown`, then stops in order: sidecars are told to go elsewhere, what is
+/// under way may end within the drain deadline.
+///
+/// # Errors
+/// [`ControlError`] if it cannot start. State is then as it was.
+pub async fn run(
+    env: &Env,
+    config: ControlConfig,
+    shutdown: CancellationToken,
+) -> Result<(), ControlError> {
+    let dir = claim(env, &config.state_dir, config.init_if_missing.as_ref()).await?;
+    let tasks = Tasks::new(env);
+    let started = start(env, &config, &dir, &tasks).await;
+    let mesh = match started {
+        Ok(mesh) => mesh,
+        Err(error) => {
+            tasks.shutdown(STOP).await;
+            return Err(error);
+        }
+    };
+    shutdown.cancelled().await;
+    tracing::info!("stopping");
+    mesh.drain(config.drain_deadline).await;
+    tasks.shutdown(STOP).await;
+    if let Some(file) = config.ready_file {
+        let _ = env.disk(move |disk| disk.remove(&file)).await;
+    }
+    drop(dir);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn start(
+    env: &Env,
+    config: &ControlConfig,
+    dir: &StateDir,
+    tasks: &Tasks,
+) -> Result<mesh::Mesh, ControlError> {
+    let Opened {
+        store,
+        keys,
+        settings,
+    } = dir.open(env).await?;
+    let settings: MeshSettings = settings.ok_or_else(|| ControlError::NotInitialised {
+        dir: dir.path.clone(),
+    })?;
+    let ca = CaService::load(env, store.clone(), keys, &settings).await?;
+    let own = OwnIdentity::new(env, ca.clone(), settings.control_id())?;
+    let mesh = mesh::Mesh::bind(env, tasks, config.mesh_listen, own.source.clone())?;
+    let registry = Registry::new(config.grace);
+    restore(&registry, &*store, unix_ms(env.wall())).await?;
+    let feed = Feed::load(&*store).await?;
+    let rotations = Rotations::new(ca.clone(), own.clone(), registry.clone(), tasks.clone());
+    let node = Arc::new(Node {
+        env: env.clone(),
+        mesh_addr: mesh.local_addr(),
+        refusals: mesh.refusals(),
+        started: Instant::now(),
+        settings,
+        store,
+        registry,
+        feed,
+        ca,
+        own,
+        rotations,
+    });
+    let socket = env.listen_unix(&dir.socket()).await;
+    let socket = socket.map_err(ControlError::Socket)?;
+    let metrics = match config.metrics_listen {
+        Some(addr) => Some(health::listen(env, addr).await?),
+        None => None,
+    };
+    let stop = tasks.token();
+    tasks.spawn(node.feed.clone().follow(node.store.clone(), stop.clone()));
+    tasks.spawn(keep_endpoints(
+        node.registry.clone(),
+        node.store.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(keep_own_svid(node.own.clone(), stop.clone()));
+    tasks.spawn(upkeep(
+        node.ca.clone(),
+        node.rotations.clone(),
+        config.grace,
+        env.clone(),
+        stop,
+    ));
+    tasks.spawn(admin::serve(node.clone(), socket, tasks.clone()));
+    let metrics = metrics.map(|(listener, addr)| {
+        tasks.spawn(health::serve(node.clone(), listener, tasks.clone()));
+        addr
+    });
+    mesh.serve(node.clone(), tasks);
+    announce(&node, config, metrics).await?;
+    Ok(mesh)
+}
+
+async fn announce(
+    node: &Node,
+    config: &ControlConfig,
+    metrics: Option<SocketAddr>,
+) -> Result<(), ControlError> {
+    let ready = ControlReady {
+        pid: std::process::id(),
+        mesh: node.mesh_addr,
+        metrics,
+        pin: node.ca.authority().pin()?.to_string(),
+        trust_domain: node.settings.trust_domain.to_string(),
+    };
+    tracing::info!(
+        version = VERSION, mesh = %ready.mesh, pin = ready.pin, revision = node.feed.revision(),
+        "control node ready"
+    );
+    let Some(file) = config.ready_file.clone() else {
+        return Ok(());
+    };
+    let json = serde_json::to_vec(&ready).unwrap_or_default();
+    let write = node
+        .env
+        .disk(move |disk| disk.write_atomic(&file, &json, Mode::Public));
+    write.await.map_err(ControlError::Disk)
+}
