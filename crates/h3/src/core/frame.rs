@@ -1,0 +1,103 @@
+//! Frame heads (RFC 9114 §7.1): a type and a length, read in pieces of any size.
+
+use bytes::{Buf, Bytes};
+
+use super::varint;
+
+/// Frame types (RFC 9114 §7.2).
+pub(crate) mod kind {
+    pub(crate) const DATA: u64 = 0x0;
+    pub(crate) const HEADERS: u64 = 0x1;
+    pub(crate) const CANCEL_PUSH: u64 = 0x3;
+    pub(crate) const SETTINGS: u64 = 0x4;
+    pub(crate) const PUSH_PROMISE: u64 = 0x5;
+    pub(crate) const GOAWAY: u64 = 0x7;
+    pub(crate) const MAX_PUSH_ID: u64 = 0xd;
+
+    /// HTTP/2's PRIORITY, PING, WINDOW_UPDATE and CONTINUATION: never valid (RFC 9114 §7.2.8).
+    pub(crate) const fn is_reserved(kind: u64) -> bool {
+        matches!(kind, 0x2 | 0x6 | 0x8 | 0x9)
+    }
+}
+
+/// A value of the reserved kind `0x1f * n + 0x21` that peers must ignore (RFC 9114 §7.2.8).
+pub(crate) const fn grease(n: u64) -> u64 {
+    0x1f * n + 0x21
+}
+
+/// Type and payload length of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrameHead {
+    pub(crate) kind: u64,
+    pub(crate) len: u64,
+}
+
+/// Reads frame heads from a stream's chunks, wherever they are cut.
+#[derive(Debug, Default)]
+pub(crate) struct HeadReader {
+    part: [u8; 2 * varint::MAX_LEN],
+    filled: u8,
+}
+
+impl HeadReader {
+    /// Takes a head from the front of `input`; `None` when `input` was used up before its end.
+    pub(crate) fn read(&mut self, input: &mut Bytes) -> Option<FrameHead> {
+        if self.filled == 0
+            && let Some((head, used)) = parse(input)
+        {
+            input.advance(used);
+            return Some(head);
+        }
+        while input.has_remaining() {
+            self.part[usize::from(self.filled)] = input.get_u8();
+            self.filled += 1;
+            if let Some((head, _)) = parse(&self.part[..usize::from(self.filled)]) {
+                self.filled = 0;
+                return Some(head);
+            }
+        }
+        None
+    }
+
+    /// Whether the stream stands between two frames, as far as this reader knows.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+}
+
+fn parse(buf: &[u8]) -> Option<(FrameHead, usize)> {
+    let (kind, kind_len) = varint::decode(buf)?;
+    let (len, len_len) = varint::decode(&buf[kind_len..])?;
+    Some((FrameHead { kind, len }, kind_len + len_len))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_head_cut_anywhere_is_read_the_same(kind in 0..=varint::MAX, len in 0..=varint::MAX, cut in 0usize..16) {
+            let mut bytes = Vec::new();
+            varint::encode(kind, &mut bytes);
+            varint::encode(len, &mut bytes);
+            let cut = cut.min(bytes.len() - 1);
+            bytes.push(0xaa);
+            let (mut a, mut b) = (Bytes::copy_from_slice(&bytes[..cut]), Bytes::copy_from_slice(&bytes[cut..]));
+            let mut reader = HeadReader::default();
+            prop_assert_eq!(reader.read(&mut a), None);
+            prop_assert_eq!(reader.read(&mut b), Some(FrameHead { kind, len }));
+            prop_assert_eq!(&b[..], &[0xaa][..]);
+            prop_assert!(reader.is_empty());
+        }
+    }
+
+    #[test]
+    fn greased_types_are_of_the_reserved_form() {
+        for n in [0, 1, 1000] {
+            assert_eq!((grease(n) - 0x21) % 0x1f, 0);
+        }
+    }
+}

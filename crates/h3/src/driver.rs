@@ -1,0 +1,177 @@
+//! The connection's own streams: control and QPACK, ours and the peer's.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+
+use quinn::{ConnectionError, SendStream, StoppedError, VarInt, WriteError};
+
+use crate::core::control::ControlEvent;
+use crate::core::frame::{grease, kind};
+use crate::core::uni::StreamType;
+use crate::core::{Fault, Role, settings, varint};
+use crate::peer_streams::PeerStreams;
+use crate::server::admit;
+use crate::shared::{Shared, changed};
+use crate::{Code, Error};
+
+/// Keeps one connection going: spawn [`run`](Self::run). Dropped, at whatever point, it closes the
+/// connection with `H3_NO_ERROR`, so that none lingers half alive.
+#[derive(Debug)]
+pub struct Driver {
+    shared: Arc<Shared>,
+}
+
+impl Driver {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Opens our control and QPACK streams, reads the peer's, and sends GOAWAY when asked to. Runs until
+    /// the connection ends, and tells why.
+    pub async fn run(self) -> Error {
+        let Err(error) = drive(&self.shared).await;
+        error
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Without effect when it is closed already.
+        self.shared.conn.close(Code::NO_ERROR.into(), b"");
+    }
+}
+
+async fn drive(shared: &Arc<Shared>) -> Result<Infallible, Error> {
+    let mut peer = PeerStreams::new(shared.role);
+    let mut ours = pin!(send_ours(shared));
+    loop {
+        tokio::select! {
+            biased;
+            reason = shared.conn.closed() => return Err(shared.closed(reason, false)),
+            result = &mut ours => return result,
+            event = peer.next() => match event.map_err(|fault| fail(shared, fault))? {
+                ControlEvent::Settings(settings) => {
+                    shared.set_peer_limit(settings.max_field_section_size);
+                }
+                ControlEvent::Goaway(id) if shared.role == Role::Client => {
+                    shared.set_peer_goaway(id);
+                }
+                // A client's GOAWAY is about pushes, of which there are none.
+                ControlEvent::Goaway(_) => {}
+            },
+            stream = shared.conn.accept_uni(), if peer.has_room() => {
+                peer.add(stream.map_err(|reason| shared.closed(reason, false))?);
+            }
+            result = refuse_requests(shared) => return result,
+        }
+    }
+}
+
+/// Refuses bidirectional streams that nobody else takes: a server's after its GOAWAY, and all of those
+/// that a server opens.
+async fn refuse_requests(shared: &Arc<Shared>) -> Result<Infallible, Error> {
+    if shared.role == Role::Server {
+        shared.local_finished().await;
+    }
+    loop {
+        let accepted = shared.conn.accept_bi().await;
+        let (send, recv) = accepted.map_err(|reason| shared.closed(reason, false))?;
+        if shared.role == Role::Client {
+            // RFC 9114 §6.1.
+            return Err(shared.fail(
+                Code::STREAM_CREATION_ERROR,
+                "a server opened a bidirectional stream",
+            ));
+        }
+        // What it lets in is dropped, and so rejected, too.
+        drop(admit(shared, send, recv));
+    }
+}
+
+/// Opens our streams and writes what there is to say on them.
+async fn send_ours(shared: &Shared) -> Result<Infallible, Error> {
+    let mut first = vec![StreamType::CONTROL];
+    let config = &shared.config;
+    settings::encode(config.max_field_section_size, config.grease, &mut first);
+    if config.grease {
+        varint::encode(grease(11), &mut first);
+        varint::encode(0, &mut first);
+    }
+    let mut control = open(shared, &first).await?;
+    let encoder = open(shared, &[StreamType::QPACK_ENCODER]).await?;
+    let decoder = open(shared, &[StreamType::QPACK_DECODER]).await?;
+
+    let stops = (control.stopped(), encoder.stopped(), decoder.stopped());
+    let mut stopped = pin!(async move {
+        tokio::select! {
+            biased;
+            stop = stops.0 => stop,
+            stop = stops.1 => stop,
+            stop = stops.2 => stop,
+        }
+    });
+    let mut announced = None;
+    loop {
+        let next = changed(&shared.local_changed, || {
+            let id = shared.local().announced();
+            id.filter(|_| id != announced)
+        });
+        tokio::select! {
+            biased;
+            stop = &mut stopped => return Err(stopped_critical(shared, stop)),
+            id = next => {
+                write(shared, &mut control, &goaway(id)).await?;
+                announced = Some(id);
+            }
+        }
+    }
+}
+
+fn goaway(id: u64) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(varint::MAX_LEN);
+    varint::encode(id, &mut payload);
+    let mut frame = Vec::with_capacity(2 + varint::MAX_LEN);
+    varint::encode(kind::GOAWAY, &mut frame);
+    varint::encode(payload.len() as u64, &mut frame);
+    frame.extend_from_slice(&payload);
+    frame
+}
+
+async fn open(shared: &Shared, first: &[u8]) -> Result<SendStream, Error> {
+    let opened = shared.conn.open_uni().await;
+    let mut stream = opened.map_err(|reason| shared.closed(reason, false))?;
+    write(shared, &mut stream, first).await?;
+    Ok(stream)
+}
+
+async fn write(shared: &Shared, stream: &mut SendStream, bytes: &[u8]) -> Result<(), Error> {
+    stream.write_all(bytes).await.map_err(|error| match error {
+        WriteError::ConnectionLost(reason) => shared.closed(reason, false),
+        WriteError::Stopped(code) => stopped_critical(shared, Ok(Some(code))),
+        WriteError::ClosedStream | WriteError::ZeroRttRejected => {
+            stopped_critical(shared, Ok(None))
+        }
+    })
+}
+
+/// RFC 9114 §6.2.1: nobody may ask for a critical stream to end.
+fn stopped_critical(shared: &Shared, stop: Result<Option<VarInt>, StoppedError>) -> Error {
+    match stop {
+        Err(StoppedError::ConnectionLost(reason)) => shared.closed(reason, false),
+        Err(StoppedError::ZeroRttRejected) => shared.closed(ConnectionError::Reset, false),
+        Ok(_) => shared.fail(
+            Code::CLOSED_CRITICAL_STREAM,
+            "our control or QPACK stream was stopped",
+        ),
+    }
+}
+
+fn fail(shared: &Shared, fault: Fault) -> Error {
+    match fault {
+        Fault::Connection { code, reason } | Fault::Stream { code, rule: reason } => {
+            shared.fail(code, reason)
+        }
+        Fault::TooLarge => shared.fail(Code::EXCESSIVE_LOAD, "a control frame is too large"),
+    }
+}

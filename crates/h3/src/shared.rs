@@ -1,0 +1,225 @@
+//! What the streams of one connection share, and what the two halves of one stream share.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use quinn::ConnectionError;
+use tokio::sync::Notify;
+
+use crate::core::{Fault, Role, goaway};
+use crate::{Code, Config, Error};
+
+/// Stands for "none" where an id or a code is kept; neither ever has this value.
+const NONE: u64 = u64::MAX;
+
+/// State of one connection.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) conn: quinn::Connection,
+    pub(crate) config: Config,
+    pub(crate) role: Role,
+    /// From the peer's SETTINGS; no limit until they arrive.
+    peer_limit: AtomicU64,
+    peer_goaway: AtomicU64,
+    peer_goaway_seen: Notify,
+    local: Mutex<goaway::Local>,
+    pub(crate) local_changed: Notify,
+    active: AtomicUsize,
+    idle: Notify,
+    fault: OnceLock<(Code, &'static str)>,
+}
+
+impl Shared {
+    pub(crate) fn new(conn: quinn::Connection, config: Config, role: Role) -> Arc<Self> {
+        Arc::new(Self {
+            conn,
+            config,
+            role,
+            peer_limit: AtomicU64::new(u64::MAX),
+            peer_goaway: AtomicU64::new(NONE),
+            peer_goaway_seen: Notify::new(),
+            local: Mutex::new(goaway::Local::default()),
+            local_changed: Notify::new(),
+            active: AtomicUsize::new(0),
+            idle: Notify::new(),
+            fault: OnceLock::new(),
+        })
+    }
+
+    /// Closes the connection because of what the peer did.
+    pub(crate) fn fail(&self, code: Code, reason: &'static str) -> Error {
+        if self.fault.set((code, reason)).is_ok() {
+            tracing::debug!(%code, reason, peer = %self.conn.remote_address(), "closing the HTTP/3 connection");
+            self.conn.close(code.into(), reason.as_bytes());
+        }
+        Error::Protocol { code, reason }
+    }
+
+    /// The error of a connection that ended: our own reason, when we closed it.
+    pub(crate) fn closed(&self, reason: ConnectionError, unprocessed: bool) -> Error {
+        match self.fault.get() {
+            Some((code, reason)) if !unprocessed => Error::Protocol {
+                code: *code,
+                reason,
+            },
+            _ => Error::ConnectionClosed {
+                reason,
+                unprocessed,
+            },
+        }
+    }
+
+    /// Largest field section that the peer takes.
+    pub(crate) fn peer_limit(&self) -> u64 {
+        self.peer_limit.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_peer_limit(&self, limit: u64) {
+        self.peer_limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// The peer's GOAWAY: requests from this id on are not processed.
+    pub(crate) fn set_peer_goaway(&self, id: u64) {
+        self.peer_goaway.fetch_min(id, Ordering::AcqRel);
+        self.peer_goaway_seen.notify_waiters();
+    }
+
+    pub(crate) fn is_peer_going_away(&self) -> bool {
+        self.peer_goaway.load(Ordering::Acquire) != NONE
+    }
+
+    /// Whether the peer said that it does not process the request on stream `id`.
+    pub(crate) fn is_unprocessed(&self, id: u64) -> bool {
+        self.role == Role::Client && id >= self.peer_goaway.load(Ordering::Acquire)
+    }
+
+    /// Completes when the peer has sent a GOAWAY.
+    pub(crate) async fn peer_going_away(&self) {
+        until(&self.peer_goaway_seen, || self.is_peer_going_away()).await;
+    }
+
+    /// Our own GOAWAY. The lock is held for the few lines of a caller, never across an await.
+    pub(crate) fn local(&self) -> MutexGuard<'_, goaway::Local> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Completes when new requests are refused.
+    pub(crate) async fn local_finished(&self) {
+        until(&self.local_changed, || self.local().is_finished()).await;
+    }
+
+    /// Requests under way.
+    pub(crate) fn active(&self) -> usize {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// Completes when no request is under way.
+    pub(crate) async fn idle(&self) {
+        until(&self.idle, || self.active() == 0).await;
+    }
+
+    /// The peer's QUIC stream, as one request.
+    pub(crate) fn stream(self: &Arc<Self>, id: u64) -> Arc<Stream> {
+        self.active.fetch_add(1, Ordering::AcqRel);
+        Arc::new(Stream {
+            shared: Arc::clone(self),
+            id,
+            abort: AtomicU64::new(NONE),
+        })
+    }
+}
+
+/// Waits until `done`, which changes only before `notify` is notified.
+async fn until(notify: &Notify, done: impl Fn() -> bool) {
+    changed(notify, || done().then_some(())).await;
+}
+
+/// Waits until there is a value, which comes only before `notify` is notified.
+pub(crate) async fn changed<T>(notify: &Notify, value: impl Fn() -> Option<T>) -> T {
+    loop {
+        let mut notified = pin!(notify.notified());
+        notified.as_mut().enable();
+        if let Some(value) = value() {
+            return value;
+        }
+        notified.await;
+    }
+}
+
+/// State of one request, held by both halves of its stream.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: u64,
+    /// The code with which the receiving half found the message at fault: the sending half goes with it.
+    abort: AtomicU64,
+}
+
+impl Stream {
+    /// The error for a fault in the peer's bytes; closes the connection when it reaches that far.
+    pub(crate) fn fail(&self, fault: Fault) -> Error {
+        match fault {
+            Fault::Connection { code, reason } => self.shared.fail(code, reason),
+            Fault::Stream { code, rule } => {
+                self.abort.store(code.value(), Ordering::Release);
+                Error::Malformed { code, rule }
+            }
+            Fault::TooLarge => {
+                self.abort
+                    .store(Code::EXCESSIVE_LOAD.value(), Ordering::Release);
+                Error::TooLarge {
+                    limit: self.shared.config.max_field_section_size,
+                    fields: self.shared.config.max_fields,
+                }
+            }
+        }
+    }
+
+    /// What to reset the sending half with when nobody says anything else.
+    pub(crate) fn abort_code(&self) -> Option<Code> {
+        match self.abort.load(Ordering::Acquire) {
+            NONE => None,
+            code => Some(Code::new(code)),
+        }
+    }
+
+    /// The error for a stream that the peer reset.
+    pub(crate) fn peer_reset(&self, code: Code) -> Error {
+        let rejected = code == Code::REQUEST_REJECTED && self.shared.role == Role::Client;
+        Error::PeerReset {
+            code,
+            unprocessed: rejected || self.shared.is_unprocessed(self.id),
+        }
+    }
+
+    /// The error for a stream whose connection ended.
+    pub(crate) fn closed(&self, reason: ConnectionError) -> Error {
+        let unprocessed = self.shared.is_unprocessed(self.id);
+        self.shared.closed(reason, unprocessed)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.shared.active.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.idle.notify_waiters();
+        }
+    }
+}
+
+/// What [`SendStream::stopped`](crate::SendStream::stopped) gives, apart from the stream's borrow.
+pub(crate) fn stopped(
+    stream: Arc<Stream>,
+    inner: &quinn::SendStream,
+) -> impl Future<Output = Result<Option<Code>, Error>> + Send + use<> {
+    let stopped = inner.stopped();
+    async move {
+        match stopped.await {
+            Ok(code) => Ok(code.map(Code::from)),
+            Err(quinn::StoppedError::ConnectionLost(reason)) => Err(stream.closed(reason)),
+            Err(quinn::StoppedError::ZeroRttRejected) => Err(Error::GoingAway),
+        }
+    }
+}
