@@ -152,7 +152,7 @@ impl ControlReader {
 
     fn going_away(&mut self, id: u64) -> Result<ControlEvent, Fault> {
         // RFC 9114 §7.2.6: a server names a request, which is a client's bidirectional stream.
-        if self.role == Role::Client && id % 4 != 0 {
+        if self.role == Role::Client && !id.is_multiple_of(4) {
             return Err(Fault::connection(
                 Code::ID_ERROR,
                 "GOAWAY names a stream that is no request",

@@ -105,8 +105,16 @@ impl RequestPseudo {
     }
 
     fn scheme(&mut self, value: &Value) -> Result<(), Fault> {
-        let scheme = Scheme::try_from(value.as_bytes())
-            .map_err(|_| Fault::malformed(":scheme is not a scheme"))?;
+        let text = value.as_bytes();
+        // RFC 3986 §3.1; `http` takes more than that, an empty one among them.
+        let valid = text.first().is_some_and(u8::is_ascii_alphabetic)
+            && text
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b));
+        let scheme = Scheme::try_from(text)
+            .ok()
+            .filter(|_| valid)
+            .ok_or(Fault::malformed(":scheme is not a scheme"))?;
         once(&mut self.scheme, scheme, ":scheme is sent twice")
     }
 

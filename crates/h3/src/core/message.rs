@@ -199,6 +199,12 @@ impl MessageReader {
         (left == 0).then(|| std::mem::take(&mut self.block).freeze())
     }
 
+    /// Bytes that are kept between two chunks.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        self.block.len()
+    }
+
     fn section(&mut self, block: Bytes) -> Event {
         match self.stage {
             Stage::Head => Event::Head(block),

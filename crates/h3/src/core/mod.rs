@@ -46,3 +46,12 @@ pub(crate) enum Role {
     Client,
     Server,
 }
+
+#[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
+mod incoming_tests;
+#[cfg(test)]
+mod message_tests;
+#[cfg(test)]
+mod outgoing_tests;
