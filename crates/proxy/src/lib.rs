@@ -1,1 +1,53 @@
-//! The sidecar: listeners, outbound, inbound; joins policy to transport
+//! The sidecar, as a library: what runs beside each service and joins policy to transport.
+//!
+//! ```text
+//!  own application                                                       other sidecars
+//!   HTTP/1.1, CONNECT, TCP ──▶ outbound ──┐                     ┌── HTTP/3 ──▶
+//!                                         ├─ Running (snapshot) ┤   transport (one endpoint, one pool)
+//!   HTTP/1.1, TCP          ◀── inbound ───┘         ▲           └── HTTP/3 ◀──
+//!                                                   │ swap
+//!  control node ◀── sync, renew ──▶ control_client ─┘      identity (renewal) ──▶ IdentitySource
+//! ```
+//!
+//! A request reads the pointer to `Running` once, at its start, and keeps that snapshot to its end. All
+//! decisions are `weft-policy`'s; what is here carries them out. Modules in the order that a request meets
+//! them: `bootstrap` (before the first), `outbound` (`target`, `headers`, `request_id`, `running`), then
+//! on the other side `inbound` (`xfcc`), with `tunnel` for byte streams, `record` for what is counted and
+//! logged, and `respond` for every answer that weft makes by itself.
+//!
+//! [`run`] is the whole of it: settings in, a sidecar until the token is cancelled.
+
+mod accept;
+mod admin;
+mod backoff;
+mod bootstrap;
+mod config;
+mod control_client;
+mod csr;
+mod dice;
+mod error;
+mod headers;
+mod identity;
+mod inbound;
+mod node;
+mod outbound;
+mod ready;
+mod record;
+mod request_id;
+mod respond;
+mod rpc;
+mod running;
+mod settings;
+mod sidecar;
+mod state_dir;
+mod target;
+mod tunnel;
+mod xfcc;
+
+pub use config::{AppPort, SidecarConfig, TcpListener, TokenSource};
+pub use error::Error;
+pub use ready::Ready;
+pub use sidecar::run;
+
+/// Version of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");

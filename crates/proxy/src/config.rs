@@ -1,0 +1,105 @@
+//! What a sidecar is told at its start.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use weft_certs::{RootPin, TrustDomain};
+
+/// Settings of one sidecar. [`SidecarConfig::new`] gives the defaults; fields are plain.
+#[derive(Debug, Clone)]
+pub struct SidecarConfig {
+    /// Where identity, trust bundles, last snapshot and instance id are kept. Mode 0700, one process.
+    pub state_dir: PathBuf,
+    /// Trust domain of the mesh. The control node must prove to be of it when the sidecar joins.
+    pub trust_domain: TrustDomain,
+    /// Control nodes as `host:port`, tried in this order and then round again.
+    pub control: Vec<String>,
+    /// The mesh's root. Needed to join, not afterwards.
+    pub pin: Option<RootPin>,
+    /// Where a one-time token comes from. Needed to join, not afterwards.
+    pub token: TokenSource,
+    /// What the application serves.
+    pub apps: Vec<AppPort>,
+    /// UDP address of the mesh side.
+    pub mesh_listen: SocketAddr,
+    /// Address at which other sidecars reach this one, if it is not the address that the control node
+    /// sees. Port 0 stands for the port of `mesh_listen`.
+    pub advertise: Option<SocketAddr>,
+    /// Address of the HTTP proxy for the own application. Who can reach it speaks with this sidecar's
+    /// identity: keep it on loopback.
+    pub outbound_listen: SocketAddr,
+    /// Local ports that lead to TCP services.
+    pub tcp_listeners: Vec<TcpListener>,
+    /// Address of `/metrics`, `/healthz` and `/readyz`.
+    pub metrics_listen: SocketAddr,
+    /// How long requests under way may take to end after a stop.
+    pub drain_deadline: Duration,
+    /// A file to write once the sidecar can serve; see [`crate::Ready`].
+    pub ready_file: Option<PathBuf>,
+}
+
+/// One port of the own application.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppPort {
+    /// How its traffic is carried.
+    pub protocol: weft_wire::Protocol,
+    /// The port that callers name.
+    pub port: u16,
+    /// Where the application listens.
+    pub addr: SocketAddr,
+}
+
+/// A local port that leads to a TCP service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpListener {
+    /// The local address. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The service with its port, such as `ledger:5432` or `ledger.team:5432`.
+    pub backend: String,
+}
+
+/// Where the one-time join token comes from.
+#[derive(Clone, Default)]
+pub enum TokenSource {
+    /// There is none: the sidecar starts only from a saved identity.
+    #[default]
+    None,
+    /// A file whose text is the token. Read only to join.
+    File(PathBuf),
+    /// The token itself.
+    Value(String),
+}
+
+impl std::fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Value(_) => f.write_str("Value(redacted)"),
+        }
+    }
+}
+
+impl SidecarConfig {
+    /// The defaults, with the ports that users meet: 15008 (mesh), 15001 (outbound), 15020 (metrics).
+    #[must_use]
+    pub fn new(state_dir: PathBuf, trust_domain: TrustDomain) -> Self {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            state_dir,
+            trust_domain,
+            control: Vec::new(),
+            pin: None,
+            token: TokenSource::None,
+            apps: Vec::new(),
+            mesh_listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 15008)),
+            advertise: None,
+            outbound_listen: local(15001),
+            tcp_listeners: Vec::new(),
+            metrics_listen: local(15020),
+            drain_deadline: Duration::from_secs(10),
+            ready_file: None,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The link to the control plane: one connection to one control node, config in, health out.
+//!
+//! `mod` keeps a connection (dial, reconnect, replace before it ends), `session` is the sync stream on it,
+//! `desired` what was pushed, `apply` what of it is in force, `report` what is told.
+
+mod apply;
+mod desired;
+mod report;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use weft_certs::{ExpectedPeer, SpiffeId, TrustDomain};
+use weft_resources::SYSTEM_NAMESPACE;
+use weft_transport::{Connection, Endpoint, Target};
+use weft_wire::{Hello, Renew};
+
+use crate::backoff::Backoff;
+use crate::node::Node;
+use crate::state_dir::StateDir;
+pub(crate) use apply::Applier;
+pub(crate) use desired::Unusable;
+use report::Reporter;
+use session::{End, Open, Session};
+
+/// First and longest wait before the next try to reach a control node, with full jitter.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// The SPIFFE ID of a control node.
+pub(crate) fn control_id(domain: &TrustDomain) -> SpiffeId {
+    SpiffeId::for_service(domain, SYSTEM_NAMESPACE, "control")
+        .expect("two constant segments are legal")
+}
+
+/// Keeps the link for the life of the sidecar.
+pub(crate) struct ControlClient {
+    pub(crate) node: Arc<Node>,
+    pub(crate) endpoint: Endpoint,
+    /// Control nodes as `host:port`.
+    pub(crate) addresses: Vec<String>,
+    pub(crate) applier: Applier,
+    pub(crate) state: Arc<StateDir>,
+    /// What is said first on each stream, but for revision and serial.
+    pub(crate) hello: Hello,
+    /// The connection in use, for others who have something to ask.
+    pub(crate) link: watch::Sender<Option<Connection>>,
+    /// Where a control node's wish for a new SVID goes.
+    pub(crate) renew: mpsc::Sender<Renew>,
+}
+
+impl ControlClient {
+    /// Runs until `stop`, and says goodbye then.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1);
+        let mut first = 0;
+        let mut reporter = Reporter::default();
+        while !stop.is_cancelled() {
+            let dialled = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                dialled = dial(&self.node, &self.addresses, first) => dialled,
+            };
+            let lost = match dialled {
+                Ok((index, connection)) => {
+                    first = index;
+                    let began = self.node.uptime();
+                    let lost = self.attend(connection, &mut reporter, &stop).await;
+                    // One that lasted is no reason to wait, one that broke at once is.
+                    if self.node.uptime().saturating_sub(began) > RECONNECT.1 {
+                        backoff.reset();
+                    }
+                    lost
+                }
+                Err(reason) => Some(reason),
+            };
+            let Some(reason) = lost else { return };
+            first = (first + 1) % self.addresses.len().max(1);
+            let wait = backoff.next(self.node.dice.draw());
+            tracing::warn!(%reason, wait_ms = wait.as_millis(), "no link to a control node: traffic goes on as it is");
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Holds sessions on one connection after another, each opened before the last one ends. `None` after
+    /// a stop, else why the link was lost.
+    async fn attend(
+        &mut self,
+        mut connection: Connection,
+        reporter: &mut Reporter,
+        stop: &CancellationToken,
+    ) -> Option<String> {
+        let mut before: Option<Box<Open>> = None;
+        loop {
+            let opened = Session::open(self, connection).await;
+            drop(before.take());
+            let session = match opened {
+                Ok(session) => session,
+                Err(reason) => return Some(reason),
+            };
+            let end = session.run(reporter, stop).await;
+            self.link.send_replace(None);
+            self.save().await;
+            match end {
+                End::Stopped => return None,
+                End::Lost(reason) => return Some(reason),
+                End::Replaced(open, next) => {
+                    before = Some(open);
+                    connection = next;
+                }
+            }
+        }
+    }
+
+    /// Writes what is not saved yet. Failing to save is no reason to stop: what is in force is in force.
+    pub(super) async fn save(&mut self) {
+        let (snapshot, bundles) = self.applier.take_unsaved();
+        let saved = write(&self.node, &self.state, snapshot, bundles).await;
+        if let Err(error) = saved {
+            tracing::error!(%error, "cannot save what is in force: a restart would go back to what was saved before");
+        }
+    }
+}
+
+async fn write(
+    node: &Node,
+    state: &StateDir,
+    snapshot: Option<crate::state_dir::SavedSnapshot>,
+    bundles: Option<Arc<weft_certs::BundleSet>>,
+) -> Result<(), crate::Error> {
+    if let Some(bundles) = bundles {
+        state.save_bundles(&node.env, &bundles).await?;
+    }
+    if let Some(snapshot) = snapshot {
+        state.save_snapshot(&node.env, snapshot).await?;
+    }
+    Ok(())
+}
+
+/// Tries the control nodes in turn, from `first` on. The reasons of all if none answers.
+pub(super) async fn dial(
+    node: &Node,
+    addresses: &[String],
+    first: usize,
+) -> Result<(usize, Connection), String> {
+    let mut tried = Vec::new();
+    for step in 0..addresses.len() {
+        let index = (first + step) % addresses.len();
+        let address = &addresses[index];
+        match dial_one(node, address).await {
+            Ok(connection) => return Ok((index, connection)),
+            Err(reason) => tried.push(format!("{address}: {reason}")),
+        }
+    }
+    Err(tried.join("; "))
+}
+
+async fn dial_one(node: &Node, address: &str) -> Result<Connection, String> {
+    let expected = ExpectedPeer::One(control_id(node.id.trust_domain()));
+    let mut last = "the name has no address".to_owned();
+    for addr in crate::bootstrap::resolve(&node.env, address).await? {
+        let target = Target::control(addr, expected.clone());
+        match node.pool.connection(&target).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,119 @@
+//! Why a sidecar does not start or does not go on: one sentence each, with the next step.
+
+use std::io;
+use std::path::PathBuf;
+
+use weft_certs::SpiffeId;
+use weft_env::DiskError;
+
+/// Why [`crate::run`] gave up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Settings that contradict each other or name something impossible.
+    #[error("{0}")]
+    Config(String),
+    /// The state directory cannot be used.
+    #[error("the state directory {} cannot be used: {source}", dir.display())]
+    StateDir {
+        /// The directory.
+        dir: PathBuf,
+        /// What went wrong on which file.
+        source: DiskError,
+    },
+    /// A file of the state directory holds what it should not.
+    #[error("{} is damaged ({reason}): remove it and join again with a new token (`weft token create`)", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nothing saved and no token.
+    #[error(
+        "there is no identity in {} and no join token: make one with `weft token create --service NAME` on the control node and pass it with --token-file", dir.display()
+    )]
+    NoToken {
+        /// The state directory.
+        dir: PathBuf,
+    },
+    /// A token but no pin.
+    #[error(
+        "joining needs the root's pin, so that the token goes to the right mesh only: pass --pin with what `weft ca show` prints"
+    )]
+    NoPin,
+    /// The token file cannot be read.
+    #[error("the join token cannot be read: {0}")]
+    TokenFile(DiskError),
+    /// The token is empty or much too long.
+    #[error("{0} does not hold a join token: make one with `weft token create`")]
+    TokenText(String),
+    /// The saved SVID is of no use any more.
+    #[error(
+        "the saved identity {id} {cause}, and there is no join token: make one with `weft token create` on the control node and pass it with --token-file"
+    )]
+    SavedIdentity {
+        /// Whose it is.
+        id: SpiffeId,
+        /// Such as "expired at …".
+        cause: String,
+    },
+    /// No control node answered.
+    #[error(
+        "no control node can be reached ({tried}): check that `weft control` runs there, the address, and that UDP passes"
+    )]
+    Unreachable {
+        /// Each address with what happened.
+        tried: String,
+    },
+    /// What answered is not the control node of this mesh. The token was not sent.
+    #[error("{addr} is not the control node of this mesh: {cause}; the token was not sent")]
+    WrongControl {
+        /// The address that was dialled.
+        addr: String,
+        /// What its certificate shows.
+        cause: String,
+    },
+    /// A control node answered and refused.
+    #[error("the control node {addr} refused: {message}")]
+    Refused {
+        /// The control node.
+        addr: String,
+        /// A stable word, such as `token_used`.
+        code: String,
+        /// The control node's sentence.
+        message: String,
+    },
+    /// What a control node sent makes no sense.
+    #[error(
+        "the control node {addr} answered with something unusable: {reason}; are both of the same version?"
+    )]
+    BadAnswer {
+        /// The control node.
+        addr: String,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The new SVID is not valid here and now.
+    #[error("the certificate from {addr} cannot be used: {cause}")]
+    BadSvid {
+        /// The control node.
+        addr: String,
+        /// The rule that it breaks; a clock that is off shows here.
+        cause: String,
+    },
+    /// A local port cannot be opened.
+    #[error("{what}: {source}; stop what uses it, or choose another address")]
+    Listen {
+        /// Which listener.
+        what: &'static str,
+        /// Names the address and the cause.
+        source: io::Error,
+    },
+    /// The QUIC endpoint cannot be made.
+    #[error("the mesh endpoint cannot start: {0}; stop what uses the address, or choose another")]
+    Endpoint(String),
+    /// The ready file cannot be written.
+    #[error("the ready file cannot be written: {0}")]
+    ReadyFile(DiskError),
+}

@@ -1,0 +1,184 @@
+//! Renewing the SVID: at half its life, or when a control node asks; each time with a new key.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use weft_certs::{BundleSet, X509Svid};
+use weft_transport::Connection;
+use weft_wire::{PATH_RENEW, Renew, RenewRequest, RenewResponse};
+
+use crate::backoff::{Backoff, fraction};
+use crate::csr::Pending;
+use crate::node::Node;
+use crate::rpc;
+use crate::state_dir::StateDir;
+
+/// First and longest wait after a failed renewal, with full jitter.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// The wall clock can be set while we sleep, so no sleep is longer than this.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long one attempt waits for a link to a control node.
+const LINK: Duration = Duration::from_secs(5);
+
+/// Keeps the SVID fresh.
+pub(crate) struct Renewal {
+    pub(crate) node: Arc<Node>,
+    pub(crate) state: Arc<StateDir>,
+    /// The connection to a control node, if there is one.
+    pub(crate) link: watch::Receiver<Option<Connection>>,
+    /// Wishes of the control node.
+    pub(crate) wishes: mpsc::Receiver<Renew>,
+}
+
+impl Renewal {
+    /// Runs until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut due = self.half_life();
+        loop {
+            let wait = self.until(due);
+            let asked = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                wish = self.wishes.recv() => match wish {
+                    Some(wish) => Some(wish),
+                    None => return,
+                },
+                () = sleep(wait) => None,
+            };
+            if let Some(wish) = asked {
+                let window = Duration::from_millis(wish.within_ms);
+                due = self.wall() + fraction(window, self.node.dice.draw());
+                backoff.reset();
+            }
+            if self.wall() < due {
+                continue;
+            }
+            let renewed = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                renewed = self.renew() => renewed,
+            };
+            due = match renewed {
+                Ok(()) => {
+                    backoff.reset();
+                    // Wishes that came meanwhile are fulfilled.
+                    while self.wishes.try_recv().is_ok() {}
+                    self.half_life()
+                }
+                Err(reason) => self.failed(&reason, &mut backoff),
+            };
+        }
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.node.env.wall()
+    }
+
+    fn until(&self, due: SystemTime) -> Duration {
+        due.duration_since(self.wall())
+            .unwrap_or_default()
+            .min(LOOK)
+    }
+
+    /// Half of the SVID's life, a tenth of that more or less, so that services that were started together
+    /// do not renew together.
+    fn half_life(&self) -> SystemTime {
+        let svid = &self.node.identity.current().svid;
+        let life = svid.not_after().duration_since(svid.not_before());
+        let half = life.unwrap_or_default() / 2;
+        let spread = fraction(half / 5, self.node.dice.draw());
+        svid.not_before() + half - half / 10 + spread
+    }
+
+    fn failed(&self, reason: &str, backoff: &mut Backoff) -> SystemTime {
+        let wait = backoff.next(self.node.dice.draw());
+        let end = self.node.identity.current().svid.not_after();
+        let left = end.duration_since(self.wall()).unwrap_or_default();
+        if left.is_zero() {
+            tracing::error!(
+                reason,
+                "the SVID has expired and is not renewed: peers refuse this sidecar. If no control node can help, \
+                 remove svid.pem and join again with a new token (`weft token create`)"
+            );
+        } else {
+            tracing::warn!(
+                reason,
+                left_s = left.as_secs(),
+                wait_ms = wait.as_millis(),
+                "the SVID is not renewed yet"
+            );
+        }
+        self.wall() + wait
+    }
+
+    /// One attempt. The new SVID is on disk before anyone sees it.
+    async fn renew(&mut self) -> Result<(), String> {
+        let connection = self
+            .linked()
+            .await
+            .ok_or("there is no link to a control node")?;
+        let pending = Pending::generate()?;
+        let request = RenewRequest {
+            csr: pending.csr.clone(),
+        };
+        let answer: RenewResponse = rpc::call(&connection, PATH_RENEW, &request)
+            .await
+            .map_err(|error| error.to_string())?;
+        let (svid, bundles) = pending.complete(&answer)?;
+        self.take(svid, &bundles).await
+    }
+
+    async fn linked(&mut self) -> Option<Connection> {
+        match timeout(LINK, self.link.wait_for(Option::is_some)).await {
+            Ok(Ok(link)) => link.clone(),
+            _ => None,
+        }
+    }
+
+    async fn take(&self, svid: X509Svid, offered: &BundleSet) -> Result<(), String> {
+        let node = &self.node;
+        let (current, now) = (node.identity.current(), self.wall());
+        if *svid.id() != node.id {
+            return Err(format!(
+                "the new SVID is for {}, not {}",
+                svid.id(),
+                node.id
+            ));
+        }
+        let bundles = newer(&current.bundles, offered);
+        svid.validate(&bundles, now)
+            .map_err(|error| format!("the new SVID cannot be used: {error}"))?;
+        let saved = if bundles == *current.bundles {
+            self.state.save_svid(&node.env, &svid).await
+        } else {
+            self.state.save_identity(&node.env, &svid, &bundles).await
+        };
+        saved.map_err(|error| error.to_string())?;
+        let serial = svid.serial().to_owned();
+        let replaced = if bundles == *current.bundles {
+            node.identity.replace_svid(svid, now)
+        } else {
+            node.identity.replace(svid, bundles, now)
+        };
+        replaced.map_err(|error| error.to_string())?;
+        node.telemetry.svid_renewed();
+        tracing::info!(serial, "a new SVID is in use");
+        Ok(())
+    }
+}
+
+/// The bundles in use, each replaced by the offered one if that is of a later edition.
+fn newer(current: &BundleSet, offered: &BundleSet) -> BundleSet {
+    let mut bundles = current.clone();
+    for bundle in offered.iter() {
+        let known = current.get(&bundle.trust_domain);
+        if known.is_none_or(|known| known.sequence < bundle.sequence) {
+            bundles.insert(bundle.clone());
+        }
+    }
+    bundles
+}

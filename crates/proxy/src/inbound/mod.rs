@@ -1,0 +1,259 @@
+//! What the mesh asks of the own application: who may, and passing it on.
+//!
+//! A request meets, in this order: the address check (`mod`), policy (`mod`), the application (`http`, or
+//! `tcp` for CONNECT). Every answer of weft's own goes through `crate::respond`.
+
+pub(crate) mod app;
+pub(crate) mod body;
+mod caller;
+mod http;
+mod tcp;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ::http::{Method, Request, Uri};
+use bytes::Bytes;
+use weft_certs::PeerIdentity;
+use weft_env::BoxFuture;
+use weft_h3::{RecvStream, SendStream};
+use weft_policy::{RequestHead, Verdict, authorize};
+use weft_resources::ServiceName;
+use weft_telemetry::Protocol;
+use weft_transport::{Handler, ServerRequest};
+
+use crate::config::AppPort;
+use crate::node::Node;
+use crate::record::{Opening, Record};
+use crate::request_id;
+use crate::respond::{Fact, Refusal};
+use crate::running::Running;
+use app::App;
+use caller::Callers;
+
+/// The receiving half of the sidecar.
+pub(crate) struct Inbound {
+    node: Arc<Node>,
+    apps: BTreeMap<u16, (Protocol, Arc<App>)>,
+    callers: Callers,
+}
+
+/// A request of the mesh, from the moment on that its head is known.
+struct Call {
+    caller: PeerIdentity,
+    request: Request<()>,
+    send: SendStream,
+    recv: RecvStream,
+}
+
+impl Handler for Inbound {
+    fn handle(&self, request: ServerRequest) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            // The endpoint lets nobody in without an SVID.
+            let Some(caller) = request.peer else { return };
+            self.answer(Call {
+                caller,
+                request: request.request,
+                send: request.send,
+                recv: request.recv,
+            })
+            .await;
+        })
+    }
+}
+
+impl Inbound {
+    pub(crate) fn new(node: Arc<Node>, ports: &[AppPort]) -> Self {
+        let apps = ports
+            .iter()
+            .map(|port| {
+                let app = App::new(port.addr, &node.env, &node.apps);
+                (port.port, (protocol(port.protocol), app))
+            })
+            .collect();
+        Self {
+            callers: Callers::new(&node),
+            node,
+            apps,
+        }
+    }
+
+    /// Answers one request, from its head to its end.
+    async fn answer(&self, call: Call) {
+        let Call {
+            caller,
+            mut request,
+            mut send,
+            recv,
+        } = call;
+        let node = &*self.node;
+        let running = node.running.load_full();
+        let tunnel = *request.method() == Method::CONNECT;
+        let request_id = request_id::ensure(request.headers_mut(), || node.dice.id());
+        let mut record = Record::open(
+            Opening {
+                telemetry: &node.telemetry,
+                face: &node.inbound,
+                protocol: if tunnel {
+                    Protocol::Tcp
+                } else {
+                    Protocol::Http
+                },
+                request_id,
+                method: request.method().clone(),
+                target: request.uri().clone(),
+                revision: running.as_ref().map_or(0, |running| running.revision()),
+            },
+            &node.nothing,
+        );
+        let caller = self.callers.get(&caller);
+        record.peer = Arc::clone(&caller.id_text);
+        record.edge = Some(caller.edge(tunnel).clone());
+        let admitted = self.admit(running.as_deref(), &caller.id, &request, &mut record);
+        match admitted {
+            Err(refusal) => refuse(&mut send, recv, &mut record, &refusal).await,
+            Ok(admitted) if tunnel => {
+                tcp::tunnel(&admitted.app, send, recv, record).await;
+            }
+            Ok(admitted) => {
+                let forward = http::Forward {
+                    node: &self.node,
+                    app: &admitted.app,
+                    caller: &caller,
+                    path: admitted.path,
+                };
+                forward.run(request, send, recv, record).await;
+            }
+        }
+    }
+
+    /// Whether the request is for this service, and policy lets this caller make it.
+    fn admit(
+        &self,
+        running: Option<&Running>,
+        caller: &weft_certs::SpiffeId,
+        request: &Request<()>,
+        record: &mut Record,
+    ) -> Result<Admitted, Refusal> {
+        let running = running.ok_or_else(|| {
+            Refusal::new(
+                Fact::NotReady,
+                "this sidecar has no snapshot from a control node yet, so nobody may call it",
+            )
+        })?;
+        let tunnel = *request.method() == Method::CONNECT;
+        let (port, app) = self.port(request.uri(), tunnel, record)?;
+        if tunnel {
+            let verdict = authorize(&running.snapshot, &self.node.service, port, caller, None);
+            self.allowed(&verdict, caller, "", record)?;
+            return Ok(Admitted { app, path: None });
+        }
+        let (method, uri) = (request.method(), request.uri());
+        let head = RequestHead::new(method, uri.path(), uri.query(), request.headers())
+            .map_err(|error| Refusal::new(Fact::BadRequest, error.to_string()))?;
+        let verdict = authorize(
+            &running.snapshot,
+            &self.node.service,
+            port,
+            caller,
+            Some(&head),
+        );
+        self.allowed(&verdict, caller, head.path(), record)?;
+        Ok(Admitted {
+            app,
+            path: head.rewritten_path().map(str::to_owned),
+        })
+    }
+
+    /// The application's port that the authority names. This sidecar answers for its own service only.
+    fn port(
+        &self,
+        uri: &Uri,
+        tunnel: bool,
+        record: &mut Record,
+    ) -> Result<(u16, Arc<App>), Refusal> {
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        record.authority = authority.into();
+        let own = &self.node.service;
+        let port = match ServiceName::parse_host(authority, own.namespace()) {
+            Ok((service, Some(port))) if service == *own => port,
+            _ => {
+                return Err(Refusal::new(
+                    Fact::Misdirected,
+                    format!("'{authority}' is not this node, which is {own}"),
+                ));
+            }
+        };
+        let wanted = if tunnel {
+            Protocol::Tcp
+        } else {
+            Protocol::Http
+        };
+        match self.apps.get(&port) {
+            Some((carried, app)) if *carried == wanted => Ok((port, Arc::clone(app))),
+            Some(_) => Err(Refusal::new(
+                Fact::NoSuchPort,
+                format!("port {port} of service '{own}' is not {}", wanted.as_str()),
+            )),
+            None => Err(Refusal::new(
+                Fact::NoSuchPort,
+                format!("service '{own}' has no port {port}"),
+            )),
+        }
+    }
+
+    fn allowed(
+        &self,
+        verdict: &Verdict,
+        caller: &weft_certs::SpiffeId,
+        path: &str,
+        record: &mut Record,
+    ) -> Result<(), Refusal> {
+        record.rule = Arc::clone(&verdict.rule);
+        if verdict.allowed {
+            return Ok(());
+        }
+        let (service, rule) = (&self.node.service, &verdict.rule);
+        let what = if path.is_empty() {
+            format!("service '{service}'")
+        } else {
+            format!("{path} of service '{service}'")
+        };
+        Err(Refusal::new(
+            Fact::Denied,
+            format!("{caller} may not call {what} (rule {rule})"),
+        )
+        .by(rule))
+    }
+}
+
+struct Admitted {
+    app: Arc<App>,
+    /// The path to forward, where policy decided on another spelling than came.
+    path: Option<String>,
+}
+
+/// Sends an answer of weft's own, and tells the caller not to send the rest of its request.
+async fn refuse(
+    send: &mut SendStream,
+    mut recv: RecvStream,
+    record: &mut Record,
+    refusal: &Refusal,
+) {
+    record.refused(refusal);
+    let (mut response, text) = record.speaker().answer(refusal);
+    // Of HTTP/1.1 only (RFC 9114 §4.2).
+    response.headers_mut().remove(::http::header::CONNECTION);
+    // A caller that has left needs no answer.
+    let _ = send
+        .send_response_with(&response, Bytes::from(text), true)
+        .await;
+    recv.stop(weft_h3::Code::NO_ERROR);
+}
+
+fn protocol(carried: weft_wire::Protocol) -> Protocol {
+    match carried {
+        weft_wire::Protocol::Http => Protocol::Http,
+        weft_wire::Protocol::Tcp => Protocol::Tcp,
+    }
+}

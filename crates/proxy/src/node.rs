@@ -1,0 +1,127 @@
+//! What every part of a running sidecar shares.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use http::HeaderValue;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use weft_certs::{IdentitySource, SpiffeId};
+use weft_env::{Env, Tasks};
+use weft_resources::ServiceName;
+use weft_telemetry::{Party, Side, Telemetry};
+use weft_transport::Pool;
+
+use crate::admin::Readiness;
+use crate::dice::Dice;
+use crate::running::Running;
+
+/// Connections of the own application on the outbound HTTP listener; more wait in the kernel's queue.
+const MAX_HTTP: usize = 8_192;
+/// Local TCP connections on all ports together; more wait in the kernel's queues.
+const MAX_TCP: usize = 4_096;
+
+/// The sidecar.
+pub(crate) struct Node {
+    pub(crate) env: Env,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) readiness: Readiness,
+    pub(crate) identity: Arc<IdentitySource>,
+    /// Whom this sidecar stands for.
+    pub(crate) service: ServiceName,
+    pub(crate) id: SpiffeId,
+    pub(crate) pool: Pool,
+    /// What requests follow; none before the first snapshot.
+    pub(crate) running: ArcSwapOption<Running>,
+    pub(crate) dice: Dice,
+    pub(crate) outbound: Face,
+    pub(crate) inbound: Face,
+    /// This service as one end of an edge.
+    pub(crate) party: Party,
+    /// Stands where there is no peer, rule or authority.
+    pub(crate) nothing: Arc<str>,
+    /// The accept loops: ended first.
+    pub(crate) listening: Tasks,
+    /// Requests and connections under way: they get time to end.
+    pub(crate) traffic: Tasks,
+    /// Connections to the own application, which end with those who use them.
+    pub(crate) apps: Tasks,
+    pub(crate) http_places: Arc<Semaphore>,
+    pub(crate) tcp_places: Arc<Semaphore>,
+    started: Instant,
+}
+
+/// One half of the sidecar, as others see it.
+#[derive(Debug)]
+pub(crate) struct Face {
+    pub(crate) side: Side,
+    /// `<service>.<namespace>/<side>`, in `proxy-status`.
+    pub(crate) node: Arc<str>,
+    /// This node's entry in `via` (RFC 9110 §7.6.3): the version that the message came in, and a name.
+    pub(crate) via: HeaderValue,
+}
+
+impl Face {
+    fn new(side: Side, service: &ServiceName, received: &str) -> Self {
+        Self {
+            side,
+            node: format!("{service}/{side}").into(),
+            via: HeaderValue::try_from(format!("{received} {service}"))
+                .expect("names of services are visible ASCII"),
+        }
+    }
+}
+
+/// What a node is made of.
+pub(crate) struct Parts {
+    pub(crate) env: Env,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) readiness: Readiness,
+    pub(crate) identity: Arc<IdentitySource>,
+    pub(crate) service: ServiceName,
+    pub(crate) pool: Pool,
+    pub(crate) listening: Tasks,
+    pub(crate) traffic: Tasks,
+    pub(crate) apps: Tasks,
+}
+
+impl Node {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let id = parts.identity.current().svid.id().clone();
+        let service = parts.service;
+        Arc::new(Self {
+            party: Party::service(service.namespace(), service.name(), id.as_str()),
+            outbound: Face::new(Side::Outbound, &service, "1.1"),
+            inbound: Face::new(Side::Inbound, &service, "3"),
+            dice: Dice::new(&parts.env, "data-path"),
+            running: ArcSwapOption::empty(),
+            nothing: Arc::from(""),
+            http_places: Arc::new(Semaphore::new(MAX_HTTP)),
+            tcp_places: Arc::new(Semaphore::new(MAX_TCP)),
+            started: Instant::now(),
+            env: parts.env,
+            telemetry: parts.telemetry,
+            readiness: parts.readiness,
+            identity: parts.identity,
+            pool: parts.pool,
+            listening: parts.listening,
+            traffic: parts.traffic,
+            apps: parts.apps,
+            service,
+            id,
+        })
+    }
+
+    /// The identity that a service of this mesh has.
+    pub(crate) fn service_id(&self, service: &ServiceName) -> String {
+        let domain = self.id.trust_domain();
+        SpiffeId::for_service(domain, service.namespace(), service.name())
+            .map_or_else(|_| "unknown".to_owned(), |id| id.to_string())
+    }
+
+    /// The time that balancing reckons in.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+}

@@ -1,0 +1,88 @@
+//! What the own application asks of the mesh: finding who answers, and passing it on.
+//!
+//! In the order that a request meets them: `mod` (accept, HTTP/1.1), `request` (which service, which rule),
+//! `attempt` (which instance, again if it fails), `upload` and `reply` (the bodies). `tcp` does the same
+//! for byte streams, `ports` opens the local ports that lead to them.
+
+mod attempt;
+pub(crate) mod ports;
+pub(crate) mod reply;
+mod request;
+mod tcp;
+mod upload;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio_util::sync::CancellationToken;
+use weft_env::{Listener, Stream};
+
+use crate::accept;
+use crate::node::Node;
+pub(crate) use tcp::serve as serve_tcp;
+
+/// Largest request head taken from the application, in bytes, and its number of fields
+/// (proxy-semantics §2).
+const MAX_HEAD: usize = 60 * 1024;
+const MAX_FIELDS: usize = 100;
+/// hyper reads at most this far ahead of us.
+const READ_AHEAD: usize = 128 * 1024;
+/// The application may keep a connection open this long between two requests.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Serves the outbound HTTP listener until `node.listening` is shut down.
+pub(crate) async fn serve(node: Arc<Node>, listener: Listener) {
+    let stop = node.listening.token();
+    let traffic = node.traffic.clone();
+    let places = Arc::clone(&node.http_places);
+    accept::each(
+        &listener,
+        &stop,
+        &traffic,
+        &places,
+        "outbound",
+        |stream, place| {
+            let (node, stop) = (Arc::clone(&node), stop.clone());
+            async move {
+                connection(node, stream, stop).await;
+                drop(place);
+            }
+        },
+    )
+    .await;
+}
+
+/// One connection of the application, with any number of requests one after another.
+async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
+    let service = service_fn(move |request| {
+        let node = Arc::clone(&node);
+        async move { Ok::<_, Infallible>(request::answer(node, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .max_headers(MAX_FIELDS)
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(READ_AHEAD)
+        // A proxy adds no date: it would be taken for the origin's.
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let served = tokio::select! {
+        biased;
+        served = connection.as_mut() => served,
+        () = stop.cancelled() => {
+            // Ends after the request under way.
+            connection.as_mut().graceful_shutdown();
+            connection.as_mut().await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection of the application ended early");
+    }
+}

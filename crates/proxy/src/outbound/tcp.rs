@@ -1,0 +1,277 @@
+//! Byte streams of the own application: by CONNECT to the HTTP listener, or on a local port of their own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use weft_env::{Listener, Stream};
+use weft_h3::{RecvStream, SendStream};
+use weft_policy::PortProtocol;
+use weft_policy::retry::{self, Failure, RetryDecision, RetryPolicy};
+use weft_resources::ServiceName;
+use weft_telemetry::Protocol;
+
+use super::attempt::{Missed, app_was_not_reached, broken, no_endpoint, unsent};
+use super::reply::Reply;
+use super::request::{edge, not_ready, refused, upstream};
+use crate::node::Node;
+use crate::record::{Opening, Record};
+use crate::respond::{Fact, PROXY_STATUS, Refusal};
+use crate::running::{Instance, Pending, Port, Running};
+use crate::tunnel::{self, Counters};
+use crate::{accept, request_id, target};
+
+/// The longest that a tunnel may take to stand, with all attempts. No route says anything about it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A tunnel that stands.
+struct Tunnel {
+    send: SendStream,
+    recv: RecvStream,
+    _pending: Pending,
+}
+
+/// A CONNECT of the application to the HTTP listener.
+pub(super) async fn connect(
+    node: &Arc<Node>,
+    running: &Running,
+    request: Request<Incoming>,
+    mut record: Record,
+) -> Response<Reply> {
+    let named = target::resolve(
+        request.method(),
+        request.uri(),
+        request.headers(),
+        node.service.namespace(),
+    );
+    let opened = match named {
+        Ok((service, port)) => open(node, running, &service, port, &mut record).await,
+        Err(refusal) => Err(refusal),
+    };
+    let tunnel = match opened {
+        Ok(tunnel) => tunnel,
+        Err(refusal) => return refused(record, &refusal),
+    };
+    drop(node.traffic.spawn(async move {
+        // A client that does not wait for the answer drops the tunnel, which resets it.
+        if let Ok(upgraded) = hyper::upgrade::on(request).await
+            && let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>()
+        {
+            carry(parts.io.into_inner(), parts.read_buf, tunnel, record).await;
+        }
+    }));
+    Response::new(Reply::Text(None))
+}
+
+/// Serves a local port whose connections all go to one service, until `stop`.
+pub(crate) async fn serve(
+    node: Arc<Node>,
+    stop: CancellationToken,
+    listener: Listener,
+    backend: impl Fn() -> (ServiceName, u16),
+) {
+    let places = Arc::clone(&node.tcp_places);
+    let traffic = node.traffic.clone();
+    accept::each(
+        &listener,
+        &stop,
+        &traffic,
+        &places,
+        "tcp",
+        |stream, place| {
+            let (node, (service, port)) = (Arc::clone(&node), backend());
+            async move {
+                accepted(&node, stream, &service, port).await;
+                drop(place);
+            }
+        },
+    )
+    .await;
+}
+
+async fn accepted(node: &Arc<Node>, stream: Stream, service: &ServiceName, port: u16) {
+    let running = node.running.load_full();
+    let id = HeaderValue::try_from(format!("{:032x}", node.dice.id()))
+        .expect("hexadecimal digits are visible ASCII");
+    let mut record = Record::open(
+        Opening {
+            telemetry: &node.telemetry,
+            face: &node.outbound,
+            protocol: Protocol::Tcp,
+            request_id: id,
+            method: Method::CONNECT,
+            target: Uri::default(),
+            revision: running.as_ref().map_or(0, |running| running.revision()),
+        },
+        &node.nothing,
+    );
+    let opened = match &running {
+        Some(running) => open(node, running, service, port, &mut record).await,
+        None => Err(not_ready()),
+    };
+    match opened {
+        Ok(tunnel) => carry(stream, Bytes::new(), tunnel, record).await,
+        Err(refusal) => {
+            tracing::info!(request_id = record.request_id(), backend = %service, reason = %refusal.details, "connection refused");
+            record.refused(&refusal);
+            stream.reset();
+        }
+    }
+}
+
+async fn carry(stream: Stream, early: Bytes, tunnel: Tunnel, mut record: Record) {
+    let Tunnel {
+        send,
+        recv,
+        _pending,
+    } = tunnel;
+    record.answered(StatusCode::OK);
+    let sent = Arc::clone(&record.sent);
+    let count = Counters {
+        to_mesh: &sent,
+        to_local: &record.received,
+    };
+    match tunnel::carry(stream, early, send, recv, count).await {
+        Ok(()) => record.ended(),
+        Err(broken) => record.broke_off(broken.to_string()),
+    }
+}
+
+/// Makes a tunnel to an instance of the service.
+async fn open(
+    node: &Arc<Node>,
+    running: &Running,
+    service: &ServiceName,
+    number: u16,
+    record: &mut Record,
+) -> Result<Tunnel, Refusal> {
+    record.authority = format!("{service}:{number}").into();
+    let (upstream, port) = upstream(running, service, number)?;
+    if port.protocol != PortProtocol::Tcp {
+        return Err(Refusal::new(
+            Fact::NoSuchPort,
+            format!(
+                "port {number} of service '{service}' is HTTP: send it requests (http_proxy, or by Host), not CONNECT"
+            ),
+        ));
+    }
+    record.edge = Some(edge(node, service, upstream, Protocol::Tcp));
+    record.authority = Arc::clone(&port.name);
+    record.tcp_opened();
+    let attempts = attempts(node, service, port, record);
+    timeout(PATIENCE, attempts).await.unwrap_or_else(|_| {
+        Err(Refusal::new(
+            Fact::Timeout,
+            format!("no connection to service '{service}' within {PATIENCE:?}"),
+        ))
+    })
+}
+
+async fn attempts(
+    node: &Arc<Node>,
+    service: &ServiceName,
+    port: &Port,
+    record: &mut Record,
+) -> Result<Tunnel, Refusal> {
+    let request = request(port, record);
+    let policy = RetryPolicy::default();
+    let mut tried: Vec<Arc<Instance>> = Vec::new();
+    let mut last = None;
+    loop {
+        let picked = port.pick(&tried, false, node.uptime(), node.dice.pair());
+        let Some(instance) = picked else {
+            return Err(last.unwrap_or_else(|| no_endpoint(service)));
+        };
+        record.attempts += 1;
+        record.peer = Arc::clone(&instance.id);
+        let missed = match attempt(node, service, &instance, &request).await {
+            Ok(tunnel) => return Ok(tunnel),
+            Err(missed) => missed,
+        };
+        // Nothing of the stream was sent yet; that it may have been opened is no processing.
+        let retry = retry::decide(&policy, record.attempts, missed.failure, false, true);
+        if retry == RetryDecision::GiveUp {
+            return Err(missed.refusal);
+        }
+        tried.push(instance);
+        last = Some(missed.refusal);
+    }
+}
+
+fn request(port: &Port, record: &Record) -> Request<()> {
+    let mut request = Request::new(());
+    *request.method_mut() = Method::CONNECT;
+    *request.version_mut() = Version::HTTP_3;
+    *request.uri_mut() = Uri::from(port.authority.clone());
+    let id = HeaderValue::try_from(record.request_id()).expect("ids are visible ASCII");
+    request.headers_mut().insert(request_id::HEADER, id);
+    request
+}
+
+async fn attempt(
+    node: &Arc<Node>,
+    service: &ServiceName,
+    instance: &Arc<Instance>,
+    request: &Request<()>,
+) -> Result<Tunnel, Missed> {
+    let pending = instance.begin();
+    let opened = node
+        .pool
+        .request_with(&instance.target, request, Bytes::new(), false)
+        .await;
+    let mut exchange = opened.map_err(|error| {
+        let missed = unsent(service, instance, error);
+        match missed.failure {
+            Failure::ConnectFailed => instance.unreachable(node.uptime(), node.dice.draw()),
+            _ => instance.failed(node.uptime()),
+        }
+        missed
+    })?;
+    let began = tokio::time::Instant::now();
+    let response = exchange.recv.response().await.map_err(|error| {
+        instance.failed(node.uptime());
+        broken(service, instance, &error)
+    })?;
+    if response.status().is_success() {
+        instance.answered(began.elapsed(), node.uptime());
+        return Ok(Tunnel {
+            send: exchange.send,
+            recv: exchange.recv,
+            _pending: pending,
+        });
+    }
+    Err(not_connected(node, service, instance, &response))
+}
+
+/// The other sidecar said no. Its reason is this one's.
+fn not_connected(
+    node: &Node,
+    service: &ServiceName,
+    instance: &Instance,
+    response: &Response<()>,
+) -> Missed {
+    let said = response
+        .headers()
+        .get(PROXY_STATUS)
+        .map_or("no reason given".into(), |value| {
+            String::from_utf8_lossy(value.as_bytes())
+        });
+    let details = format!("'{service}' answered {}: {said}", response.status());
+    if app_was_not_reached(response.headers(), service) {
+        instance.failed(node.uptime());
+        let refusal = Refusal::new(Fact::ConnectFailed, details);
+        return Missed::new(Failure::ConnectFailed, refusal);
+    }
+    let fact = match response.status() {
+        StatusCode::FORBIDDEN => Fact::Denied,
+        StatusCode::NOT_FOUND => Fact::NoSuchPort,
+        _ => Fact::UpstreamReset,
+    };
+    let status = response.status().as_u16();
+    Missed::new(Failure::Status(status), Refusal::new(fact, details))
+}

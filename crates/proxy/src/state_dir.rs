@@ -1,0 +1,269 @@
+//! The state directory: who this sidecar is and what it last ran, across restarts.
+//!
+//! | file | content | mode |
+//! |---|---|---|
+//! | `lock` | held while a process uses the directory | 0600 |
+//! | `instance` | the instance's name, made once | 0600 |
+//! | `svid.pem` | certificate chain and private key | 0600 |
+//! | `bundles.json` | trust bundles (SPIFFE Bundle Map) | 0600 |
+//! | `snapshot.json` | what was in force last | 0600 |
+//!
+//! Each file is replaced whole or not at all.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use weft_certs::{BundleSet, X509Svid};
+use weft_env::{Disk, DiskError, Env, LockGuard, Mode};
+
+use crate::Error;
+
+/// Larger than any SVID, bundle or name that weft writes.
+const MAX_SMALL: usize = 1024 * 1024;
+/// A few frames of the wire: a saved snapshot is what one `whole` update brings.
+const MAX_SNAPSHOT: usize = 2 * weft_wire::MAX_FRAME;
+
+/// What was in force when it was saved: the pushed map, without trust (which has its own file).
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct SavedSnapshot {
+    /// Revision of the config.
+    pub(crate) revision: u64,
+    /// Keys of `config/` and `endpoint/` with their values.
+    pub(crate) keys: BTreeMap<String, serde_json::Value>,
+}
+
+/// What the directory held at the start.
+pub(crate) struct Saved {
+    pub(crate) instance: String,
+    pub(crate) identity: Option<(X509Svid, BundleSet)>,
+    pub(crate) snapshot: Option<SavedSnapshot>,
+}
+
+/// The directory, locked for this process.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    dir: PathBuf,
+    _lock: LockGuard,
+}
+
+impl StateDir {
+    /// Creates the directory if needed and takes its lock.
+    pub(crate) async fn open(env: &Env, dir: &Path) -> Result<Self, Error> {
+        let dir = dir.to_owned();
+        let path = dir.clone();
+        let lock = env
+            .disk(move |disk| {
+                disk.create_dir_private(&path)?;
+                disk.lock(&path.join("lock"))
+            })
+            .await;
+        match lock {
+            Ok(lock) => Ok(Self { dir, _lock: lock }),
+            Err(source) => Err(Error::StateDir { dir, source }),
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Reads what was saved. An instance name is made on the first start.
+    pub(crate) async fn load(&self, env: &Env) -> Result<Saved, Error> {
+        let dir = self.dir.clone();
+        let mut fresh = [0; 8];
+        env.rng("instance").fill_bytes(&mut fresh);
+        let fresh = format!("{:016x}", u64::from_be_bytes(fresh));
+        env.disk(move |disk| load(disk, &dir, fresh)).await
+    }
+
+    /// Saves bundles and SVID, in the order in which a crash between the two leaves a pair that fits.
+    pub(crate) async fn save_identity(
+        &self,
+        env: &Env,
+        svid: &X509Svid,
+        bundles: &BundleSet,
+    ) -> Result<(), Error> {
+        self.save_bundles(env, bundles).await?;
+        self.save_svid(env, svid).await
+    }
+
+    /// Saves the SVID with its key.
+    pub(crate) async fn save_svid(&self, env: &Env, svid: &X509Svid) -> Result<(), Error> {
+        let pem = svid.to_pem();
+        self.write(env, "svid.pem", move |disk, path| {
+            disk.write_atomic(path, pem.as_bytes(), Mode::Secret)
+        })
+        .await
+    }
+
+    /// Saves the trust bundles.
+    pub(crate) async fn save_bundles(&self, env: &Env, bundles: &BundleSet) -> Result<(), Error> {
+        let json = serde_json::to_vec_pretty(bundles).expect("a bundle map is plain JSON");
+        self.write(env, "bundles.json", move |disk, path| {
+            disk.write_atomic(path, &json, Mode::Secret)
+        })
+        .await
+    }
+
+    /// Saves what is in force.
+    pub(crate) async fn save_snapshot(
+        &self,
+        env: &Env,
+        snapshot: SavedSnapshot,
+    ) -> Result<(), Error> {
+        self.write(env, "snapshot.json", move |disk, path| {
+            let json = serde_json::to_vec(&snapshot).expect("pushed values are plain JSON");
+            disk.write_atomic(path, &json, Mode::Secret)
+        })
+        .await
+    }
+
+    async fn write(
+        &self,
+        env: &Env,
+        name: &'static str,
+        write: impl FnOnce(&Disk, &Path) -> Result<(), DiskError> + Send + 'static,
+    ) -> Result<(), Error> {
+        let path = self.dir.join(name);
+        env.disk(move |disk| write(disk, &path))
+            .await
+            .map_err(|source| Error::StateDir {
+                dir: self.dir.clone(),
+                source,
+            })
+    }
+}
+
+fn load(disk: &Disk, dir: &Path, fresh: String) -> Result<Saved, Error> {
+    Ok(Saved {
+        instance: load_instance(disk, dir, fresh)?,
+        identity: load_identity(disk, dir)?,
+        snapshot: load_snapshot(disk, dir)?,
+    })
+}
+
+fn load_instance(disk: &Disk, dir: &Path, fresh: String) -> Result<String, Error> {
+    let path = dir.join("instance");
+    if let Some(text) = text(disk, dir, &path)? {
+        return match weft_resources::check_label(text.trim()) {
+            Ok(()) => Ok(text.trim().to_owned()),
+            Err(error) => Err(damaged(&path, &error)),
+        };
+    }
+    disk.write_atomic(&path, fresh.as_bytes(), Mode::Secret)
+        .map_err(|source| Error::StateDir {
+            dir: dir.to_owned(),
+            source,
+        })?;
+    Ok(fresh)
+}
+
+fn load_identity(disk: &Disk, dir: &Path) -> Result<Option<(X509Svid, BundleSet)>, Error> {
+    let (svid_path, bundles_path) = (dir.join("svid.pem"), dir.join("bundles.json"));
+    let Some(pem) = text(disk, dir, &svid_path)? else {
+        return Ok(None);
+    };
+    let svid = X509Svid::from_pem(&pem).map_err(|error| damaged(&svid_path, &error))?;
+    let json =
+        text(disk, dir, &bundles_path)?.ok_or_else(|| damaged(&bundles_path, &"it is missing"))?;
+    let bundles = serde_json::from_str(&json).map_err(|error| damaged(&bundles_path, &error))?;
+    Ok(Some((svid, bundles)))
+}
+
+/// A snapshot that cannot be read is as good as none: the control node sends it again.
+fn load_snapshot(disk: &Disk, dir: &Path) -> Result<Option<SavedSnapshot>, Error> {
+    let path = dir.join("snapshot.json");
+    let read = disk.read_optional(&path, MAX_SNAPSHOT);
+    let Some(json) = read.map_err(|source| Error::StateDir {
+        dir: dir.to_owned(),
+        source,
+    })?
+    else {
+        return Ok(None);
+    };
+    match serde_json::from_slice(&json) {
+        Ok(snapshot) => Ok(Some(snapshot)),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the saved snapshot cannot be read and is not used");
+            Ok(None)
+        }
+    }
+}
+
+fn text(disk: &Disk, dir: &Path, path: &Path) -> Result<Option<String>, Error> {
+    let bytes = disk
+        .read_optional(path, MAX_SMALL)
+        .map_err(|source| Error::StateDir {
+            dir: dir.to_owned(),
+            source,
+        })?;
+    bytes
+        .map(|bytes| String::from_utf8(bytes).map_err(|error| damaged(path, &error)))
+        .transpose()
+}
+
+fn damaged(path: &Path, reason: &dyn std::fmt::Display) -> Error {
+    Error::Damaged {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_instance_name_is_made_once_and_kept() {
+        let env = Env::system();
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&env, dir.path()).await.unwrap();
+        let first = state.load(&env).await.unwrap();
+        let second = state.load(&env).await.unwrap();
+        assert_eq!(first.instance, second.instance);
+        assert_eq!(first.instance.len(), 16);
+        assert!(first.identity.is_none() && first.snapshot.is_none());
+    }
+
+    #[tokio::test]
+    async fn two_processes_cannot_share_a_directory() {
+        let env = Env::system();
+        let dir = tempfile::tempdir().unwrap();
+        let _held = StateDir::open(&env, dir.path()).await.unwrap();
+        let error = StateDir::open(&env, dir.path())
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("another process"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_comes_back_and_a_broken_one_is_ignored() {
+        let env = Env::system();
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&env, dir.path()).await.unwrap();
+        let snapshot = SavedSnapshot {
+            revision: 7,
+            keys: BTreeMap::from([("config/HTTPRoute/default/a".to_owned(), true.into())]),
+        };
+        state.save_snapshot(&env, snapshot.clone()).await.unwrap();
+        assert_eq!(state.load(&env).await.unwrap().snapshot, Some(snapshot));
+        std::fs::write(dir.path().join("snapshot.json"), "{").unwrap();
+        assert_eq!(state.load(&env).await.unwrap().snapshot, None);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_identity_is_named_with_the_next_step() {
+        let env = Env::system();
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&env, dir.path()).await.unwrap();
+        std::fs::write(dir.path().join("svid.pem"), "not pem").unwrap();
+        let error = state.load(&env).await.err().unwrap().to_string();
+        assert!(
+            error.contains("svid.pem") && error.contains("weft token create"),
+            "{error}"
+        );
+    }
+}
