@@ -10,6 +10,7 @@ use weft_env::{Env, JoinHandle};
 
 use super::types::*;
 use super::*;
+use crate::issue::CaService;
 use crate::state::InitConfig;
 use crate::{ControlConfig, ControlError, ControlReady, run};
 
@@ -38,8 +39,12 @@ fn config(state: PathBuf) -> ControlConfig {
 impl Running {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let env = Env::system();
         let config = config(dir.path().join("state"));
+        Self::start_with(dir, config).await
+    }
+
+    async fn start_with(dir: tempfile::TempDir, config: ControlConfig) -> Self {
+        let env = Env::system();
         let ready_file = config.ready_file.clone().unwrap();
         let stop = CancellationToken::new();
         let (own, token) = (env.clone(), stop.clone());
@@ -227,6 +232,53 @@ async fn without_sidecars_a_wait_is_over_at_once_and_a_rotation_too() {
     };
     let error = client.rotate_certs(&missing).await.err().unwrap();
     assert!(error.to_string().contains("nobody"), "{error}");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_rotation_that_a_crash_cut_off_is_finished_after_the_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = Env::system();
+    let path = dir.path().join("state");
+    crate::init(&env, &path, &InitConfig::default())
+        .await
+        .unwrap();
+    {
+        // As far as activation, and no further.
+        let held = crate::state::hold(&env, &path).await.unwrap();
+        let opened = held.open(&env).await.unwrap();
+        let settings = opened.settings.unwrap();
+        let ca = CaService::load(&env, opened.store, opened.keys, &settings)
+            .await
+            .unwrap();
+        ca.step(Box::new(|ca, keys, now, rng| {
+            ca.prepare_issuing(keys, now, rng)
+        }))
+        .await
+        .unwrap();
+        ca.step(Box::new(|ca, _, now, _| {
+            ca.activate_issuing("issuing-2", now)
+        }))
+        .await
+        .unwrap();
+    }
+    let mut config = config(path.clone());
+    config.grace = Duration::from_millis(10);
+    let node = Running::start_with(dir, config).await;
+    let client = node.client().await;
+    let states = timeout(PROMPT, async {
+        let mut look = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            look.tick().await;
+            let info = client.ca().await.unwrap();
+            let states: Vec<String> = info.authorities.into_iter().map(|a| a.state).collect();
+            if !states.contains(&"old".to_owned()) {
+                break states;
+            }
+        }
+    });
+    let states = states.await.expect("the old issuing CA is retired in time");
+    assert_eq!(states, ["active", "removed", "active"]);
     node.stop().await;
 }
 

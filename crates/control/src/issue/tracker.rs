@@ -10,6 +10,9 @@ use crate::registry::{Epoch, Link, Sidecar, Table};
 
 /// A sidecar that was asked and did nothing is asked again after the window and this.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// A sidecar that has just connected says within a second who issued its certificate; it is not asked for
+/// another one before it could.
+const HEAR_FIRST: Duration = Duration::from_secs(3);
 /// Renewals per second that a window is made for: below what the authority signs.
 const SPREAD_PER_S: usize = 40;
 /// Shortest window.
@@ -31,7 +34,15 @@ pub(crate) struct Tracker {
     window: Duration,
     /// Serial at the start, by instance.
     baseline: BTreeMap<String, String>,
-    asked: BTreeMap<Epoch, Instant>,
+    /// For sessions that are not done, or were not at first.
+    plans: BTreeMap<Epoch, Plan>,
+}
+
+/// When a session is to be asked next.
+#[derive(Debug)]
+struct Plan {
+    ask_at: Instant,
+    asked: bool,
 }
 
 /// Where it stands now.
@@ -75,7 +86,7 @@ impl Tracker {
             goal,
             window,
             baseline,
-            asked: BTreeMap::new(),
+            plans: BTreeMap::new(),
         }
     }
 
@@ -114,13 +125,20 @@ impl Tracker {
                 continue;
             }
             standing.absent.push(sidecar.label());
-            let due = self.asked.get(&epoch).map(|asked| *asked + patience);
-            if due.is_none_or(|due| due <= now) {
-                self.asked.insert(epoch, now);
+            let unheard = matches!(self.goal, Goal::Issuer(_)) && sidecar.issuer().is_empty();
+            let plan = self.plans.entry(epoch).or_insert(Plan {
+                ask_at: now + HEAR_FIRST,
+                asked: false,
+            });
+            if !unheard && !plan.asked {
+                plan.ask_at = now;
+            }
+            if plan.ask_at <= now {
+                plan.ask_at = now + patience;
+                plan.asked = true;
                 standing.ask.push(sidecar.instance.clone());
             }
-            let next = self.asked.get(&epoch).map(|asked| *asked + patience);
-            standing.look_again = standing.look_again.into_iter().chain(next).min();
+            standing.look_again = standing.look_again.into_iter().chain([plan.ask_at]).min();
         }
         standing
     }
@@ -203,6 +221,7 @@ mod tests {
         let now = Instant::now();
         let mut table = Table::default();
         let a = arrive(&mut table, "invoices", "a");
+        report(&mut table, "a", a, "01", "i1");
         let goal = Goal::Issuer("i2".into());
         let mut tracker = Tracker::new(goal, None, &table, |_| true);
         assert_eq!(tracker.look(&table, now).ask, ["a"]);
@@ -211,11 +230,12 @@ mod tests {
         let late = arrive(&mut table, "invoices", "late");
         assert_ne!(a, again);
         let standing = tracker.look(&table, now);
-        assert_eq!(
-            standing.ask,
-            ["a", "late"],
-            "a new connection is asked anew"
-        );
+        assert!(standing.ask.is_empty(), "they may have a new one already");
+        assert_eq!(standing.look_again, Some(now + HEAR_FIRST));
+        report(&mut table, "late", late, "04", "i1");
+        assert_eq!(tracker.look(&table, now).ask, ["late"], "it has not");
+        let silent = tracker.look(&table, now + HEAR_FIRST);
+        assert_eq!(silent.ask, ["a"], "a new connection is asked anew");
 
         report(&mut table, "a", again, "02", "i2");
         report(&mut table, "late", late, "05", "i2");
