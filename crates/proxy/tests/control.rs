@@ -1,0 +1,290 @@
+//! Joining, config, rotation and the loss of the control node.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::Method;
+use support::apps::HttpApp;
+use support::client::{Caller, get};
+use support::{
+    Mesh, ORDERS_MAY, PATIENCE, Sidecar, eventually, http, outbound_listener, timeout_route,
+};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use weft_control::{RotateCa, RotateCerts};
+use weft_proxy::TokenSource;
+
+/// The error of a sidecar that must not start.
+async fn refused(mesh: &Mesh, change: impl FnOnce(&mut weft_proxy::SidecarConfig)) -> String {
+    let (dir, mut config) = mesh.config("orders", &[]).await;
+    change(&mut config);
+    let run = weft_proxy::run(&mesh.env, config, CancellationToken::new());
+    let error = timeout(PATIENCE, run).await.unwrap().unwrap_err();
+    assert!(
+        !dir.path().join("state/svid.pem").exists(),
+        "nothing was saved"
+    );
+    error.to_string()
+}
+
+#[tokio::test]
+async fn who_cannot_join_is_told_why_and_what_to_do() {
+    let mesh = Mesh::start().await;
+    let used = mesh.token("orders").await;
+    let (dir, mut config) = mesh.config("orders", &[]).await;
+    config.token = TokenSource::Value(used.clone());
+    Sidecar::start(&mesh.env, dir, config).await.stop().await;
+
+    let error = refused(&mesh, |config| config.token = TokenSource::Value(used)).await;
+    assert!(error.contains("used"), "{error}");
+    let error = refused(&mesh, |config| {
+        config.token = TokenSource::Value("weft-join-nonsense".into())
+    })
+    .await;
+    assert!(error.contains("refused"), "{error}");
+    let error = refused(&mesh, |config| config.token = TokenSource::None).await;
+    assert!(error.contains("weft token create"), "{error}");
+    let error = refused(&mesh, |config| config.pin = None).await;
+    assert!(error.contains("--pin"), "{error}");
+    let wrong = format!("sha256:{}", "00".repeat(32)).parse().unwrap();
+    let error = refused(&mesh, |config| config.pin = Some(wrong)).await;
+    assert!(
+        error.contains("pin") && error.contains("token was not sent"),
+        "{error}"
+    );
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = silent.local_addr().unwrap().to_string();
+    let error = refused(&mesh, |config| config.control = vec![addr]).await;
+    assert!(error.contains("no control node can be reached"), "{error}");
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = busy.local_addr().unwrap();
+    let error = refused(&mesh, |config| config.outbound_listen = taken).await;
+    assert!(error.contains("address in use"), "{error}");
+}
+
+#[tokio::test]
+async fn config_that_a_sidecar_cannot_use_is_nacked_and_the_running_config_stays() {
+    let mesh = Mesh::start().await;
+    let app = HttpApp::start("a").await;
+    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(&format!("{ORDERS_MAY}---\n{}", timeout_route("300ms")))
+        .await;
+
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let broken = outbound_listener(busy.local_addr().unwrap(), 5432);
+    let reply = mesh
+        .apply(&format!("{broken}---\n{}", timeout_route("60s")))
+        .await;
+    assert_eq!(reply.nacks.len(), 1, "{reply:?}");
+    let nack = &reply.nacks[0];
+    assert_eq!(nack.service, "orders.default");
+    assert_eq!(
+        nack.key.as_deref(),
+        Some("OutboundListener/default/to-invoices")
+    );
+    assert!(nack.reason.contains("address in use"), "{nack:?}");
+    let timed_out = get(orders.ready.outbound, "invoices", "/hang").await;
+    assert_eq!(
+        timed_out.status, 504,
+        "the timeout before is still in force"
+    );
+
+    // Discovery is not held hostage by it.
+    let other = HttpApp::start("b").await;
+    let _more = mesh.sidecar("invoices", &[http(other.addr)]).await;
+    eventually("the new instance is in use", || async {
+        get(orders.ready.outbound, "invoices", "/echo").await;
+        (other.hits.load(Ordering::SeqCst) > 0).then_some(())
+    })
+    .await;
+
+    let healed = mesh
+        .admin
+        .delete("OutboundListener", "default", "to-invoices")
+        .await
+        .unwrap();
+    let reply = mesh.admin.wait(healed.revision, PATIENCE).await.unwrap();
+    assert!(reply.is_complete(), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_push_changes_new_requests_and_leaves_those_under_way() {
+    let mesh = Mesh::start().await;
+    let app = HttpApp::start("a").await;
+    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(&format!("{ORDERS_MAY}---\n{}", timeout_route("2s")))
+        .await;
+    let outbound = orders.ready.outbound;
+    let began = tokio::time::Instant::now();
+    let old = tokio::spawn(async move { get(outbound, "invoices", "/hang").await });
+    eventually("it is under way", || async {
+        (app.hanging.load(Ordering::SeqCst) == 1).then_some(())
+    })
+    .await;
+    mesh.push(&timeout_route("200ms")).await;
+    let began_new = tokio::time::Instant::now();
+    assert_eq!(get(outbound, "invoices", "/hang").await.status, 504);
+    assert!(began_new.elapsed() < Duration::from_secs(1));
+    assert_eq!(old.await.unwrap().status, 504);
+    assert!(
+        began.elapsed() >= Duration::from_millis(1990),
+        "by the rule that it began with"
+    );
+}
+
+/// Calls without a pause until told to stop; gives the failures and the number of calls.
+fn load(
+    outbound: std::net::SocketAddr,
+    stop: Arc<AtomicBool>,
+) -> tokio::task::JoinHandle<(Vec<String>, usize)> {
+    tokio::spawn(async move {
+        let mut caller = Caller::connect(outbound, "invoices").await;
+        let (mut failures, mut calls) = (Vec::new(), 0);
+        while !stop.load(Ordering::SeqCst) {
+            calls += 1;
+            match caller.call(Method::POST, "/echo").await {
+                Ok((status, _)) if status == 200 => {}
+                Ok((status, text)) => failures.push(format!("{status}: {text}")),
+                Err(error) => {
+                    failures.push(error);
+                    caller = Caller::connect(outbound, "invoices").await;
+                }
+            }
+        }
+        (failures, calls)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaves_and_issuing_ca_rotate_under_load_without_a_failed_request() {
+    let mesh = Mesh::start().await;
+    let app = HttpApp::start("a").await;
+    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let calls: Vec<_> = (0..4)
+        .map(|_| load(orders.ready.outbound, Arc::clone(&stop)))
+        .collect();
+
+    let before = serials(&mesh).await;
+    let leaves = mesh
+        .admin
+        .rotate_certs(&RotateCerts::default())
+        .await
+        .unwrap();
+    finished(leaves).await;
+    let between = serials(&mesh).await;
+    let issuing = mesh.admin.rotate_ca(&RotateCa::default()).await.unwrap();
+    finished(issuing).await;
+    let after = serials(&mesh).await;
+    for (name, n) in [("leaves", 0), ("issuing CA", 1)] {
+        let (one, other) = if n == 0 {
+            (&before, &between)
+        } else {
+            (&between, &after)
+        };
+        assert!(
+            one.iter().all(|serial| !other.contains(serial)),
+            "{name}: {one:?} {other:?}"
+        );
+    }
+    stop.store(true, Ordering::SeqCst);
+    for calls in calls {
+        let (failures, calls) = calls.await.unwrap();
+        assert!(calls > 10, "there was load");
+        assert!(failures.is_empty(), "of {calls}: {failures:?}");
+    }
+}
+
+async fn finished(mut progress: weft_control::ProgressStream) {
+    while let Some(line) = timeout(PATIENCE, progress.next()).await.unwrap().unwrap() {
+        if line.finished {
+            assert_eq!(line.message, None, "{line:?}");
+            return;
+        }
+    }
+    panic!("the rotation ended without a last line");
+}
+
+async fn serials(mesh: &Mesh) -> Vec<String> {
+    let status = mesh.admin.status().await.unwrap();
+    status
+        .sidecars
+        .into_iter()
+        .map(|sidecar| sidecar.serial)
+        .collect()
+}
+
+#[tokio::test]
+async fn traffic_goes_on_without_control_node_and_a_sidecar_restarts_from_what_it_saved() {
+    let mut mesh = Mesh::start().await;
+    let app = HttpApp::start("a").await;
+    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+    mesh.stop_control().await;
+    assert_eq!(
+        get(orders.ready.outbound, "invoices", "/echo").await.status,
+        200
+    );
+
+    let (dir, mut config) = orders.stop().await;
+    config.token = TokenSource::None;
+    let orders = Sidecar::start(&mesh.env, dir, config).await;
+    let reply = get(orders.ready.outbound, "invoices", "/echo").await;
+    assert_eq!(
+        reply.status,
+        200,
+        "from the saved snapshot: {:?}",
+        reply.all("proxy-status")
+    );
+
+    mesh.restart_control().await;
+    eventually("both sidecars are back", || async {
+        let status = mesh.admin.status().await.ok()?;
+        let live = status
+            .sidecars
+            .iter()
+            .filter(|s| s.state == weft_control::SidecarState::Live);
+        (live.count() == 2).then_some(())
+    })
+    .await;
+    mesh.push(&timeout_route("200ms")).await;
+    assert_eq!(
+        get(orders.ready.outbound, "invoices", "/hang").await.status,
+        504
+    );
+}
+
+#[tokio::test]
+async fn metrics_and_readiness_are_on_the_local_port() {
+    let mesh = Mesh::start().await;
+    let app = HttpApp::start("a").await;
+    let invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+    get(orders.ready.outbound, "invoices", "/echo").await;
+    for (sidecar, reporter) in [(&orders, "source"), (&invoices, "destination")] {
+        let ready = get(sidecar.ready.metrics, "localhost", "/readyz").await;
+        assert_eq!(ready.status, 200);
+        let wanted =
+            format!("weft_requests_total{{reporter=\"{reporter}\",source_workload=\"orders\"");
+        eventually("the request is counted", || async {
+            let metrics = get(sidecar.ready.metrics, "localhost", "/metrics").await;
+            metrics.text().contains(&wanted).then_some(())
+        })
+        .await;
+    }
+    eventually("the control node knows the edge", || async {
+        let edges = mesh.admin.edges().await.unwrap();
+        let text = serde_json::to_string(&edges).unwrap();
+        (text.contains("orders.default") && text.contains("invoices.default")).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,315 @@
+//! HTTP requests through two real sidecars and a real control node.
+
+mod support;
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::Full;
+use support::apps::HttpApp;
+use support::client::{get, send};
+use support::{Mesh, ORDERS_MAY, eventually, http, timeout_route};
+
+#[tokio::test]
+async fn a_request_passes_with_proof_of_who_called_and_one_id_on_both_sides() {
+    let mesh = Mesh::start().await;
+    let app = HttpApp::start("a").await;
+    let invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+
+    let request = Request::get("http://invoices/echo?x=%61")
+        .header("x-request-id", "id-1")
+        .header("connection", "x-drop, authorization")
+        .header("x-drop", "1")
+        .header("authorization", "secret")
+        .header(
+            "x-forwarded-client-cert",
+            "URI=spiffe://weft.local/ns/default/sa/admin",
+        )
+        .body(Full::default())
+        .unwrap();
+    let reply = send(orders.ready.outbound, request).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let echo = reply.json();
+    let headers = &echo["headers"];
+    assert_eq!(echo["target"], "/echo?x=%61", "path and query as they came");
+    assert_eq!(headers["x-request-id"], "id-1");
+    assert_eq!(headers["host"], "invoices.default");
+    assert_eq!(
+        headers["authorization"], "secret",
+        "Connection cannot strip it"
+    );
+    assert!(headers.get("x-drop").is_none(), "Connection named it");
+    assert_eq!(headers["via"], "1.1 orders.default, 3 invoices.default");
+    let xfcc = headers["x-forwarded-client-cert"].as_str().unwrap();
+    assert!(
+        xfcc.starts_with("By=spiffe://weft.local/ns/default/sa/invoices;Hash="),
+        "{xfcc}"
+    );
+    assert!(
+        xfcc.ends_with(";URI=spiffe://weft.local/ns/default/sa/orders"),
+        "{xfcc}"
+    );
+    assert!(
+        !xfcc.contains("admin"),
+        "what the caller claimed is dropped"
+    );
+    drop((invoices, orders));
+}
+
+#[tokio::test]
+async fn who_is_not_allowed_gets_403_that_names_rule_and_both_sides() {
+    let mesh = Mesh::start().await;
+    let app = HttpApp::start("a").await;
+    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
+    let stranger = mesh.sidecar("stranger", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+
+    let reply = get(stranger.ready.outbound, "invoices", "/echo").await;
+    assert_eq!(reply.status, 403);
+    let said = reply.all("proxy-status");
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said[0].starts_with("invoices.default/inbound; error=http_request_denied"),
+        "{said:?}"
+    );
+    assert!(said[0].contains("rule=\"default-deny\""), "{said:?}");
+    assert!(
+        said[1].starts_with("stranger.default/outbound; received-status=403"),
+        "{said:?}"
+    );
+    let id = |text: &str| text.rsplit_once("request-id=").unwrap().1.to_owned();
+    assert_eq!(id(said[0]), id(said[1]), "both sides name the same request");
+    assert!(reply.text().contains("may not call"), "{}", reply.text());
+    assert_eq!(
+        app.hits.load(Ordering::SeqCst),
+        0,
+        "the application never saw it"
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_service_of_the_mesh_is_refused_with_the_reason() {
+    let mesh = Mesh::start().await;
+    let app = HttpApp::start("a").await;
+    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+    for (host, path, status, part) in [
+        ("nobody", "/", 404, "no service 'nobody.default'"),
+        ("example.com.au.x", "/", 404, "does not name a service"),
+        ("127.0.0.1", "/", 404, "does not name a service"),
+        ("invoices:81", "/", 404, "no port 81"),
+        ("invoices", "/a%2Fb", 400, "encoded slash"),
+    ] {
+        let reply = get(orders.ready.outbound, host, path).await;
+        assert_eq!(reply.status, status, "{host} {path}");
+        assert!(reply.text().contains(part), "{host}: {}", reply.text());
+        assert!(reply.all("proxy-status")[0].starts_with("orders.default/outbound; error="));
+    }
+}
+
+#[tokio::test]
+async fn a_path_is_decided_on_and_forwarded_in_its_normal_form() {
+    let mesh = Mesh::start().await;
+    let app = HttpApp::start("a").await;
+    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+    let reply = get(orders.ready.outbound, "invoices", "/x/../%65cho?q=a%2Fb").await;
+    assert_eq!(reply.json()["target"], "/echo?q=a%2Fb");
+}
+
+#[tokio::test]
+async fn a_timeout_covers_the_whole_transaction_and_cancels_it() {
+    let mesh = Mesh::start().await;
+    let app = HttpApp::start("a").await;
+    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(&format!("{ORDERS_MAY}---\n{}", timeout_route("300ms")))
+        .await;
+
+    let began = tokio::time::Instant::now();
+    let reply = get(orders.ready.outbound, "invoices", "/hang").await;
+    let took = began.elapsed().as_millis();
+    assert_eq!(reply.status, 504);
+    assert!((290..600).contains(&took), "{took} ms");
+    let said = reply.all("proxy-status")[0];
+    assert!(said.contains("error=http_response_timeout"), "{said}");
+    assert!(
+        said.contains("rule=\"HTTPRoute/default/invoices#0\""),
+        "{said}"
+    );
+    eventually("the application's request is cancelled", || async {
+        (app.hanging.load(Ordering::SeqCst) == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_cancels_the_request_at_the_application() {
+    let mesh = Mesh::start().await;
+    let app = HttpApp::start("a").await;
+    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+    let outbound = orders.ready.outbound;
+    let caller = tokio::spawn(async move { get(outbound, "invoices", "/hang").await });
+    let hanging = async |n| {
+        eventually("requests under way", || async {
+            (app.hanging.load(Ordering::SeqCst) == n).then_some(())
+        })
+        .await;
+    };
+    hanging(1).await;
+    caller.abort();
+    hanging(0).await;
+}
+
+#[tokio::test]
+async fn a_response_that_is_cut_short_never_looks_whole() {
+    let mesh = Mesh::start().await;
+    let app = HttpApp::start("a").await;
+    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+    for path in ["/cut", "/cut-chunked"] {
+        let reply = get(orders.ready.outbound, "invoices", path).await;
+        assert_eq!(reply.status, 200);
+        assert!(reply.body.is_err(), "{path}: {:?}", reply.body);
+    }
+    let reply = get(orders.ready.outbound, "invoices", "/echo").await;
+    assert_eq!(reply.status, 200, "neighbours are not disturbed");
+}
+
+#[tokio::test]
+async fn bodies_and_trailers_pass_unchanged() {
+    let mesh = Mesh::start().await;
+    let app = HttpApp::start("a").await;
+    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+    for size in [0usize, 1, 1000, 64 * 1024, 64 * 1024 + 1, 3 << 20] {
+        let body: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+        let expected: u64 = body.iter().map(|b| u64::from(*b)).sum::<u64>() + size as u64;
+        let request = Request::post("http://invoices/upload")
+            .body(Full::new(Bytes::from(body)))
+            .unwrap();
+        let reply = send(orders.ready.outbound, request).await;
+        assert_eq!(reply.text(), expected.to_string(), "{size} bytes");
+    }
+    let request = Request::get("http://invoices/trailers")
+        .header("te", "trailers")
+        .body(Full::default())
+        .unwrap();
+    let reply = send(orders.ready.outbound, request).await;
+    assert_eq!(reply.trailers.expect("trailers")["x-checksum"], "42");
+}
+
+#[tokio::test]
+async fn an_instance_whose_application_is_down_is_passed_over_whatever_the_method() {
+    let mesh = Mesh::start().await;
+    let app = HttpApp::start("up").await;
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let _up = mesh.sidecar("invoices", &[http(app.addr)]).await;
+    let _down = mesh.sidecar("invoices", &[http(nowhere)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+    for n in 0..20 {
+        let request = Request::builder()
+            .method(if n % 2 == 0 {
+                Method::GET
+            } else {
+                Method::POST
+            })
+            .uri("http://invoices/echo")
+            .body(Full::new(Bytes::from_static(b"x")))
+            .unwrap();
+        let reply = send(orders.ready.outbound, request).await;
+        assert_eq!(
+            reply.status,
+            200,
+            "request {n}: {:?}",
+            reply.all("proxy-status")
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_only_instance_with_its_application_down_is_503_with_both_sides_reasons() {
+    let mesh = Mesh::start().await;
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let _down = mesh.sidecar("invoices", &[http(nowhere)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+    let reply = get(orders.ready.outbound, "invoices", "/echo").await;
+    assert_eq!(reply.status, 503);
+    let said = reply.all("proxy-status");
+    assert!(
+        said[0].starts_with("invoices.default/inbound; error=connection_refused"),
+        "{said:?}"
+    );
+    assert!(
+        said[1].starts_with("orders.default/outbound; received-status=503"),
+        "{said:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_dead_instance_is_passed_over() {
+    let mesh = Mesh::start().await;
+    let (one, two) = (HttpApp::start("one").await, HttpApp::start("two").await);
+    let _one = mesh.sidecar("invoices", &[http(one.addr)]).await;
+    let dying = mesh.sidecar("invoices", &[http(two.addr)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+    eventually("both instances answer", || async {
+        get(orders.ready.outbound, "invoices", "/echo").await;
+        let hits = |app: &HttpApp| app.hits.load(Ordering::SeqCst);
+        (hits(&one) > 0 && hits(&two) > 0).then_some(())
+    })
+    .await;
+    dying.kill().await;
+    for n in 0..20 {
+        let reply = get(orders.ready.outbound, "invoices", "/echo").await;
+        assert_eq!(
+            reply.status,
+            200,
+            "request {n}: {:?}",
+            reply.all("proxy-status")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_sidecar_ends_its_requests_and_takes_no_new_ones() {
+    let mesh = Mesh::start().await;
+    let (one, two) = (HttpApp::start("one").await, HttpApp::start("two").await);
+    let _one = mesh.sidecar("invoices", &[http(one.addr)]).await;
+    let leaving = mesh.sidecar("invoices", &[http(two.addr)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+    let outbound = orders.ready.outbound;
+    let load = tokio::spawn(async move {
+        let mut statuses = Vec::new();
+        for _ in 0..200 {
+            statuses.push(get(outbound, "invoices", "/echo").await.status.as_u16());
+        }
+        statuses
+    });
+    eventually("the leaving one is in use", || async {
+        (two.hits.load(Ordering::SeqCst) > 3).then_some(())
+    })
+    .await;
+    leaving.stop().await;
+    let statuses = load.await.unwrap();
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+}

@@ -1,0 +1,205 @@
+//! TCP through two real sidecars: half-closes and resets pass in both directions.
+
+mod support;
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+
+use support::apps::{Ending, Manner, TcpApp};
+use support::{Mesh, ORDERS_MAY, PATIENCE, Sidecar, local, outbound_listener, tcp};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+async fn pair(mesh: &Mesh, app: &TcpApp) -> (Sidecar, Sidecar) {
+    let invoices = mesh.sidecar("invoices", &[tcp(app.addr)]).await;
+    let (dir, mut config) = mesh.config("orders", &[]).await;
+    config.tcp_listeners = vec![local("invoices:5432")];
+    let orders = Sidecar::start(&mesh.env, dir, config).await;
+    mesh.push(ORDERS_MAY).await;
+    (invoices, orders)
+}
+
+async fn connect(addr: SocketAddr) -> TcpStream {
+    timeout(PATIENCE, TcpStream::connect(addr))
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+async fn read_all(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut all))
+        .await
+        .expect("an end in time")?;
+    Ok(all)
+}
+
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..size).map(|_| next()).collect()
+}
+
+#[tokio::test]
+async fn a_mebibyte_each_way_half_closed_in_turn_is_unchanged() {
+    let mesh = Mesh::start().await;
+    let mut app = TcpApp::start(Manner::EchoAtEnd).await;
+    let (_invoices, orders) = pair(&mesh, &app).await;
+    let sent = noise(1 << 20);
+    let mut stream = connect(orders.ready.tcp[0]).await;
+    stream.write_all(&sent).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert!(
+        read_all(&mut stream).await.unwrap() == sent,
+        "what came back is what was sent"
+    );
+    let (ending, received) = app.ended.recv().await.unwrap();
+    assert_eq!(ending, Ending::Clean);
+    assert!(received == sent);
+}
+
+#[tokio::test]
+async fn the_called_may_close_its_side_first() {
+    let mesh = Mesh::start().await;
+    let mut app = TcpApp::start(Manner::SpeakFirst).await;
+    let (_invoices, orders) = pair(&mesh, &app).await;
+    let mut stream = connect(orders.ready.tcp[0]).await;
+    assert_eq!(read_all(&mut stream).await.unwrap(), b"hello");
+    stream.write_all(b"still here").await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(
+        app.ended.recv().await.unwrap(),
+        (Ending::Clean, b"still here".to_vec())
+    );
+}
+
+#[tokio::test]
+async fn a_reset_of_the_called_reaches_the_caller_as_a_reset() {
+    let mesh = Mesh::start().await;
+    let app = TcpApp::start(Manner::Reset).await;
+    let (_invoices, orders) = pair(&mesh, &app).await;
+    let mut stream = connect(orders.ready.tcp[0]).await;
+    stream.write_all(b"x").await.unwrap();
+    let error = read_all(&mut stream).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_reset_of_the_caller_reaches_the_called_as_a_reset() {
+    let mesh = Mesh::start().await;
+    let mut app = TcpApp::start(Manner::Listen).await;
+    let (_invoices, orders) = pair(&mesh, &app).await;
+    let mut stream = connect(orders.ready.tcp[0]).await;
+    stream.write_all(b"some").await.unwrap();
+    stream.set_zero_linger().unwrap();
+    drop(stream);
+    let (ending, _) = timeout(PATIENCE, app.ended.recv()).await.unwrap().unwrap();
+    assert_eq!(ending, Ending::Reset);
+}
+
+#[tokio::test]
+async fn a_sidecar_that_dies_resets_both_ends() {
+    let mesh = Mesh::start().await;
+    let mut app = TcpApp::start(Manner::Listen).await;
+    let (invoices, orders) = pair(&mesh, &app).await;
+    let mut stream = connect(orders.ready.tcp[0]).await;
+    stream.write_all(b"some").await.unwrap();
+    support::eventually("bytes arrived", || async {
+        let text = metrics(invoices.ready.metrics).await;
+        text.contains("weft_tcp_connections_opened_total")
+            .then_some(())
+    })
+    .await;
+    invoices.kill().await;
+    let error = read_all(&mut stream).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    let (ending, _) = timeout(PATIENCE, app.ended.recv()).await.unwrap().unwrap();
+    assert_eq!(ending, Ending::Reset);
+}
+
+async fn metrics(addr: SocketAddr) -> String {
+    let reply = support::client::get(addr, "localhost", "/metrics").await;
+    reply.text().to_owned()
+}
+
+#[tokio::test]
+async fn a_connection_that_cannot_be_made_is_refused_and_not_left_hanging() {
+    let mesh = Mesh::start().await;
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let app = TcpApp::start(Manner::Listen).await;
+    let _invoices = mesh.sidecar("invoices", &[tcp(nowhere)]).await;
+    let (dir, mut config) = mesh.config("orders", &[]).await;
+    config.tcp_listeners = vec![local("invoices:5432"), local("nobody:1")];
+    let orders = Sidecar::start(&mesh.env, dir, config).await;
+    mesh.push(ORDERS_MAY).await;
+    for addr in &orders.ready.tcp {
+        let mut stream = connect(*addr).await;
+        let error = read_all(&mut stream).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    drop(app);
+}
+
+#[tokio::test]
+async fn connect_through_the_http_proxy_carries_bytes_or_says_why_not() {
+    let mesh = Mesh::start().await;
+    let app = TcpApp::start(Manner::EchoAtEnd).await;
+    let (_invoices, orders) = pair(&mesh, &app).await;
+    let mut stream = connect(orders.ready.outbound).await;
+    let request = b"CONNECT invoices:5432 HTTP/1.1\r\nhost: invoices:5432\r\n\r\nearly";
+    stream.write_all(request).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let all = String::from_utf8(read_all(&mut stream).await.unwrap()).unwrap();
+    assert!(all.starts_with("HTTP/1.1 200"), "{all}");
+    assert!(all.ends_with("\r\n\r\nearly"), "{all}");
+
+    let mut stream = connect(orders.ready.outbound).await;
+    let request = b"CONNECT nobody:5432 HTTP/1.1\r\nhost: nobody:5432\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let all = String::from_utf8(read_all(&mut stream).await.unwrap()).unwrap();
+    assert!(all.starts_with("HTTP/1.1 404"), "{all}");
+    assert!(
+        all.contains("proxy-status: orders.default/outbound; error=destination_not_found"),
+        "{all}"
+    );
+}
+
+#[tokio::test]
+async fn a_pushed_listener_opens_and_closes_without_a_restart() {
+    let mesh = Mesh::start().await;
+    let app = TcpApp::start(Manner::EchoAtEnd).await;
+    let (_invoices, _orders) = pair(&mesh, &app).await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    mesh.push(&outbound_listener(free, 5432)).await;
+    let mut stream = connect(free).await;
+    stream.write_all(b"through").await.unwrap();
+    let kept = stream;
+    let deleted = mesh
+        .admin
+        .delete("OutboundListener", "default", "to-invoices")
+        .await
+        .unwrap();
+    let reply = mesh.admin.wait(deleted.revision, PATIENCE).await.unwrap();
+    assert!(reply.is_complete(), "{reply:?}");
+    assert!(
+        TcpStream::connect(free).await.is_err(),
+        "the port is closed"
+    );
+    let mut kept = kept;
+    kept.shutdown().await.unwrap();
+    assert_eq!(
+        read_all(&mut kept).await.unwrap(),
+        b"through",
+        "a connection outlives its port"
+    );
+}
