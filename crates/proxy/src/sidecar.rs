@@ -169,6 +169,14 @@ impl Sockets {
             let listener = env.listen(addr).await;
             listener.map_err(|source| Error::Listen { what, source })
         };
+        // Opened for good once there is an identity to answer with.
+        drop(
+            env.bind_udp(config.mesh_listen)
+                .map_err(|source| Error::Listen {
+                    what: "the mesh port",
+                    source,
+                })?,
+        );
         let metrics = listen(config.metrics_listen, "the metrics port").await?;
         let outbound = listen(config.outbound_listen, "the outbound port").await?;
         let mut tcp = Vec::new();

@@ -1,4 +1,9 @@
 //! Joining, config, rotation and the loss of the control node.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test with real sockets"
+)]
 
 mod support;
 

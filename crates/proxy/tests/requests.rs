@@ -1,4 +1,9 @@
 //! HTTP requests through two real sidecars and a real control node.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test with real sockets"
+)]
 
 mod support;
 

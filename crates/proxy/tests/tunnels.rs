@@ -1,4 +1,9 @@
 //! TCP through two real sidecars: half-closes and resets pass in both directions.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test with real sockets"
+)]
 
 mod support;
 

@@ -34,8 +34,17 @@ use caller::Callers;
 /// The receiving half of the sidecar.
 pub(crate) struct Inbound {
     node: Arc<Node>,
-    apps: BTreeMap<u16, (Protocol, Arc<App>)>,
+    /// By what callers write: `service.namespace:port`.
+    ports: BTreeMap<Arc<str>, Port>,
     callers: Callers,
+}
+
+/// One port of the application.
+struct Port {
+    number: u16,
+    carried: Protocol,
+    authority: Arc<str>,
+    app: Arc<App>,
 }
 
 /// A request of the mesh, from the moment on that its head is known.
@@ -64,17 +73,20 @@ impl Handler for Inbound {
 
 impl Inbound {
     pub(crate) fn new(node: Arc<Node>, ports: &[AppPort]) -> Self {
-        let apps = ports
-            .iter()
-            .map(|port| {
-                let app = App::new(port.addr, &node.env, &node.apps);
-                (port.port, (protocol(port.protocol), app))
-            })
-            .collect();
+        let port = |port: &AppPort| {
+            let authority: Arc<str> = format!("{}:{}", node.service, port.port).into();
+            let made = Port {
+                number: port.port,
+                carried: protocol(port.protocol),
+                authority: Arc::clone(&authority),
+                app: App::new(port.addr, &node.env, &node.apps),
+            };
+            (authority, made)
+        };
         Self {
+            ports: ports.iter().map(port).collect(),
             callers: Callers::new(&node),
             node,
-            apps,
         }
     }
 
@@ -142,63 +154,76 @@ impl Inbound {
             )
         })?;
         let tunnel = *request.method() == Method::CONNECT;
-        let (port, app) = self.port(request.uri(), tunnel, record)?;
+        let port = self.port(request.uri(), tunnel, record)?;
+        let snapshot = &running.snapshot;
+        let own = &self.node.service;
         if tunnel {
-            let verdict = authorize(&running.snapshot, &self.node.service, port, caller, None);
+            let verdict = authorize(snapshot, own, port.number, caller, None);
             self.allowed(&verdict, caller, "", record)?;
+            let app = Arc::clone(&port.app);
             return Ok(Admitted { app, path: None });
         }
         let (method, uri) = (request.method(), request.uri());
         let head = RequestHead::new(method, uri.path(), uri.query(), request.headers())
             .map_err(|error| Refusal::new(Fact::BadRequest, error.to_string()))?;
-        let verdict = authorize(
-            &running.snapshot,
-            &self.node.service,
-            port,
-            caller,
-            Some(&head),
-        );
+        let verdict = authorize(snapshot, own, port.number, caller, Some(&head));
         self.allowed(&verdict, caller, head.path(), record)?;
         Ok(Admitted {
-            app,
+            app: Arc::clone(&port.app),
             path: head.rewritten_path().map(str::to_owned),
         })
     }
 
     /// The application's port that the authority names. This sidecar answers for its own service only.
-    fn port(
-        &self,
-        uri: &Uri,
-        tunnel: bool,
-        record: &mut Record,
-    ) -> Result<(u16, Arc<App>), Refusal> {
+    fn port(&self, uri: &Uri, tunnel: bool, record: &mut Record) -> Result<&Port, Refusal> {
         let authority = uri.authority().map_or("", |authority| authority.as_str());
-        record.authority = authority.into();
-        let own = &self.node.service;
-        let port = match ServiceName::parse_host(authority, own.namespace()) {
-            Ok((service, Some(port))) if service == *own => port,
-            _ => {
-                return Err(Refusal::new(
-                    Fact::Misdirected,
-                    format!("'{authority}' is not this node, which is {own}"),
-                ));
-            }
-        };
         let wanted = if tunnel {
             Protocol::Tcp
         } else {
             Protocol::Http
         };
-        match self.apps.get(&port) {
-            Some((carried, app)) if *carried == wanted => Ok((port, Arc::clone(app))),
-            Some(_) => Err(Refusal::new(
+        let own = &self.node.service;
+        let Some(port) = self
+            .ports
+            .get(authority)
+            .or_else(|| self.spelled(authority))
+        else {
+            record.authority = authority.into();
+            return Err(self.not_here(authority));
+        };
+        record.authority = Arc::clone(&port.authority);
+        if port.carried == wanted {
+            return Ok(port);
+        }
+        let (number, wanted) = (port.number, wanted.as_str());
+        Err(Refusal::new(
+            Fact::NoSuchPort,
+            format!("port {number} of service '{own}' is not {wanted}"),
+        ))
+    }
+
+    /// The port behind another spelling of its authority, which peers do not use but may.
+    fn spelled(&self, authority: &str) -> Option<&Port> {
+        let own = &self.node.service;
+        match ServiceName::parse_host(authority, own.namespace()) {
+            Ok((service, Some(port))) if service == *own => {
+                self.ports.get(format!("{service}:{port}").as_str())
+            }
+            _ => None,
+        }
+    }
+
+    fn not_here(&self, authority: &str) -> Refusal {
+        let own = &self.node.service;
+        match ServiceName::parse_host(authority, own.namespace()) {
+            Ok((service, Some(port))) if service == *own => Refusal::new(
                 Fact::NoSuchPort,
-                format!("port {port} of service '{own}' is not {}", wanted.as_str()),
-            )),
-            None => Err(Refusal::new(
-                Fact::NoSuchPort,
-                format!("service '{own}' has no port {port}"),
-            )),
+                format!("service '{own}' has no port {port} at this instance"),
+            ),
+            _ => Refusal::new(
+                Fact::Misdirected,
+                format!("'{authority}' is not this node, which is {own}"),
+            ),
         }
     }
 

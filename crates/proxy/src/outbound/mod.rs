@@ -12,6 +12,7 @@ mod tcp;
 mod upload;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +63,7 @@ async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
         let node = Arc::clone(&node);
         async move { Ok::<_, Infallible>(request::answer(node, request).await) }
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
         .max_headers(MAX_FIELDS)
@@ -72,17 +73,26 @@ async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
         .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    tokio::pin!(connection);
     let served = tokio::select! {
         biased;
-        served = connection.as_mut() => served,
-        () = stop.cancelled() => {
+        served = &mut connection => Some(served),
+        () = stop.cancelled() => None,
+    };
+    let served = match served {
+        Some(served) => served,
+        None => {
             // Ends after the request under way.
-            connection.as_mut().graceful_shutdown();
-            connection.as_mut().await
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
-    if let Err(error) = served {
-        tracing::debug!(%error, "a connection of the application ended early");
+    let Err(error) = served else { return };
+    tracing::debug!(%error, "a connection of the application ended early");
+    // A response broke off. Where its end is told by closing (HTTP/1.0), only a reset tells it from a
+    // whole one.
+    if error.is_user()
+        && let Some(parts) = connection.into_parts()
+    {
+        parts.io.into_inner().reset();
     }
 }

@@ -162,12 +162,13 @@ fn plan(
 ) -> Result<Plan, Refusal> {
     let namespace = node.service.namespace();
     let (named, port) = target::resolve(&parts.method, &parts.uri, &parts.headers, namespace)?;
-    record.authority = format!("{named}:{port}").into();
     let head = RequestHead::of(parts)
         .map_err(|error| Refusal::new(Fact::BadRequest, error.to_string()))?;
     let snapshot = &running.snapshot;
-    let decision =
-        route(snapshot, namespace, &named, port, &head).map_err(|error| route_refusal(&error))?;
+    let decision = route(snapshot, namespace, &named, port, &head).map_err(|error| {
+        record.authority = format!("{named}:{port}").into();
+        route_refusal(&error)
+    })?;
     record.rule = Arc::clone(&decision.rule);
     let (service, port) = choose_backend(snapshot, &decision, node.dice.draw())
         .map_err(|error| route_refusal(&error).by(&decision.rule))?;

@@ -4,6 +4,7 @@
     dead_code,
     unreachable_pub,
     clippy::disallowed_methods,
+    clippy::unwrap_used,
     reason = "shared by several test programs, each of which uses a part; real sockets on purpose"
 )]
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -229,48 +231,43 @@ async fn control(env: &Env, dir: &Path, mesh: SocketAddr) -> Control {
     Control { ready, stop, task }
 }
 
-/// A sidecar that runs.
+/// A sidecar that runs, on a thread of its own: when it is killed, everything of it is gone at once.
 pub struct Sidecar {
     pub ready: Ready,
     pub config: SidecarConfig,
     pub dir: TempDir,
     stop: CancellationToken,
-    task: JoinHandle<Result<(), Error>>,
+    kill: CancellationToken,
+    ended: oneshot::Receiver<Result<(), Error>>,
 }
 
 impl Sidecar {
     pub async fn start(env: &Env, dir: TempDir, config: SidecarConfig) -> Self {
-        let stop = CancellationToken::new();
-        let (env, token, settings) = (env.clone(), stop.clone(), config.clone());
-        let mut task = tokio::spawn(async move { weft_proxy::run(&env, settings, token).await });
+        let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
+        let mut ended = on_a_thread(env.clone(), config.clone(), stop.clone(), kill.clone());
         let file = config.ready_file.clone().expect("tests name one");
-        let mut early = None;
         let ready = eventually("the sidecar is ready", || {
-            if task.is_finished() {
-                early = Some(());
+            if let Ok(outcome) = ended.try_recv() {
+                panic!("the sidecar ended before it was ready: {outcome:?}");
             }
             let text = std::fs::read(&file).ok();
-            let ended = early.is_some();
-            async move {
-                assert!(!ended, "the sidecar ended before it was ready");
-                text.and_then(|text| serde_json::from_slice(&text).ok())
-            }
+            async move { text.and_then(|text| serde_json::from_slice(&text).ok()) }
         })
         .await;
-        let _ = &mut task;
         Self {
             ready,
             config,
             dir,
             stop,
-            task,
+            kill,
+            ended,
         }
     }
 
     /// Stops it as SIGTERM does, and gives back what is needed to start it again.
     pub async fn stop(self) -> (TempDir, SidecarConfig) {
         self.stop.cancel();
-        timeout(PATIENCE, self.task)
+        timeout(PATIENCE, self.ended)
             .await
             .unwrap()
             .unwrap()
@@ -280,15 +277,38 @@ impl Sidecar {
 
     /// Kills it: nothing is drained, nobody is told.
     pub async fn kill(self) -> (TempDir, SidecarConfig) {
-        self.task.abort();
-        let _ = self.task.await;
+        self.kill.cancel();
+        let killed = timeout(PATIENCE, self.ended).await.unwrap();
+        assert!(killed.is_err(), "it ended by itself");
         (self.dir, self.config)
     }
+}
 
-    /// Asks it to stop, without waiting.
-    pub fn begin_stop(&self) {
-        self.stop.cancel();
-    }
+fn on_a_thread(
+    env: Env,
+    config: SidecarConfig,
+    stop: CancellationToken,
+    kill: CancellationToken,
+) -> oneshot::Receiver<Result<(), Error>> {
+    let (tell, ended) = oneshot::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let outcome = runtime.block_on(async {
+            tokio::select! {
+                outcome = weft_proxy::run(&env, config, stop) => Some(outcome),
+                () = kill.cancelled() => None,
+            }
+        });
+        // Drops every task where it stands.
+        drop(runtime);
+        if let Some(outcome) = outcome {
+            let _ = tell.send(outcome);
+        }
+    });
+    ended
 }
 
 /// An HTTP port of an application, on service port 80.
