@@ -10,7 +10,7 @@ use crate::driver::Driver;
 use crate::recv::{Asked, RecvStream};
 use crate::send::SendStream;
 use crate::shared::Shared;
-use crate::{Code, Config, Error};
+use crate::{Config, Error};
 
 /// Speaks HTTP/3 as a client on `conn`. The owner spawns [`Driver::run`]; requests may be sent at once.
 pub fn client(conn: quinn::Connection, config: Config) -> (Requests, Driver) {
@@ -83,9 +83,7 @@ impl Requests {
             Ok(()) if end => send.finish().await?,
             Ok(()) => {}
             // The response says why, and is there or on its way (RFC 9114 §4.1).
-            Err(Error::Stopped {
-                code: Code::NO_ERROR,
-            }) => {}
+            Err(Error::Stopped { code }) if code.is_no_error() => {}
             Err(error) => return Err(error),
         }
         Ok((send, recv))

@@ -73,6 +73,12 @@ impl Code {
         self.0
     }
 
+    /// Whether the code only says "I do not need the rest": `H3_NO_ERROR`, and every code that HTTP/3 does
+    /// not define (RFC 9114 §9).
+    pub const fn is_no_error(self) -> bool {
+        matches!(self, Self::NO_ERROR) || self.name().is_none()
+    }
+
     pub(crate) const fn new(value: u64) -> Self {
         Self(value)
     }

@@ -93,6 +93,7 @@ impl Error {
             Self::PeerReset { unprocessed, .. } | Self::ConnectionClosed { unprocessed, .. } => {
                 *unprocessed
             }
+            Self::Stopped { code } => *code == Code::REQUEST_REJECTED,
             Self::GoingAway | Self::Unsendable { .. } | Self::HeaderTooBig { .. } => true,
             _ => false,
         }

@@ -248,11 +248,3 @@ impl Drop for SendStream {
 fn unsendable(rule: &'static str) -> Error {
     Error::Unsendable { rule }
 }
-
-/// What a half that nobody reads to its end is stopped with.
-pub(crate) fn stop_code(role: Role) -> Code {
-    match role {
-        Role::Client => Code::REQUEST_CANCELLED,
-        Role::Server => Code::NO_ERROR,
-    }
-}

@@ -141,15 +141,15 @@ impl Attended {
     pub(super) async fn attend(
         mut self,
         messages: Messages<impl Inlet>,
-        outlet: impl Outlet,
+        outlet: &mut impl Outlet,
         stop: CancellationToken,
-    ) {
+    ) -> Ending {
         let Some(session) = self.session.take() else {
-            return;
+            return Ending::Stopped;
         };
         let ending = session.run(messages, outlet, stop).await;
         let instance = &self.instance;
-        match ending {
+        match &ending {
             Ending::Goodbye => {
                 tracing::info!(instance, "sidecar left");
                 self.node.registry.leave(instance, self.epoch);
@@ -158,6 +158,7 @@ impl Attended {
             Ending::Replaced => tracing::info!(instance, "sidecar reconnected"),
             Ending::Stopped => tracing::debug!(instance, "session stopped"),
         }
+        ending
     }
 }
 

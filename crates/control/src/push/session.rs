@@ -119,7 +119,7 @@ impl Session {
     pub(crate) async fn run(
         self,
         messages: Messages<impl Inlet>,
-        outlet: impl Outlet,
+        outlet: &mut impl Outlet,
         stop: CancellationToken,
     ) -> Ending {
         let (instance, epoch) = (self.instance.clone(), self.registered.epoch);
@@ -178,7 +178,7 @@ async fn hear(
 async fn tell(
     feed: Feed,
     mut orders: tokio::sync::watch::Receiver<Option<weft_wire::Renew>>,
-    mut outlet: impl Outlet,
+    outlet: &mut impl Outlet,
 ) -> Ending {
     let mut sent: Option<Revision> = None;
     let mut revisions = feed.subscribe();
@@ -186,7 +186,7 @@ async fn tell(
         revisions.mark_unchanged();
         match feed.frame_since(sent) {
             Ok(Some((revision, frame))) => {
-                if let Err(reason) = hand_over(&mut outlet, frame).await {
+                if let Err(reason) = hand_over(outlet, frame).await {
                     return Ending::Lost(reason);
                 }
                 sent = Some(revision);
@@ -208,7 +208,7 @@ async fn tell(
                         Ok(frame) => frame,
                         Err(error) => return Ending::Lost(error.to_string()),
                     };
-                    if let Err(reason) = hand_over(&mut outlet, frame).await {
+                    if let Err(reason) = hand_over(outlet, frame).await {
                         return Ending::Lost(reason);
                     }
                 }

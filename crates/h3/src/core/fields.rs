@@ -29,12 +29,13 @@ impl Regular {
                 false,
             ),
         };
-        let value = match line.value {
+        let mut value = match line.value {
             Value::Static(text) => HeaderValue::from_static(text),
             // Refuses NUL, CR, LF and other control characters.
             Value::Literal(bytes) => HeaderValue::from_maybe_shared(bytes)
                 .map_err(|_| Fault::malformed("a field value holds a control character"))?,
         };
+        value.set_sensitive(line.sensitive);
         // The static table holds no connection-specific name.
         if !known {
             if is_connection_specific(&name) {

@@ -328,6 +328,20 @@ fn a_request_keeps_path_query_and_order_as_sent() {
 }
 
 #[test]
+fn a_sensitive_value_stays_sensitive_on_its_way() {
+    let mut fields = Vec::new();
+    encode::prefix(&mut fields);
+    encode::field(":status", b"200", false, &mut fields);
+    for (name, sensitive) in [("authorization", true), ("x-key", true), ("x-open", false)] {
+        encode::field(name, b"secret", sensitive, &mut fields);
+    }
+    let (response, _) = incoming::response(&Bytes::from(fields), LIMITS).unwrap();
+    for (name, sensitive) in [("authorization", true), ("x-key", true), ("x-open", false)] {
+        assert_eq!(response.headers()[name].is_sensitive(), sensitive, "{name}");
+    }
+}
+
+#[test]
 fn sections_beyond_the_limits_are_too_large() {
     let fields: Vec<_> = (0..200).map(|_| ("x", "y")).collect();
     let many = get(None, &fields);

@@ -155,6 +155,30 @@ async fn a_request_that_waits_for_a_stream_learns_that_the_server_is_going_away(
 }
 
 #[tokio::test]
+async fn a_rejection_that_stops_the_upload_is_safe_to_retry() {
+    let pair = pair().await;
+    let shutdown = serve(pair.server.clone(), Config::default(), echo);
+    let requests = requests(pair.client.clone());
+    let post = request(http::Method::POST, "/");
+    let (mut send, mut recv) = {
+        // Opened before the client can know of the GOAWAY, seen by the server after it.
+        shutdown.finish();
+        within(requests.send(&post, false)).await.unwrap()
+    };
+    let error = within(async {
+        loop {
+            if let Err(error) = send.send_data(bytes(65_536)).await {
+                return error;
+            }
+        }
+    })
+    .await;
+    assert!(error.is_unprocessed(), "{error:?}");
+    let error = within(recv.response()).await.unwrap_err();
+    assert!(error.is_unprocessed(), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_dropped_driver_closes_the_connection() {
     let pair = pair().await;
     let (requests, driver) = weft_h3::client(pair.client.clone(), Config::default());

@@ -101,7 +101,8 @@ impl Bench {
             instance: instance.to_owned(),
             registered,
         };
-        let run = session.run(messages, FakeOut(outlet), self.stop.clone());
+        let stop = self.stop.clone();
+        let run = async move { session.run(messages, &mut FakeOut(outlet), stop).await };
         Fake {
             to_control,
             from_control,

@@ -26,6 +26,8 @@ pub(crate) enum Value {
 pub(crate) struct Line {
     pub(crate) name: Name,
     pub(crate) value: Value,
+    /// Never to be indexed, by whoever sends it on (RFC 9204 §7.1.3).
+    pub(crate) sensitive: bool,
 }
 
 impl Name {
@@ -105,23 +107,28 @@ fn line(block: &Bytes, rest: &mut &[u8]) -> Result<Line, Fault> {
         return Ok(Line {
             name: Name::Static(index),
             value: Value::Static(static_table::ENTRIES[index].1),
+            sensitive: false,
         });
     }
     // §4.5.4: literal with name reference, 0 1 N T index(4).
-    let name = if first & 0x40 != 0 {
+    let (name, never_index) = if first & 0x40 != 0 {
         if first & 0x10 == 0 {
             return Err(DYNAMIC);
         }
-        Name::Static(static_index(rest, 4)?)
+        (Name::Static(static_index(rest, 4)?), 0x20)
     // §4.5.6: literal with literal name, 0 0 1 N H length(3).
     } else if first & 0x20 != 0 {
-        Name::Literal(string(block, rest, 3)?)
+        (Name::Literal(string(block, rest, 3)?), 0x10)
     // §4.5.3 and §4.5.5: post-base references are to the dynamic table.
     } else {
         return Err(DYNAMIC);
     };
     let value = Value::Literal(string(block, rest, 7)?);
-    Ok(Line { name, value })
+    Ok(Line {
+        name,
+        value,
+        sensitive: first & never_index != 0,
+    })
 }
 
 fn static_index(rest: &mut &[u8], prefix: u8) -> Result<usize, Fault> {

@@ -44,7 +44,7 @@ mod tests {
             field(name, value, *sensitive, &mut block);
         }
         let mut out = Vec::new();
-        decode(&Bytes::from(block), WIDE, |Line { name, value }| {
+        decode(&Bytes::from(block), WIDE, |Line { name, value, .. }| {
             let name = String::from_utf8(name.as_bytes().to_vec()).expect("names are text");
             out.push((name, value.as_bytes().to_vec()));
             Ok(())

@@ -1,0 +1,186 @@
+//! What an endpoint is built from. Every number says why it is what it is.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_certs::tls::ClientAuth;
+use weft_certs::{ExpectedPeer, IdentitySource, RootPin, SpiffeId};
+
+/// The only application protocol of the mesh (RFC 9114 §3.1).
+pub const ALPN: &[u8] = b"h3";
+
+/// How to build an [`Endpoint`](crate::Endpoint).
+#[derive(Clone, Debug)]
+pub struct TransportConfig {
+    /// The one UDP address for both roles; port 0 lets the system choose.
+    pub addr: SocketAddr,
+    /// Who this node is and whom it trusts; read anew in every handshake.
+    pub identity: Arc<IdentitySource>,
+    /// Whether clients must present an SVID.
+    pub client_auth: ClientAuth,
+    /// Settings for the kind of network.
+    pub profile: Profile,
+    /// How soon the accepting side knows that a peer is gone.
+    pub liveness: Liveness,
+    /// What a peer may take.
+    pub limits: Limits,
+}
+
+impl TransportConfig {
+    /// The endpoint of a sidecar: nobody without an SVID, profile `dc`.
+    #[must_use]
+    pub fn new(addr: SocketAddr, identity: Arc<IdentitySource>) -> Self {
+        Self {
+            addr,
+            identity,
+            client_auth: ClientAuth::Required,
+            profile: Profile::dc(),
+            liveness: Liveness::SIDECAR,
+            limits: Limits::default(),
+        }
+    }
+
+    /// The endpoint of a control node: clients without an SVID come in (to join, nothing else).
+    #[must_use]
+    pub fn control(addr: SocketAddr, identity: Arc<IdentitySource>) -> Self {
+        Self {
+            client_auth: ClientAuth::Optional,
+            liveness: Liveness::CONTROL,
+            ..Self::new(addr, identity)
+        }
+    }
+}
+
+/// How soon a dead peer is known, without a probe per request.
+///
+/// The idle timeout in force is the smaller of both ends' (RFC 9000 §10.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Liveness {
+    /// A connection on which nothing arrives for this long is lost.
+    pub idle_timeout: Duration,
+    /// A sign of life is sent after this much silence; well below half of the idle timeout, so that one
+    /// lost packet does not end a connection.
+    pub keep_alive: Duration,
+}
+
+impl Liveness {
+    /// Between sidecars: requests must leave a dead instance within seconds.
+    pub const SIDECAR: Self =
+        Self { idle_timeout: Duration::from_secs(3), keep_alive: Duration::from_secs(1) };
+    /// To and at a control node: thousands of mostly silent connections, none of them urgent.
+    pub const CONTROL: Self =
+        Self { idle_timeout: Duration::from_secs(10), keep_alive: Duration::from_secs(3) };
+}
+
+/// Transport settings for one kind of network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Its name, for logs.
+    pub name: &'static str,
+    /// The round-trip time assumed before the first sample. QUIC's default of 333 ms makes the first loss
+    /// cost a second.
+    pub initial_rtt: Duration,
+    /// How many bytes a peer may send on one stream ahead of its reader.
+    pub stream_window: u32,
+    /// How many bytes a peer may send on one connection ahead of all readers.
+    pub connection_window: u32,
+    /// How many bytes may be under way and unacknowledged on one connection, in memory at the sender.
+    pub send_window: u64,
+    /// The largest UDP payload that path MTU discovery tries. Jumbo frames double bulk speed; discovery
+    /// finds by itself what the path carries.
+    pub mtu_upper_bound: u16,
+    /// The same for peers on this machine. 65,507 is possible there and measured no faster than jumbo
+    /// frames (23.5 against 23.2 Gb/s), but it makes each sending connection keep 640 KiB of buffer.
+    pub loopback_mtu_upper_bound: u16,
+}
+
+impl Profile {
+    /// A data centre: round trips below 5 ms, hardly any loss, 1 Gb/s or more.
+    #[must_use]
+    pub fn dc() -> Self {
+        Self {
+            name: "dc",
+            initial_rtt: Duration::from_millis(5),
+            stream_window: 1 << 20,
+            connection_window: 16 << 20,
+            send_window: 8 << 20,
+            mtu_upper_bound: 8_952,
+            loopback_mtu_upper_bound: 8_952,
+        }
+    }
+}
+
+/// What peers may take of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Accepted connections at one time; more are refused at once. An idle one costs about 40 kB.
+    pub max_connections: usize,
+    /// Handshakes under way at one time, each about a millisecond of CPU; more are refused at once. From
+    /// half of it on, a client must first prove that it owns its address (RFC 9000 §8.1.2).
+    pub max_handshakes: usize,
+    /// An accepted connection whose handshake takes longer is cut.
+    pub handshake_timeout: Duration,
+    /// A dial that takes longer has failed.
+    pub dial_timeout: Duration,
+    /// Requests under way at one time on one connection.
+    pub max_requests: u32,
+    /// The largest header section taken from a peer, in bytes (RFC 9114 §4.2.2).
+    pub max_header_bytes: u64,
+    /// A pooled connection without requests for this long is closed.
+    pub pool_idle: Duration,
+    /// First and longest wait after a failed dial; each further failure doubles it (full jitter).
+    pub dial_backoff: (Duration, Duration),
+    /// Targets whose failed dials are remembered.
+    pub max_remembered_failures: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            max_handshakes: 512,
+            handshake_timeout: Duration::from_secs(5),
+            dial_timeout: Duration::from_secs(2),
+            max_requests: 4_096,
+            max_header_bytes: 64 << 10,
+            pool_idle: Duration::from_secs(300),
+            dial_backoff: (Duration::from_millis(100), Duration::from_secs(5)),
+            max_remembered_failures: 4_096,
+        }
+    }
+}
+
+/// Whom to dial, and who must answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Where.
+    pub addr: SocketAddr,
+    /// The identities that the peer may have.
+    pub expected: ExpectedPeer,
+    /// How soon to know that it is gone. Not part of what tells two targets apart.
+    pub liveness: Liveness,
+}
+
+impl Target {
+    /// A sidecar.
+    #[must_use]
+    pub fn new(addr: SocketAddr, expected: impl Into<ExpectedPeer>) -> Self {
+        Self { addr, expected: expected.into(), liveness: Liveness::SIDECAR }
+    }
+
+    /// A control node.
+    #[must_use]
+    pub fn control(addr: SocketAddr, expected: impl Into<ExpectedPeer>) -> Self {
+        Self { liveness: Liveness::CONTROL, ..Self::new(addr, expected) }
+    }
+}
+
+/// What a node knows before it has an identity.
+#[derive(Clone, Debug)]
+pub struct JoinConfig {
+    /// The key that the root must have.
+    pub pin: RootPin,
+    /// Who must answer: the control node.
+    pub expected: SpiffeId,
+}

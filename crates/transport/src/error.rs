@@ -1,0 +1,106 @@
+//! What can go wrong, by who can do something about it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use weft_certs::VerifyError;
+
+/// An endpoint could not be made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// The UDP socket could not be had; the cause names the address.
+    #[error("the mesh port cannot be opened: {0}; choose another address, or stop what uses it")]
+    Bind(#[source] std::io::Error),
+    /// The settings cannot be used.
+    #[error("the transport settings cannot be used: {0}")]
+    Config(String),
+}
+
+/// A connection could not be had.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// Nothing answered.
+    #[error("no answer from {addr} within {after:?}: is a sidecar running there, and is UDP let through?")]
+    Timeout {
+        /// Who was dialled.
+        addr: SocketAddr,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The peer's certificate was refused by us.
+    #[error("the peer at {addr} was refused: {source}")]
+    Unverified {
+        /// Who was dialled.
+        addr: SocketAddr,
+        /// The rule that its certificate breaks.
+        source: VerifyError,
+    },
+    /// Our certificate was refused by the peer.
+    #[error("the peer at {addr} refused our certificate: {cause}")]
+    RejectedByPeer {
+        /// Who was dialled.
+        addr: SocketAddr,
+        /// Label of its reason, as far as its alert tells.
+        reason: &'static str,
+        /// What it said.
+        cause: String,
+    },
+    /// The peer takes no connections now: it is full or going down.
+    #[error("the peer at {addr} takes no new connections: it is full or going down")]
+    Busy {
+        /// Who was dialled.
+        addr: SocketAddr,
+    },
+    /// Any other end of the handshake.
+    #[error("the connection to {addr} failed: {cause}")]
+    Failed {
+        /// Who was dialled.
+        addr: SocketAddr,
+        /// What the transport said.
+        cause: String,
+    },
+    /// An earlier dial failed a moment ago, and it is too early to try again.
+    #[error("{last} (tried a moment ago, next try in {again_in:?})")]
+    Backoff {
+        /// Why the earlier dial failed.
+        last: Arc<DialError>,
+        /// When a dial is due again.
+        again_in: Duration,
+    },
+    /// The set of expected identities is empty.
+    #[error("nobody is expected at {addr}: the target service has no identity")]
+    NobodyExpected {
+        /// Who would have been dialled.
+        addr: SocketAddr,
+    },
+    /// The endpoint is going down.
+    #[error("this node is shutting down")]
+    ShuttingDown,
+}
+
+impl DialError {
+    /// A stable label for counters: that of the verifier for a refused certificate.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Timeout { .. } => "timeout",
+            Self::Unverified { source, .. } => source.reason(),
+            Self::RejectedByPeer { .. } => "rejected_by_peer",
+            Self::Busy { .. } => "busy",
+            Self::Failed { .. } => "other",
+            Self::Backoff { last, .. } => last.reason(),
+            Self::NobodyExpected { .. } => "nobody_expected",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+
+    /// Whether this is the memory of an earlier failure, and nothing was dialled for it.
+    #[must_use]
+    pub fn is_remembered(&self) -> bool {
+        matches!(self, Self::Backoff { .. })
+    }
+}

@@ -1,0 +1,204 @@
+//! quinn's configs from ours. Everything that is random comes from `Env`, so that a run repeats.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::{hkdf, hmac};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ConnectionId, ConnectionIdGenerator, IdleTimeout, MtuDiscoveryConfig, VarInt};
+use weft_certs::tls::{self, Failure};
+use weft_certs::{Clock, ExpectedPeer};
+use weft_env::{Env, Rng};
+
+use crate::{ALPN, JoinConfig, Liveness, TransportConfig, TransportError};
+
+/// Control stream, two for QPACK, and room for streams of kinds that we do not know (RFC 9114 §6.2.3).
+const UNI_STREAMS: u32 = 16;
+
+/// Makes the config of each connection.
+pub(crate) struct Quic {
+    config: TransportConfig,
+    clock: Clock,
+    /// With everything but the TLS config, which each connection gets its own of.
+    server: quinn::ServerConfig,
+    /// First destination connection IDs of dials.
+    cids: Arc<dyn Fn() -> ConnectionId + Send + Sync>,
+}
+
+impl Quic {
+    pub(crate) fn new(config: TransportConfig, env: &Env) -> Result<Self, TransportError> {
+        let clock = env.clock();
+        let crypto = server_tls(&config, &clock, Failure::default())?;
+        let mut token_secret = [0; 32];
+        env.rng("quic-token").fill_bytes(&mut token_secret);
+        let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&token_secret);
+        let mut server = quinn::ServerConfig::new(crypto, Arc::new(token_key));
+        server
+            .time_source(Arc::new(WallClock(clock.clone())))
+            .max_incoming(config.limits.max_handshakes.saturating_mul(2))
+            .transport_config(transport(&config, config.liveness, false)?);
+        let rng = Mutex::new(env.rng("quic-cid"));
+        let cids = Arc::new(move || {
+            let mut cid = [0; 20];
+            // A random stream has no half-done state.
+            rng.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut cid);
+            ConnectionId::new(&cid)
+        });
+        Ok(Self { config, clock, server, cids })
+    }
+
+    pub(crate) fn endpoint(&self, env: &Env) -> Result<quinn::EndpointConfig, TransportError> {
+        let (mut reset, mut seed) = ([0; 32], [0; 32]);
+        env.rng("quic-reset").fill_bytes(&mut reset);
+        env.rng("quic-endpoint").fill_bytes(&mut seed);
+        let env = env.clone();
+        let mut endpoint = quinn::EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset)));
+        let profile = &self.config.profile;
+        endpoint
+            .rng_seed(Some(seed))
+            .cid_generator(move || Box::new(RandomIds(env.rng("quic-own-cid"))))
+            .max_udp_payload_size(profile.mtu_upper_bound.max(profile.loopback_mtu_upper_bound))
+            .map_err(|e| TransportError::Config(format!("MTU upper bound: {e}")))?;
+        Ok(endpoint)
+    }
+
+    /// The config that the endpoint is born with; [`Quic::accept`] makes that of each connection.
+    pub(crate) fn server(&self) -> quinn::ServerConfig {
+        self.server.clone()
+    }
+
+    /// The config for one arriving connection. Its own, so that the reason for which a certificate was
+    /// refused stands beside the address that it came from. Costs microseconds, a handshake a millisecond.
+    pub(crate) fn accept(&self, from: SocketAddr, failure: Failure) -> Result<quinn::ServerConfig, TransportError> {
+        let mut server = self.server.clone();
+        server.crypto = server_tls(&self.config, &self.clock, failure)?;
+        if is_local(from) {
+            server.transport_config(transport(&self.config, self.config.liveness, true)?);
+        }
+        Ok(server)
+    }
+
+    pub(crate) fn dial(
+        &self,
+        addr: SocketAddr,
+        expected: ExpectedPeer,
+        liveness: Liveness,
+        failure: Failure,
+    ) -> Result<quinn::ClientConfig, TransportError> {
+        let source = self.config.identity.clone();
+        let tls = tls::client_config(source, expected, &[ALPN], self.clock.clone(), failure);
+        self.client(addr, tls, liveness)
+    }
+
+    pub(crate) fn join(
+        &self,
+        addr: SocketAddr,
+        join: JoinConfig,
+        failure: Failure,
+    ) -> Result<quinn::ClientConfig, TransportError> {
+        let tls = tls::join_config(join.pin, join.expected, &[ALPN], self.clock.clone(), failure);
+        self.client(addr, tls, Liveness::CONTROL)
+    }
+
+    fn client(
+        &self,
+        addr: SocketAddr,
+        tls: rustls::ClientConfig,
+        liveness: Liveness,
+    ) -> Result<quinn::ClientConfig, TransportError> {
+        let crypto = QuicClientConfig::try_from(tls)
+            .map_err(|e| TransportError::Config(format!("TLS of the dialling side: {e}")))?;
+        let mut client = quinn::ClientConfig::new(Arc::new(crypto));
+        client
+            .initial_dst_cid_provider(self.cids.clone())
+            .transport_config(transport(&self.config, liveness, is_local(addr))?);
+        Ok(client)
+    }
+}
+
+fn server_tls(
+    config: &TransportConfig,
+    clock: &Clock,
+    failure: Failure,
+) -> Result<Arc<QuicServerConfig>, TransportError> {
+    let observer = Arc::new(move |error: &weft_certs::VerifyError| {
+        // The first failure is the cause.
+        let _ = failure.set(error.clone());
+    });
+    let source = config.identity.clone();
+    let tls = tls::server_config(source, config.client_auth, &[ALPN], clock.clone(), observer);
+    let crypto = QuicServerConfig::try_from(tls)
+        .map_err(|e| TransportError::Config(format!("TLS of the accepting side: {e}")))?;
+    Ok(Arc::new(crypto))
+}
+
+fn transport(
+    config: &TransportConfig,
+    liveness: Liveness,
+    local: bool,
+) -> Result<Arc<quinn::TransportConfig>, TransportError> {
+    let profile = &config.profile;
+    let idle = IdleTimeout::try_from(liveness.idle_timeout)
+        .map_err(|_| TransportError::Config("the idle timeout is too long".to_owned()))?;
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(if local { profile.loopback_mtu_upper_bound } else { profile.mtu_upper_bound });
+    let mut transport = quinn::TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(config.limits.max_requests))
+        .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS))
+        .stream_receive_window(VarInt::from_u32(profile.stream_window))
+        .receive_window(VarInt::from_u32(profile.connection_window))
+        .send_window(profile.send_window)
+        .initial_rtt(profile.initial_rtt)
+        .mtu_discovery_config(Some(mtu))
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(Some(liveness.keep_alive))
+        // UDP tunnels will bring datagrams; until then a peer cannot make us buffer any.
+        .datagram_receive_buffer_size(None);
+    Ok(Arc::new(transport))
+}
+
+/// Whether the path is the loopback interface, with its MTU of 65,536.
+fn is_local(addr: SocketAddr) -> bool {
+    match addr.ip() {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
+    }
+}
+
+/// Connection IDs of our own choice.
+struct RandomIds(Rng);
+
+/// Long enough that connections never collide and none can be guessed.
+const ID_LEN: usize = 8;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; ID_LEN];
+        self.0.fill_bytes(&mut id);
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        ID_LEN
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+struct WallClock(Clock);
+
+impl quinn::TimeSource for WallClock {
+    fn now(&self) -> SystemTime {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Quic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Quic").field("profile", &self.config.profile.name).finish_non_exhaustive()
+    }
+}

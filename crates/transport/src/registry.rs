@@ -1,0 +1,207 @@
+//! Every live connection of an endpoint, and what is known of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use quinn::VarInt;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use weft_certs::{BundleSet, CertificateDer, PeerIdentity, Usage, VerifyError, verify_chain};
+
+use crate::lifetime::{EndReason, Terms};
+use crate::load::Load;
+use crate::{ConnectionStats, Direction};
+
+/// H3_NO_ERROR: a connection that ends as it should (RFC 9114 §8.1).
+const NO_ERROR: VarInt = VarInt::from_u32(0x100);
+
+/// A connection as the endpoint knows it, whichever side dialled.
+pub(crate) struct Link {
+    pub(crate) id: u64,
+    pub(crate) quic: quinn::Connection,
+    pub(crate) peer: Option<PeerIdentity>,
+    /// What the peer presented, to be verified again when the bundles change. Empty for a connection that
+    /// was verified by pin.
+    pub(crate) chain: Arc<[CertificateDer<'static>]>,
+    pub(crate) terms: Terms,
+    pub(crate) load: Load,
+    pub(crate) active: Box<dyn Fn() -> usize + Send + Sync>,
+    /// Cancelled when the connection takes no more requests.
+    pub(crate) retired: CancellationToken,
+    opened: Instant,
+    /// The first reason to end wins.
+    ended: OnceLock<EndReason>,
+    idle: Mutex<Idle>,
+}
+
+/// What the last look saw.
+struct Idle {
+    carried: u64,
+    since: Instant,
+}
+
+impl Link {
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.quic.remote_address()
+    }
+
+    /// No new requests; what is under way goes on. True the first time.
+    pub(crate) fn retire(&self, reason: EndReason) -> bool {
+        let first = self.load.retire();
+        if first {
+            let _ = self.ended.set(reason);
+            self.retired.cancel();
+            tracing::debug!(
+                connection = self.id,
+                peer = %self.remote(),
+                direction = %self.terms.direction,
+                reason = reason.label(),
+                "connection retired"
+            );
+        }
+        first
+    }
+
+    /// Ends the connection now, whatever is under way on it.
+    pub(crate) fn close(&self, reason: EndReason) {
+        self.retire(reason);
+        self.quic.close(NO_ERROR, reason.to_string().as_bytes());
+    }
+
+    /// Closes a retired connection on which nothing is left to do.
+    pub(crate) fn close_if_settled(&self) {
+        if self.load.is_settled() && (self.active)() == 0 {
+            let reason = self.ended.get().copied().unwrap_or(EndReason::Idle);
+            self.quic.close(NO_ERROR, reason.to_string().as_bytes());
+        }
+    }
+
+    pub(crate) fn end_reason(&self) -> Option<EndReason> {
+        self.ended.get().copied()
+    }
+
+    /// How long no request has been under way, as far as successive looks can tell.
+    pub(crate) fn idle_for(&self, now: Instant) -> Duration {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let carried = self.load.carried();
+        if (self.active)() > 0 || idle.carried != carried {
+            *idle = Idle { carried, since: now };
+        }
+        now.duration_since(idle.since)
+    }
+
+    /// Whether the bundles still vouch for the peer.
+    pub(crate) fn verify(&self, bundles: &BundleSet, now: SystemTime) -> Result<(), VerifyError> {
+        if self.chain.is_empty() {
+            return Ok(());
+        }
+        let usage = match self.terms.direction {
+            Direction::Inbound => Usage::Client,
+            Direction::Outbound => Usage::Server,
+        };
+        verify_chain(&self.chain, bundles, now, usage).map(drop)
+    }
+
+    pub(crate) fn stats(&self) -> ConnectionStats {
+        let quic = self.quic.stats();
+        ConnectionStats {
+            id: self.id,
+            direction: self.terms.direction,
+            peer: self.peer.clone(),
+            addr: self.remote(),
+            opened: self.terms.opened,
+            age: Instant::now().duration_since(self.opened),
+            generation: self.terms.generation,
+            retired: self.end_reason(),
+            requests_active: (self.active)(),
+            requests_carried: self.load.carried(),
+            rtt: quic.path.rtt,
+            lost_packets: quic.path.lost_packets,
+            sent_packets: quic.path.sent_packets,
+            mtu: quic.path.current_mtu,
+            congestion_window: quic.path.cwnd,
+            bytes_sent: quic.udp_tx.bytes,
+            bytes_received: quic.udp_rx.bytes,
+        }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("id", &self.id)
+            .field("direction", &self.terms.direction)
+            .field("peer", &self.peer.as_ref().map(|peer| &peer.id))
+            .finish_non_exhaustive()
+    }
+}
+
+/// What makes a [`Link`] of a connection whose handshake is done.
+pub(crate) struct NewLink {
+    pub(crate) quic: quinn::Connection,
+    pub(crate) peer: Option<PeerIdentity>,
+    pub(crate) chain: Arc<[CertificateDer<'static>]>,
+    pub(crate) terms: Terms,
+    /// Requests under way, as the HTTP/3 layer counts them.
+    pub(crate) active: Box<dyn Fn() -> usize + Send + Sync>,
+}
+
+/// All links of an endpoint, by id.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    next: AtomicU64,
+    links: Mutex<BTreeMap<u64, Arc<Link>>>,
+    /// A link that the warden should look at soon.
+    pub(crate) look: Notify,
+    /// A link is gone.
+    pub(crate) gone: Notify,
+}
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Link>>> {
+        // The map is whole after every statement.
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a link. The warden looks at all of them every few seconds; `urgent` makes it look now.
+    pub(crate) fn add(&self, new: NewLink, urgent: bool) -> Arc<Link> {
+        let NewLink { quic, peer, chain, terms, active } = new;
+        let now = Instant::now();
+        let link = Arc::new(Link {
+            id: self.next.fetch_add(1, Ordering::Relaxed) + 1,
+            quic,
+            peer,
+            chain,
+            terms,
+            active,
+            load: Load::default(),
+            retired: CancellationToken::new(),
+            opened: now,
+            ended: OnceLock::new(),
+            idle: Mutex::new(Idle { carried: 0, since: now }),
+        });
+        self.lock().insert(link.id, link.clone());
+        if urgent {
+            self.look.notify_one();
+        }
+        link
+    }
+
+    pub(crate) fn remove(&self, link: &Link) {
+        link.retire(EndReason::Lost);
+        self.lock().remove(&link.id);
+        self.gone.notify_waiters();
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Link>> {
+        self.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+}
