@@ -181,9 +181,9 @@ fn a_broken_resource_is_pointed_at_and_nothing_is_sent() {
     // No control node runs: a broken file needs none to be refused.
     let ran = world.admin(&["apply", "-f", &file]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stderr.contains(&format!("{file}:11:9: ")), "{ran:?}");
+    assert!(ran.stderr.contains(&format!("{file}:11:18: ")), "{ran:?}");
     assert!(
-        ran.stderr.contains("\n            ^"),
+        ran.stderr.contains("\n                     ^"),
         "a caret line in {ran:?}"
     );
 }

@@ -153,10 +153,10 @@ spec:
         let said = resources(std::slice::from_ref(&file))
             .unwrap_err()
             .to_string();
-        let place = format!("{}:11:9: ", file.display());
+        let place = format!("{}:11:18: ", file.display());
         assert!(said.contains(&place), "{said}");
         assert!(
-            said.contains("\n            request: 5 parsecs\n            ^"),
+            said.contains("\n            request: 5 parsecs\n                     ^"),
             "{said}"
         );
         assert!(said.starts_with("1 fault in the resources"), "{said}");

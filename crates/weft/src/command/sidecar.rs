@@ -15,7 +15,7 @@ pub(super) async fn run(settings: SidecarSettings) -> Result<(), Failure> {
     let env = Env::new(std::sync::Arc::new(platform));
     let stop = signals::stop_token(&env)?;
     let config = config(&env, settings).await?;
-    weft_proxy::run(config, &env, stop)
+    weft_proxy::run(&env, config, stop)
         .await
         .map_err(|error| Failure::because("sidecar", &error))
 }

@@ -26,7 +26,7 @@ async fn broken(mesh: &Mesh, found: &mut Findings) -> Result<(), String> {
         ran.code == Some(1),
         format!("exit code 1, saw {:?}", ran.code),
     );
-    // The twelfth line holds the timeout, its field begins at the ninth column.
+    // The twelfth line holds the timeout, its value begins at the eighteenth column.
     let line = ran
         .stderr
         .lines()
@@ -34,7 +34,7 @@ async fn broken(mesh: &Mesh, found: &mut Findings) -> Result<(), String> {
         .unwrap_or_default()
         .trim();
     found.check(
-        line.contains("broken.yaml:12:9:") && line.contains("5 parsecs"),
+        line.contains("broken.yaml:12:18:") && line.contains("5 parsecs"),
         format!("file, line, column and reason, saw '{line}'"),
     );
     let same = before == mesh.weft_json(&["get"]).await?;
