@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 
-use crate::core::{Role, outgoing};
+use crate::core::outgoing;
 use crate::shared::{self, Stream};
 use crate::{Code, Error};
 
