@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
-use support::apps::HttpApp;
+use support::apps::{HttpApp, Manner, TcpApp};
 use support::client::{Caller, get};
 use support::{
     Mesh, ORDERS_MAY, PATIENCE, Sidecar, eventually, http, outbound_listener, timeout_route,
@@ -292,4 +292,70 @@ async fn metrics_and_readiness_are_on_the_local_port() {
         (text.contains("orders.default") && text.contains("invoices.default")).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_stopped_sidecar_ends_its_requests_and_takes_no_new_ones() {
+    let mesh = Mesh::start().await;
+    let (one, two) = (HttpApp::start("one").await, HttpApp::start("two").await);
+    let _one = mesh.sidecar("invoices", &[http(one.addr)]).await;
+    let leaving = mesh.sidecar("invoices", &[http(two.addr)]).await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+    let outbound = orders.ready.outbound;
+    let load = tokio::spawn(async move {
+        let mut statuses = Vec::new();
+        for _ in 0..200 {
+            statuses.push(get(outbound, "invoices", "/echo").await.status.as_u16());
+        }
+        statuses
+    });
+    eventually("the leaving one is in use", || async {
+        (two.hits.load(Ordering::SeqCst) > 3).then_some(())
+    })
+    .await;
+    leaving.stop().await;
+    let statuses = load.await.unwrap();
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+}
+
+#[tokio::test]
+async fn a_pushed_listener_opens_and_closes_without_a_restart() {
+    let app = TcpApp::start(Manner::EchoAtEnd).await;
+    let _invoices = mesh.sidecar("invoices", &[tcp(app.addr)]).await;
+    let _orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    mesh.push(&outbound_listener(free, 5432)).await;
+    let mut stream = TcpStream::connect(free).await.unwrap();
+    stream.write_all(b"through").await.unwrap();
+    let kept = stream;
+    let deleted = mesh
+        .admin
+        .delete("OutboundListener", "default", "to-invoices")
+        .await
+        .unwrap();
+    let reply = mesh.admin.wait(deleted.revision, PATIENCE).await.unwrap();
+    assert!(reply.is_complete(), "{reply:?}");
+    assert!(
+        TcpStream::connect(free).await.is_err(),
+        "the port is closed"
+    );
+    let mut kept = kept;
+    kept.shutdown().await.unwrap();
+    assert_eq!(
+        read_all(&mut kept).await,
+        b"through",
+        "a connection outlives its port"
+    );
+}
+
+async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    let read = timeout(PATIENCE, stream.read_to_end(&mut all)).await;
+    read.expect("an end in time").unwrap();
+    all
 }

@@ -1,4 +1,4 @@
-//! HTTP requests through two real sidecars and a real control node.
+//! HTTP requests through real sidecars that run from a saved snapshot.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -14,15 +14,13 @@ use http::{Method, Request};
 use http_body_util::Full;
 use support::apps::HttpApp;
 use support::client::{get, send};
-use support::{Mesh, ORDERS_MAY, eventually, http, timeout_route};
+use support::offline::{Offline, pair};
+use support::{ORDERS_MAY, eventually, http, timeout_route};
 
 #[tokio::test]
 async fn a_request_passes_with_proof_of_who_called_and_one_id_on_both_sides() {
-    let mesh = Mesh::start().await;
     let app = HttpApp::start("a").await;
-    let invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
-    let orders = mesh.sidecar("orders", &[]).await;
-    mesh.push(ORDERS_MAY).await;
+    let (orders, _invoices) = pair(&[&[http(app.addr)]], ORDERS_MAY).await;
 
     let request = Request::get("http://invoices/echo?x=%61")
         .header("x-request-id", "id-1")
@@ -66,11 +64,10 @@ async fn a_request_passes_with_proof_of_who_called_and_one_id_on_both_sides() {
 
 #[tokio::test]
 async fn who_is_not_allowed_gets_403_that_names_rule_and_both_sides() {
-    let mesh = Mesh::start().await;
     let app = HttpApp::start("a").await;
-    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
-    let stranger = mesh.sidecar("stranger", &[]).await;
-    mesh.push(ORDERS_MAY).await;
+    let mesh = Offline::new().instance("invoices", &[http(app.addr)]);
+    let sidecars = mesh.instance("stranger", &[]).start(ORDERS_MAY).await;
+    let stranger = &sidecars[1];
 
     let reply = get(stranger.ready.outbound, "invoices", "/echo").await;
     assert_eq!(reply.status, 403);
@@ -97,11 +94,8 @@ async fn who_is_not_allowed_gets_403_that_names_rule_and_both_sides() {
 
 #[tokio::test]
 async fn what_is_no_service_of_the_mesh_is_refused_with_the_reason() {
-    let mesh = Mesh::start().await;
     let app = HttpApp::start("a").await;
-    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
-    let orders = mesh.sidecar("orders", &[]).await;
-    mesh.push(ORDERS_MAY).await;
+    let (orders, _invoices) = pair(&[&[http(app.addr)]], ORDERS_MAY).await;
     for (host, path, status, part) in [
         ("nobody", "/", 404, "no service 'nobody.default'"),
         ("example.com.au.x", "/", 404, "does not name a service"),
@@ -118,22 +112,16 @@ async fn what_is_no_service_of_the_mesh_is_refused_with_the_reason() {
 
 #[tokio::test]
 async fn a_path_is_decided_on_and_forwarded_in_its_normal_form() {
-    let mesh = Mesh::start().await;
     let app = HttpApp::start("a").await;
-    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
-    let orders = mesh.sidecar("orders", &[]).await;
-    mesh.push(ORDERS_MAY).await;
+    let (orders, _invoices) = pair(&[&[http(app.addr)]], ORDERS_MAY).await;
     let reply = get(orders.ready.outbound, "invoices", "/x/../%65cho?q=a%2Fb").await;
     assert_eq!(reply.json()["target"], "/echo?q=a%2Fb");
 }
 
 #[tokio::test]
 async fn a_timeout_covers_the_whole_transaction_and_cancels_it() {
-    let mesh = Mesh::start().await;
     let app = HttpApp::start("a").await;
-    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
-    let orders = mesh.sidecar("orders", &[]).await;
-    mesh.push(&format!("{ORDERS_MAY}---\n{}", timeout_route("300ms")))
+    let (orders, _invoices) = pair(&[&[http(app.addr)]], &format!("{ORDERS_MAY}---\n{}", timeout_route("300ms")))
         .await;
 
     let began = tokio::time::Instant::now();
@@ -155,11 +143,8 @@ async fn a_timeout_covers_the_whole_transaction_and_cancels_it() {
 
 #[tokio::test]
 async fn a_caller_that_leaves_cancels_the_request_at_the_application() {
-    let mesh = Mesh::start().await;
     let app = HttpApp::start("a").await;
-    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
-    let orders = mesh.sidecar("orders", &[]).await;
-    mesh.push(ORDERS_MAY).await;
+    let (orders, _invoices) = pair(&[&[http(app.addr)]], ORDERS_MAY).await;
     let outbound = orders.ready.outbound;
     let caller = tokio::spawn(async move { get(outbound, "invoices", "/hang").await });
     let hanging = async |n| {
@@ -175,11 +160,8 @@ async fn a_caller_that_leaves_cancels_the_request_at_the_application() {
 
 #[tokio::test]
 async fn a_response_that_is_cut_short_never_looks_whole() {
-    let mesh = Mesh::start().await;
     let app = HttpApp::start("a").await;
-    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
-    let orders = mesh.sidecar("orders", &[]).await;
-    mesh.push(ORDERS_MAY).await;
+    let (orders, _invoices) = pair(&[&[http(app.addr)]], ORDERS_MAY).await;
     for path in ["/cut", "/cut-chunked"] {
         let reply = get(orders.ready.outbound, "invoices", path).await;
         assert_eq!(reply.status, 200);
@@ -191,11 +173,8 @@ async fn a_response_that_is_cut_short_never_looks_whole() {
 
 #[tokio::test]
 async fn bodies_and_trailers_pass_unchanged() {
-    let mesh = Mesh::start().await;
     let app = HttpApp::start("a").await;
-    let _invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
-    let orders = mesh.sidecar("orders", &[]).await;
-    mesh.push(ORDERS_MAY).await;
+    let (orders, _invoices) = pair(&[&[http(app.addr)]], ORDERS_MAY).await;
     for size in [0usize, 1, 1000, 64 * 1024, 64 * 1024 + 1, 3 << 20] {
         let body: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
         let expected: u64 = body.iter().map(|b| u64::from(*b)).sum::<u64>() + size as u64;
@@ -215,16 +194,12 @@ async fn bodies_and_trailers_pass_unchanged() {
 
 #[tokio::test]
 async fn an_instance_whose_application_is_down_is_passed_over_whatever_the_method() {
-    let mesh = Mesh::start().await;
     let app = HttpApp::start("up").await;
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
-    let _up = mesh.sidecar("invoices", &[http(app.addr)]).await;
-    let _down = mesh.sidecar("invoices", &[http(nowhere)]).await;
-    let orders = mesh.sidecar("orders", &[]).await;
-    mesh.push(ORDERS_MAY).await;
+    let (orders, _invoices) = pair(&[&[http(app.addr)], &[http(nowhere)]], ORDERS_MAY).await;
     for n in 0..20 {
         let request = Request::builder()
             .method(if n % 2 == 0 {
@@ -247,14 +222,11 @@ async fn an_instance_whose_application_is_down_is_passed_over_whatever_the_metho
 
 #[tokio::test]
 async fn the_only_instance_with_its_application_down_is_503_with_both_sides_reasons() {
-    let mesh = Mesh::start().await;
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
-    let _down = mesh.sidecar("invoices", &[http(nowhere)]).await;
-    let orders = mesh.sidecar("orders", &[]).await;
-    mesh.push(ORDERS_MAY).await;
+    let (orders, _invoices) = pair(&[&[http(nowhere)]], ORDERS_MAY).await;
     let reply = get(orders.ready.outbound, "invoices", "/echo").await;
     assert_eq!(reply.status, 503);
     let said = reply.all("proxy-status");
@@ -270,12 +242,10 @@ async fn the_only_instance_with_its_application_down_is_503_with_both_sides_reas
 
 #[tokio::test]
 async fn a_dead_instance_is_passed_over() {
-    let mesh = Mesh::start().await;
     let (one, two) = (HttpApp::start("one").await, HttpApp::start("two").await);
-    let _one = mesh.sidecar("invoices", &[http(one.addr)]).await;
-    let dying = mesh.sidecar("invoices", &[http(two.addr)]).await;
-    let orders = mesh.sidecar("orders", &[]).await;
-    mesh.push(ORDERS_MAY).await;
+    let (orders, mut invoices) =
+        pair(&[&[http(one.addr)], &[http(two.addr)]], ORDERS_MAY).await;
+    let dying = invoices.pop().expect("there are two");
     eventually("both instances answer", || async {
         get(orders.ready.outbound, "invoices", "/echo").await;
         let hits = |app: &HttpApp| app.hits.load(Ordering::SeqCst);
@@ -292,29 +262,4 @@ async fn a_dead_instance_is_passed_over() {
             reply.all("proxy-status")
         );
     }
-}
-
-#[tokio::test]
-async fn a_stopped_sidecar_ends_its_requests_and_takes_no_new_ones() {
-    let mesh = Mesh::start().await;
-    let (one, two) = (HttpApp::start("one").await, HttpApp::start("two").await);
-    let _one = mesh.sidecar("invoices", &[http(one.addr)]).await;
-    let leaving = mesh.sidecar("invoices", &[http(two.addr)]).await;
-    let orders = mesh.sidecar("orders", &[]).await;
-    mesh.push(ORDERS_MAY).await;
-    let outbound = orders.ready.outbound;
-    let load = tokio::spawn(async move {
-        let mut statuses = Vec::new();
-        for _ in 0..200 {
-            statuses.push(get(outbound, "invoices", "/echo").await.status.as_u16());
-        }
-        statuses
-    });
-    eventually("the leaving one is in use", || async {
-        (two.hits.load(Ordering::SeqCst) > 3).then_some(())
-    })
-    .await;
-    leaving.stop().await;
-    let statuses = load.await.unwrap();
-    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
 }

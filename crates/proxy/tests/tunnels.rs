@@ -1,4 +1,4 @@
-//! TCP through two real sidecars: half-closes and resets pass in both directions.
+//! TCP through real sidecars: half-closes and resets pass in both directions.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -11,18 +11,15 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use support::apps::{Ending, Manner, TcpApp};
-use support::{Mesh, ORDERS_MAY, PATIENCE, Sidecar, local, outbound_listener, tcp};
+use support::offline::pair;
+use support::{ORDERS_MAY, PATIENCE, Sidecar, tcp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-async fn pair(mesh: &Mesh, app: &TcpApp) -> (Sidecar, Sidecar) {
-    let invoices = mesh.sidecar("invoices", &[tcp(app.addr)]).await;
-    let (dir, mut config) = mesh.config("orders", &[]).await;
-    config.tcp_listeners = vec![local("invoices:5432")];
-    let orders = Sidecar::start(&mesh.env, dir, config).await;
-    mesh.push(ORDERS_MAY).await;
-    (invoices, orders)
+/// `orders` with a local port that leads to `invoices`, whose application this is.
+async fn tunnel(app: SocketAddr) -> (Sidecar, Vec<Sidecar>) {
+    pair(&[&[tcp(app)]], ORDERS_MAY).await
 }
 
 async fn connect(addr: SocketAddr) -> TcpStream {
@@ -51,9 +48,8 @@ fn noise(size: usize) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_mebibyte_each_way_half_closed_in_turn_is_unchanged() {
-    let mesh = Mesh::start().await;
     let mut app = TcpApp::start(Manner::EchoAtEnd).await;
-    let (_invoices, orders) = pair(&mesh, &app).await;
+    let (orders, _invoices) = tunnel(app.addr).await;
     let sent = noise(1 << 20);
     let mut stream = connect(orders.ready.tcp[0]).await;
     stream.write_all(&sent).await.unwrap();
@@ -69,9 +65,8 @@ async fn a_mebibyte_each_way_half_closed_in_turn_is_unchanged() {
 
 #[tokio::test]
 async fn the_called_may_close_its_side_first() {
-    let mesh = Mesh::start().await;
     let mut app = TcpApp::start(Manner::SpeakFirst).await;
-    let (_invoices, orders) = pair(&mesh, &app).await;
+    let (orders, _invoices) = tunnel(app.addr).await;
     let mut stream = connect(orders.ready.tcp[0]).await;
     assert_eq!(read_all(&mut stream).await.unwrap(), b"hello");
     stream.write_all(b"still here").await.unwrap();
@@ -84,9 +79,8 @@ async fn the_called_may_close_its_side_first() {
 
 #[tokio::test]
 async fn a_reset_of_the_called_reaches_the_caller_as_a_reset() {
-    let mesh = Mesh::start().await;
     let app = TcpApp::start(Manner::Reset).await;
-    let (_invoices, orders) = pair(&mesh, &app).await;
+    let (orders, _invoices) = tunnel(app.addr).await;
     let mut stream = connect(orders.ready.tcp[0]).await;
     stream.write_all(b"x").await.unwrap();
     let error = read_all(&mut stream).await.unwrap_err();
@@ -95,9 +89,8 @@ async fn a_reset_of_the_called_reaches_the_caller_as_a_reset() {
 
 #[tokio::test]
 async fn a_reset_of_the_caller_reaches_the_called_as_a_reset() {
-    let mesh = Mesh::start().await;
     let mut app = TcpApp::start(Manner::Listen).await;
-    let (_invoices, orders) = pair(&mesh, &app).await;
+    let (orders, _invoices) = tunnel(app.addr).await;
     let mut stream = connect(orders.ready.tcp[0]).await;
     stream.write_all(b"some").await.unwrap();
     stream.set_zero_linger().unwrap();
@@ -108,9 +101,9 @@ async fn a_reset_of_the_caller_reaches_the_called_as_a_reset() {
 
 #[tokio::test]
 async fn a_sidecar_that_dies_resets_both_ends() {
-    let mesh = Mesh::start().await;
     let mut app = TcpApp::start(Manner::Listen).await;
-    let (invoices, orders) = pair(&mesh, &app).await;
+    let (orders, mut invoices) = tunnel(app.addr).await;
+    let invoices = invoices.remove(0);
     let mut stream = connect(orders.ready.tcp[0]).await;
     stream.write_all(b"some").await.unwrap();
     support::eventually("bytes arrived", || async {
@@ -133,30 +126,22 @@ async fn metrics(addr: SocketAddr) -> String {
 
 #[tokio::test]
 async fn a_connection_that_cannot_be_made_is_refused_and_not_left_hanging() {
-    let mesh = Mesh::start().await;
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
-    let app = TcpApp::start(Manner::Listen).await;
-    let _invoices = mesh.sidecar("invoices", &[tcp(nowhere)]).await;
-    let (dir, mut config) = mesh.config("orders", &[]).await;
-    config.tcp_listeners = vec![local("invoices:5432"), local("nobody:1")];
-    let orders = Sidecar::start(&mesh.env, dir, config).await;
-    mesh.push(ORDERS_MAY).await;
+    let (orders, _invoices) = tunnel(nowhere).await;
     for addr in &orders.ready.tcp {
         let mut stream = connect(*addr).await;
         let error = read_all(&mut stream).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
-    drop(app);
 }
 
 #[tokio::test]
 async fn connect_through_the_http_proxy_carries_bytes_or_says_why_not() {
-    let mesh = Mesh::start().await;
     let app = TcpApp::start(Manner::EchoAtEnd).await;
-    let (_invoices, orders) = pair(&mesh, &app).await;
+    let (orders, _invoices) = tunnel(app.addr).await;
     let mut stream = connect(orders.ready.outbound).await;
     let request = b"CONNECT invoices:5432 HTTP/1.1\r\nhost: invoices:5432\r\n\r\nearly";
     stream.write_all(request).await.unwrap();
@@ -173,38 +158,5 @@ async fn connect_through_the_http_proxy_carries_bytes_or_says_why_not() {
     assert!(
         all.contains("proxy-status: orders.default/outbound; error=destination_not_found"),
         "{all}"
-    );
-}
-
-#[tokio::test]
-async fn a_pushed_listener_opens_and_closes_without_a_restart() {
-    let mesh = Mesh::start().await;
-    let app = TcpApp::start(Manner::EchoAtEnd).await;
-    let (_invoices, _orders) = pair(&mesh, &app).await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    mesh.push(&outbound_listener(free, 5432)).await;
-    let mut stream = connect(free).await;
-    stream.write_all(b"through").await.unwrap();
-    let kept = stream;
-    let deleted = mesh
-        .admin
-        .delete("OutboundListener", "default", "to-invoices")
-        .await
-        .unwrap();
-    let reply = mesh.admin.wait(deleted.revision, PATIENCE).await.unwrap();
-    assert!(reply.is_complete(), "{reply:?}");
-    assert!(
-        TcpStream::connect(free).await.is_err(),
-        "the port is closed"
-    );
-    let mut kept = kept;
-    kept.shutdown().await.unwrap();
-    assert_eq!(
-        read_all(&mut kept).await.unwrap(),
-        b"through",
-        "a connection outlives its port"
     );
 }

@@ -10,6 +10,7 @@
 
 pub mod apps;
 pub mod client;
+pub mod offline;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
