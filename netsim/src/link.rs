@@ -102,12 +102,7 @@ impl Link {
     pub fn send(&mut self, now: Duration, bytes: usize) -> Fate {
         let chance = Chance::draw(&mut self.rng);
         let lost = self.random_loss(&chance);
-        if self
-            .spec
-            .outages
-            .iter()
-            .any(|o| (o.from..o.until).contains(&now))
-        {
+        if self.is_down(now) {
             return Fate::Lost(LossCause::Outage);
         }
         if let Some(mtu) = self.spec.mtu
@@ -131,6 +126,13 @@ impl Link {
             flipped_bit: None,
         });
         Fate::Delivered(Delivery { first, second })
+    }
+
+    /// Outages are in order and do not overlap (`LinkSpec::check`): the first that has not ended decides.
+    fn is_down(&self, now: Duration) -> bool {
+        let outages = &self.spec.outages;
+        let next = outages.partition_point(|outage| outage.until <= now);
+        outages.get(next).is_some_and(|outage| outage.from <= now)
     }
 
     fn random_loss(&mut self, chance: &Chance) -> bool {

@@ -155,32 +155,17 @@ impl FromStr for Profile {
         if let Some(profile) = Self::ALL.into_iter().find(|p| p.name() == text) {
             return Ok(profile);
         }
+        let name: String = text.chars().take(64).collect();
         let mut near: Vec<_> = Self::ALL
             .iter()
-            .map(|p| (distance(text, p.name()), p.name()))
+            .map(|p| (strsim::levenshtein(&name, p.name()), p.name()))
             .collect();
         near.sort_unstable();
         Err(UnknownProfile {
-            name: text.chars().take(64).collect(),
+            name,
             near: near.into_iter().take(3).map(|(_, name)| name).collect(),
         })
     }
-}
-
-/// Levenshtein distance over bytes, of the first 64.
-fn distance(a: &str, b: &str) -> usize {
-    let a = &a.as_bytes()[..a.len().min(64)];
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let change = diagonal + usize::from(*x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -11,31 +11,18 @@ pub(crate) fn near<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
         return Some(same);
     }
     let allowed = if text.len() <= 4 { 1 } else { 2 };
+    let text = text.to_ascii_lowercase();
     known
         .iter()
-        .map(|name| (distance(text.as_bytes(), name.as_bytes()), *name))
+        .map(|name| {
+            (
+                strsim::osa_distance(&text, &name.to_ascii_lowercase()),
+                *name,
+            )
+        })
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
-}
-
-/// Edits from `a` to `b`: change, insert, delete, or swap two neighbours.
-fn distance(a: &[u8], b: &[u8]) -> usize {
-    let mut before: Vec<usize> = vec![0; b.len() + 1];
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut row = vec![i + 1; b.len() + 1];
-        for (j, y) in b.iter().enumerate() {
-            let change = last[j] + usize::from(!x.eq_ignore_ascii_case(y));
-            let mut best = change.min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && a[i - 1] == *y && b[j - 1] == *x {
-                best = best.min(before[j - 1] + 1);
-            }
-            row[j + 1] = best;
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
 }
 
 #[cfg(test)]
