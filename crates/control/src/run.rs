@@ -165,7 +165,7 @@ async fn start(
         tasks.spawn(health::serve(node.clone(), listener, tasks.clone()));
         addr
     });
-    mesh.serve(node.clone(), tasks);
+    mesh.serve(node.clone());
     announce(&node, config, metrics).await?;
     Ok(mesh)
 }

@@ -26,7 +26,10 @@ async fn a_token_makes_an_svid_once_and_the_pin_guards_it() {
     assert!(matches!(refused, Failed::Dial(_)), "{refused:?}");
 
     let (svid, bundles) = join(&control, control.pin(), &token).await.unwrap();
-    assert_eq!(svid.id().as_str(), "spiffe://weft.local/ns/default/sa/invoices");
+    assert_eq!(
+        svid.id().as_str(),
+        "spiffe://weft.local/ns/default/sa/invoices"
+    );
     svid.validate(&bundles, control.env.wall()).unwrap();
 
     let again = join(&control, control.pin(), &token).await.unwrap_err();
@@ -39,7 +42,13 @@ async fn a_token_makes_an_svid_once_and_the_pin_guards_it() {
 
     let tokens = control.client().await.tokens().await.unwrap();
     assert_eq!(tokens[0].state, TokenState::Used);
-    assert!(tokens[0].used_by.as_deref().unwrap().starts_with("127.0.0.1:"));
+    assert!(
+        tokens[0]
+            .used_by
+            .as_deref()
+            .unwrap()
+            .starts_with("127.0.0.1:")
+    );
     control.stop().await;
 }
 
@@ -105,7 +114,10 @@ async fn a_sidecar_gets_everything_then_changes_and_its_receipt_ends_the_wait() 
         .await;
     let endpoint = &sync.known["endpoint/default/invoices/a1"];
     let seen = endpoint["mesh_addr"].as_str().unwrap();
-    assert!(seen.starts_with("127.0.0.1:"), "observed, not 0.0.0.0: {seen}");
+    assert!(
+        seen.starts_with("127.0.0.1:"),
+        "observed, not 0.0.0.0: {seen}"
+    );
 
     let applied = client.apply(&[route("10s")]).await.unwrap();
     let update = sync.update().await;
@@ -126,7 +138,13 @@ async fn a_sidecar_gets_everything_then_changes_and_its_receipt_ends_the_wait() 
     let reply = reply.unwrap();
     assert!(reply.is_complete(), "{reply:?}");
     assert_eq!(reply.receipts[0].service, "invoices.default");
-    assert_eq!((reply.receipts[0].took_us, reply.receipts[0].in_force_unix_ms), (2, 1));
+    assert_eq!(
+        (
+            reply.receipts[0].took_us,
+            reply.receipts[0].in_force_unix_ms
+        ),
+        (2, 1)
+    );
     assert!(reply.receipts[0].after_ms.unwrap() > 0.0);
 
     let bad = client.apply(&[route("5s")]).await.unwrap();
@@ -138,13 +156,19 @@ async fn a_sidecar_gets_everything_then_changes_and_its_receipt_ends_the_wait() 
     said.unwrap();
     let reply = reply.unwrap();
     assert_eq!(reply.nacks[0].reason, "port 5432 is in use");
-    assert_eq!(reply.nacks[0].key.as_deref(), Some("HTTPRoute/default/invoices"));
+    assert_eq!(
+        reply.nacks[0].key.as_deref(),
+        Some("HTTPRoute/default/invoices")
+    );
 
     let status = client.status().await.unwrap();
     assert_eq!(status.control.revision, bad.revision);
     assert_eq!(status.sidecars[0].state, SidecarState::Live);
     assert_eq!(status.sidecars[0].acked_revision, Some(applied.revision));
-    assert_eq!(status.sidecars[0].nack.as_ref().unwrap().revision, bad.revision);
+    assert_eq!(
+        status.sidecars[0].nack.as_ref().unwrap().revision,
+        bad.revision
+    );
 
     sync.say(&SidecarMessage::Goodbye).await.unwrap();
     sync.ended().await;

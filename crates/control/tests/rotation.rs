@@ -92,7 +92,11 @@ async fn the_issuing_ca_is_replaced_under_everyone() {
     assert_eq!(after.pin, before.pin);
     let state = |serial: &str| {
         let mut authorities = after.authorities.iter();
-        authorities.find(|a| a.serial == serial).unwrap().state.clone()
+        authorities
+            .find(|a| a.serial == serial)
+            .unwrap()
+            .state
+            .clone()
     };
     assert_eq!(state(&issuer), "active");
     assert_eq!(state(&last.issuer_before.unwrap()), "removed");

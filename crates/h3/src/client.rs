@@ -99,6 +99,11 @@ impl Requests {
         self.shared.peer_going_away().await;
     }
 
+    /// Completes when no request is under way.
+    pub async fn drained(&self) {
+        self.shared.idle().await;
+    }
+
     /// Requests under way: sent, and one of their two halves still held by somebody.
     pub fn active(&self) -> usize {
         self.shared.active()

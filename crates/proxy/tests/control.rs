@@ -15,8 +15,10 @@ use http::Method;
 use support::apps::{HttpApp, Manner, TcpApp};
 use support::client::{Caller, get};
 use support::{
-    Mesh, ORDERS_MAY, PATIENCE, Sidecar, eventually, http, outbound_listener, timeout_route,
+    Mesh, ORDERS_MAY, PATIENCE, Sidecar, eventually, http, outbound_listener, tcp, timeout_route,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weft_control::{RotateCa, RotateCerts};
@@ -321,6 +323,7 @@ async fn a_stopped_sidecar_ends_its_requests_and_takes_no_new_ones() {
 
 #[tokio::test]
 async fn a_pushed_listener_opens_and_closes_without_a_restart() {
+    let mesh = Mesh::start().await;
     let app = TcpApp::start(Manner::EchoAtEnd).await;
     let _invoices = mesh.sidecar("invoices", &[tcp(app.addr)]).await;
     let _orders = mesh.sidecar("orders", &[]).await;

@@ -20,7 +20,7 @@ use support::{ORDERS_MAY, eventually, http, timeout_route};
 #[tokio::test]
 async fn a_request_passes_with_proof_of_who_called_and_one_id_on_both_sides() {
     let app = HttpApp::start("a").await;
-    let (orders, _invoices) = pair(&[&[http(app.addr)]], ORDERS_MAY).await;
+    let (orders, invoices) = pair(&[&[http(app.addr)]], ORDERS_MAY).await;
 
     let request = Request::get("http://invoices/echo?x=%61")
         .header("x-request-id", "id-1")
@@ -121,8 +121,11 @@ async fn a_path_is_decided_on_and_forwarded_in_its_normal_form() {
 #[tokio::test]
 async fn a_timeout_covers_the_whole_transaction_and_cancels_it() {
     let app = HttpApp::start("a").await;
-    let (orders, _invoices) = pair(&[&[http(app.addr)]], &format!("{ORDERS_MAY}---\n{}", timeout_route("300ms")))
-        .await;
+    let (orders, _invoices) = pair(
+        &[&[http(app.addr)]],
+        &format!("{ORDERS_MAY}---\n{}", timeout_route("300ms")),
+    )
+    .await;
 
     let began = tokio::time::Instant::now();
     let reply = get(orders.ready.outbound, "invoices", "/hang").await;
@@ -243,8 +246,7 @@ async fn the_only_instance_with_its_application_down_is_503_with_both_sides_reas
 #[tokio::test]
 async fn a_dead_instance_is_passed_over() {
     let (one, two) = (HttpApp::start("one").await, HttpApp::start("two").await);
-    let (orders, mut invoices) =
-        pair(&[&[http(one.addr)], &[http(two.addr)]], ORDERS_MAY).await;
+    let (orders, mut invoices) = pair(&[&[http(one.addr)], &[http(two.addr)]], ORDERS_MAY).await;
     let dying = invoices.pop().expect("there are two");
     eventually("both instances answer", || async {
         get(orders.ready.outbound, "invoices", "/echo").await;

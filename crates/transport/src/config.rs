@@ -66,11 +66,15 @@ pub struct Liveness {
 
 impl Liveness {
     /// Between sidecars: requests must leave a dead instance within seconds.
-    pub const SIDECAR: Self =
-        Self { idle_timeout: Duration::from_secs(3), keep_alive: Duration::from_secs(1) };
+    pub const SIDECAR: Self = Self {
+        idle_timeout: Duration::from_secs(3),
+        keep_alive: Duration::from_secs(1),
+    };
     /// To and at a control node: thousands of mostly silent connections, none of them urgent.
-    pub const CONTROL: Self =
-        Self { idle_timeout: Duration::from_secs(10), keep_alive: Duration::from_secs(3) };
+    pub const CONTROL: Self = Self {
+        idle_timeout: Duration::from_secs(10),
+        keep_alive: Duration::from_secs(3),
+    };
 }
 
 /// Transport settings for one kind of network.
@@ -121,6 +125,8 @@ pub struct Limits {
     pub max_handshakes: usize,
     /// An accepted connection whose handshake takes longer is cut.
     pub handshake_timeout: Duration,
+    /// A request whose header takes longer to arrive is rejected.
+    pub header_timeout: Duration,
     /// A dial that takes longer has failed.
     pub dial_timeout: Duration,
     /// Requests under way at one time on one connection.
@@ -141,6 +147,7 @@ impl Default for Limits {
             max_connections: 10_000,
             max_handshakes: 512,
             handshake_timeout: Duration::from_secs(5),
+            header_timeout: Duration::from_secs(10),
             dial_timeout: Duration::from_secs(2),
             max_requests: 4_096,
             max_header_bytes: 64 << 10,
@@ -166,13 +173,20 @@ impl Target {
     /// A sidecar.
     #[must_use]
     pub fn new(addr: SocketAddr, expected: impl Into<ExpectedPeer>) -> Self {
-        Self { addr, expected: expected.into(), liveness: Liveness::SIDECAR }
+        Self {
+            addr,
+            expected: expected.into(),
+            liveness: Liveness::SIDECAR,
+        }
     }
 
     /// A control node.
     #[must_use]
     pub fn control(addr: SocketAddr, expected: impl Into<ExpectedPeer>) -> Self {
-        Self { liveness: Liveness::CONTROL, ..Self::new(addr, expected) }
+        Self {
+            liveness: Liveness::CONTROL,
+            ..Self::new(addr, expected)
+        }
     }
 }
 

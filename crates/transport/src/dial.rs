@@ -30,31 +30,50 @@ pub(crate) async fn connect(
     match timeout(patience, connecting).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(explain(addr, error, failure, patience)),
-        Err(_) => Err(DialError::Timeout { addr, after: patience }),
+        Err(_) => Err(DialError::Timeout {
+            addr,
+            after: patience,
+        }),
     }
 }
 
 fn explain_start(addr: SocketAddr, error: &ConnectError) -> DialError {
     match error {
         ConnectError::EndpointStopping => DialError::ShuttingDown,
-        other => DialError::Failed { addr, cause: other.to_string() },
+        other => DialError::Failed {
+            addr,
+            cause: other.to_string(),
+        },
     }
 }
 
-fn explain(addr: SocketAddr, error: ConnectionError, failure: &Failure, patience: Duration) -> DialError {
+fn explain(
+    addr: SocketAddr,
+    error: ConnectionError,
+    failure: &Failure,
+    patience: Duration,
+) -> DialError {
     if let Some(source) = failure.get() {
-        return DialError::Unverified { addr, source: source.clone() };
+        return DialError::Unverified {
+            addr,
+            source: source.clone(),
+        };
     }
     match error {
-        ConnectionError::TimedOut => DialError::Timeout { addr, after: patience },
+        ConnectionError::TimedOut => DialError::Timeout {
+            addr,
+            after: patience,
+        },
         ConnectionError::LocallyClosed => DialError::ShuttingDown,
         ConnectionError::ConnectionClosed(close)
             if close.error_code == TransportErrorCode::CONNECTION_REFUSED =>
         {
             DialError::Busy { addr }
         }
-        other => rejection(addr, &other)
-            .unwrap_or_else(|| DialError::Failed { addr, cause: other.to_string() }),
+        other => rejection(addr, &other).unwrap_or_else(|| DialError::Failed {
+            addr,
+            cause: other.to_string(),
+        }),
     }
 }
 
@@ -62,24 +81,48 @@ fn explain(addr: SocketAddr, error: ConnectionError, failure: &Failure, patience
 /// dialling side's handshake is done, as the first thing that the peer says (RFC 8446 §4.4.2.4): nothing
 /// that was sent on the connection has been looked at.
 pub(crate) fn rejection(addr: SocketAddr, error: &ConnectionError) -> Option<DialError> {
-    let ConnectionError::ConnectionClosed(close) = error else { return None };
+    let ConnectionError::ConnectionClosed(close) = error else {
+        return None;
+    };
     let alert = alert_of(close)?;
     let reason = tls::alert_reason(alert).unwrap_or("other");
     let said = String::from_utf8_lossy(&close.reason);
-    let cause = format!("{} (TLS alert {alert}: {})", reason.replace('_', " "), shown(&said));
-    Some(DialError::RejectedByPeer { addr, reason, cause })
+    let cause = format!(
+        "{} (TLS alert {alert}: {})",
+        reason.replace('_', " "),
+        shown(&said)
+    );
+    Some(DialError::RejectedByPeer {
+        addr,
+        reason,
+        cause,
+    })
 }
 
 fn alert_of(close: &ConnectionClose) -> Option<u8> {
     let code = u64::from(close.error_code);
-    CRYPTO_ERRORS.contains(&code).then(|| (code & 0xff) as u8)
+    CRYPTO_ERRORS.contains(&code).then_some((code & 0xff) as u8)
+}
+
+/// What the peer said about our certificate, when a handshake ended with its alert.
+pub(crate) fn peer_alert(error: &ConnectionError) -> Option<String> {
+    let ConnectionError::ConnectionClosed(close) = error else {
+        return None;
+    };
+    let alert = alert_of(close)?;
+    let reason = tls::alert_reason(alert)
+        .unwrap_or("other")
+        .replace('_', " ");
+    Some(format!("{reason} (TLS alert {alert})"))
 }
 
 /// The alert that our own TLS stack ended a handshake with.
 pub(crate) fn own_alert(error: &ConnectionError) -> Option<u8> {
-    let ConnectionError::TransportError(error) = error else { return None };
+    let ConnectionError::TransportError(error) = error else {
+        return None;
+    };
     let code = u64::from(error.code);
-    CRYPTO_ERRORS.contains(&code).then(|| (code & 0xff) as u8)
+    CRYPTO_ERRORS.contains(&code).then_some((code & 0xff) as u8)
 }
 
 /// Text from a peer goes into logs: bounded, and without control characters.

@@ -24,7 +24,9 @@ pub enum TransportError {
 #[non_exhaustive]
 pub enum DialError {
     /// Nothing answered.
-    #[error("no answer from {addr} within {after:?}: is a sidecar running there, and is UDP let through?")]
+    #[error(
+        "no answer from {addr} within {after:?}: is a sidecar running there, and is UDP let through?"
+    )]
     Timeout {
         /// Who was dialled.
         addr: SocketAddr,
@@ -102,5 +104,39 @@ impl DialError {
     #[must_use]
     pub fn is_remembered(&self) -> bool {
         matches!(self, Self::Backoff { .. })
+    }
+}
+
+/// A request did not get under way.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// There was no connection to send it on.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The connection takes no more requests: another one is due.
+    #[error("the connection takes no more requests")]
+    Retired,
+    /// It failed on its stream, or with the connection.
+    #[error(transparent)]
+    Stream(weft_h3::Error),
+}
+
+impl RequestError {
+    /// Nothing was sent, and another connection to the same target would do.
+    pub(crate) fn was_not_sent(&self) -> bool {
+        matches!(
+            self,
+            Self::Retired | Self::Stream(weft_h3::Error::GoingAway)
+        )
+    }
+
+    /// Whether the request was certainly not processed: sending it elsewhere cannot repeat it.
+    #[must_use]
+    pub fn is_unprocessed(&self) -> bool {
+        match self {
+            Self::Dial(_) | Self::Retired => true,
+            Self::Stream(error) => error.is_unprocessed(),
+        }
     }
 }

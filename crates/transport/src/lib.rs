@@ -1,10 +1,45 @@
-//! QUIC endpoint, connection pool, tunnels between identities.
+//! QUIC between identities: one endpoint, its pool of connections, requests and tunnels on them.
+//!
+//! Whoever holds a [`Connection`] knows who is at the other end: none exists whose peer was not verified, and
+//! none outlives the certificates that vouched for it. What a request means, which instance of a service it
+//! goes to and whether it may be answered is not decided here: this crate knows identities, not services.
+//!
+//! ```text
+//!   Pool ── target ──▶ Connection ── request ──▶ Exchange          Handler ◀── ServerRequest
+//!    │  (dial, back off)    │                                          ▲
+//!    ▼                      ▼                                          │
+//!   Endpoint: one UDP socket, both roles ═══ HTTP/3 over QUIC, mutual TLS ═══ accept
+//!    │
+//!    └─ warden: retires and cuts connections with the certificates' lives
+//! ```
+//!
+//! It stands on `weft-h3` (frames), `weft-certs` (who may speak) and `weft-env` (sockets, clocks, tasks).
+
+mod accept;
+mod backoff;
 mod config;
+mod connection;
+mod core;
+mod dial;
+mod endpoint;
 mod error;
+mod join;
 mod lifetime;
+mod load;
+mod pool;
 mod quic;
 mod refusal;
-pub use config::*;
-pub use error::*;
-pub use refusal::*;
+mod registry;
+mod stats;
+mod warden;
+
+pub use accept::{Handler, ServerRequest};
+pub use config::{ALPN, JoinConfig, Limits, Liveness, Profile, Target, TransportConfig};
+pub use connection::{Connection, Exchange};
+pub use endpoint::Endpoint;
+pub use error::{DialError, RequestError, TransportError};
+pub use join::join_connection;
 pub use lifetime::EndReason;
+pub use pool::Pool;
+pub use refusal::{Direction, Refusal};
+pub use stats::ConnectionStats;

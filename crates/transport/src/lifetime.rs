@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use crate::Direction;
+use crate::warden::LONGEST_SLEEP;
 
 /// New requests move to a new connection this long before the old one must end: a minute, or a tenth of
 /// a short certificate's time.
@@ -89,8 +90,12 @@ pub(crate) enum Verdict {
 impl Terms {
     /// The moment after which the connection must not live, and whose certificate says so.
     fn end(&self) -> Option<(SystemTime, EndReason)> {
-        let own = self.own_not_after.map(|end| (end, EndReason::OwnCertificateEnds));
-        let peer = self.peer_not_after.map(|end| (end, EndReason::PeerCertificateEnds));
+        let own = self
+            .own_not_after
+            .map(|end| (end, EndReason::OwnCertificateEnds));
+        let peer = self
+            .peer_not_after
+            .map(|end| (end, EndReason::PeerCertificateEnds));
         match (own, peer) {
             (Some(own), Some(peer)) => Some(if own.0 < peer.0 { own } else { peer }),
             (one, other) => one.or(other),
@@ -118,6 +123,12 @@ impl Terms {
             return Verdict::Retire(EndReason::OwnCertificateReplaced);
         }
         Verdict::Keep
+    }
+
+    /// Whether the verdict changes before the warden looks by itself.
+    pub(crate) fn ends_soon(&self, now: SystemTime) -> bool {
+        self.next_change(now)
+            .is_some_and(|next| next < LONGEST_SLEEP)
     }
 
     /// How long until the verdict changes by time alone.
@@ -149,21 +160,89 @@ mod tests {
 
     #[test]
     fn a_connection_ends_with_the_certificate_that_ends_first() {
-        use EndReason::{OwnCertificateEnds as Own, OwnCertificateReplaced, PeerCertificateEnds as Peer};
+        use EndReason::{
+            OwnCertificateEnds as Own, OwnCertificateReplaced, PeerCertificateEnds as Peer,
+        };
         use Verdict::{Close, Keep, Retire};
         let table = [
             ("fresh", terms(Some(3600), Some(3600)), 10, 1, Keep),
-            ("just before the margin", terms(Some(3600), Some(7200)), 3539, 1, Keep),
-            ("own, in the margin", terms(Some(3600), Some(7200)), 3540, 1, Retire(Own)),
-            ("own, at its end", terms(Some(3600), Some(7200)), 3600, 1, Close(Own)),
-            ("peer's, in the margin", terms(Some(7200), Some(3600)), 3540, 1, Retire(Peer)),
-            ("peer's, at its end", terms(Some(7200), Some(3600)), 3600, 1, Close(Peer)),
-            ("a short life has a short margin", terms(Some(100), Some(7200)), 89, 1, Keep),
-            ("a tenth of it", terms(Some(100), Some(7200)), 90, 1, Retire(Own)),
-            ("rotated", terms(Some(3600), Some(3600)), 10, 2, Retire(OwnCertificateReplaced)),
-            ("rotated, but ended anyway", terms(Some(3600), None), 3601, 2, Close(Own)),
-            ("joining has no own certificate", terms(None, Some(3600)), 10, 2, Keep),
-            ("joining ends with the peer's", terms(None, Some(3600)), 3600, 1, Close(Peer)),
+            (
+                "just before the margin",
+                terms(Some(3600), Some(7200)),
+                3539,
+                1,
+                Keep,
+            ),
+            (
+                "own, in the margin",
+                terms(Some(3600), Some(7200)),
+                3540,
+                1,
+                Retire(Own),
+            ),
+            (
+                "own, at its end",
+                terms(Some(3600), Some(7200)),
+                3600,
+                1,
+                Close(Own),
+            ),
+            (
+                "peer's, in the margin",
+                terms(Some(7200), Some(3600)),
+                3540,
+                1,
+                Retire(Peer),
+            ),
+            (
+                "peer's, at its end",
+                terms(Some(7200), Some(3600)),
+                3600,
+                1,
+                Close(Peer),
+            ),
+            (
+                "a short life has a short margin",
+                terms(Some(100), Some(7200)),
+                89,
+                1,
+                Keep,
+            ),
+            (
+                "a tenth of it",
+                terms(Some(100), Some(7200)),
+                90,
+                1,
+                Retire(Own),
+            ),
+            (
+                "rotated",
+                terms(Some(3600), Some(3600)),
+                10,
+                2,
+                Retire(OwnCertificateReplaced),
+            ),
+            (
+                "rotated, but ended anyway",
+                terms(Some(3600), None),
+                3601,
+                2,
+                Close(Own),
+            ),
+            (
+                "joining has no own certificate",
+                terms(None, Some(3600)),
+                10,
+                2,
+                Keep,
+            ),
+            (
+                "joining ends with the peer's",
+                terms(None, Some(3600)),
+                3600,
+                1,
+                Close(Peer),
+            ),
             ("nothing known", terms(None, None), 1_000_000, 1, Keep),
         ];
         for (name, terms, now, generation, expected) in table {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::Request;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -29,7 +30,10 @@ pub(crate) struct Key {
 
 impl Key {
     fn of(target: &Target) -> Self {
-        Self { addr: target.addr, expected: target.expected.clone() }
+        Self {
+            addr: target.addr,
+            expected: target.expected.clone(),
+        }
     }
 }
 
@@ -50,8 +54,15 @@ struct Dials {
 impl PoolState {
     pub(crate) fn new(limits: &Limits, rng: Rng) -> Self {
         let backoff = Backoff::new(limits.dial_backoff, limits.max_remembered_failures);
-        let dials = Dials { pending: BTreeMap::new(), backoff, rng };
-        Self { ready: ArcSwap::default(), dials: Mutex::new(dials) }
+        let dials = Dials {
+            pending: BTreeMap::new(),
+            backoff,
+            rng,
+        };
+        Self {
+            ready: ArcSwap::default(),
+            dials: Mutex::new(dials),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Dials> {
@@ -65,11 +76,18 @@ impl PoolState {
 
     fn find(&self, key: &Key, generation: u64) -> Option<Connection> {
         let ready = self.ready.load();
-        ready.get(key).filter(|connection| connection.is_usable(generation)).cloned()
+        ready
+            .get(key)
+            .filter(|connection| connection.is_usable(generation))
+            .cloned()
     }
 
     /// Copies the map: connections come and go rarely, requests read it all the time.
-    fn change(&self, _held: &MutexGuard<'_, Dials>, change: impl FnOnce(&mut BTreeMap<Key, Connection>)) {
+    fn change(
+        &self,
+        _held: &MutexGuard<'_, Dials>,
+        change: impl FnOnce(&mut BTreeMap<Key, Connection>),
+    ) {
         let mut ready = BTreeMap::clone(&self.ready.load());
         change(&mut ready);
         self.ready.store(Arc::new(ready));
@@ -79,20 +97,27 @@ impl PoolState {
     pub(crate) fn ended(&self, key: &Key, id: u64, rejected: Option<&DialError>) {
         let mut dials = self.lock();
         self.change(&dials, |ready| {
-            if ready.get(key).is_some_and(|connection| connection.id() == id) {
+            if ready
+                .get(key)
+                .is_some_and(|connection| connection.id() == id)
+            {
                 ready.remove(key);
             }
         });
         if let Some(error) = rejected {
             let draw = dials.rng.next_u64();
-            dials.backoff.failed(key.clone(), Arc::new(error.clone()), Instant::now(), draw);
+            dials
+                .backoff
+                .failed(key.clone(), Arc::new(error.clone()), Instant::now(), draw);
         }
     }
 }
 
 impl std::fmt::Debug for PoolState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PoolState").field("ready", &self.ready.load().len()).finish_non_exhaustive()
+        f.debug_struct("PoolState")
+            .field("ready", &self.ready.load().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -146,10 +171,26 @@ impl Pool {
         target: &Target,
         request: &Request<()>,
     ) -> Result<Exchange, RequestError> {
+        self.request_with(target, request, Bytes::new(), false)
+            .await
+    }
+
+    /// As [`request`](Self::request), with the first piece of the body (may be empty) in the same write, and
+    /// with `end` the end of the request.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn request_with(
+        &self,
+        target: &Target,
+        request: &Request<()>,
+        content: Bytes,
+        end: bool,
+    ) -> Result<Exchange, RequestError> {
         let mut attempt = 1;
         loop {
             let connection = self.connection(target).await.map_err(RequestError::Dial)?;
-            match connection.request(request).await {
+            match connection.request_with(request, content.clone(), end).await {
                 // Nothing was sent: rotation, or the peer's GOAWAY, came in between.
                 Err(error) if error.was_not_sent() && attempt < ATTEMPTS => attempt += 1,
                 other => return other,
@@ -183,7 +224,11 @@ impl Pool {
         let (announce, outcome) = watch::channel(None);
         dials.pending.insert(key.clone(), outcome.clone());
         drop(dials);
-        let dial = Dial { core: self.core.clone(), key: Some(key), announce };
+        let dial = Dial {
+            core: self.core.clone(),
+            key: Some(key),
+            announce,
+        };
         let target = target.clone();
         self.core.tasks.spawn(dial.run(target));
         Ok(Step::Wait(outcome))
@@ -204,7 +249,9 @@ impl Dial {
         let result = self.core.dial(&target, key.clone()).await.map_err(Arc::new);
         if let Err(error) = &result {
             let reason = error.reason();
-            self.core.refusals.record(Direction::Outbound, target.addr, reason, error.to_string());
+            self.core
+                .refusals
+                .record(Direction::Outbound, target.addr, reason, error.to_string());
         }
         let state = &self.core.pool;
         let mut dials = state.lock();
@@ -213,12 +260,16 @@ impl Dial {
                 dials.backoff.succeeded(&key);
                 // One that is lost already was struck off before it was entered.
                 if !connection.is_retired() {
-                    state.change(&dials, |ready| drop(ready.insert(key.clone(), connection.clone())));
+                    state.change(&dials, |ready| {
+                        drop(ready.insert(key.clone(), connection.clone()))
+                    });
                 }
             }
             Err(error) => {
                 let draw = dials.rng.next_u64();
-                dials.backoff.failed(key.clone(), error.clone(), Instant::now(), draw);
+                dials
+                    .backoff
+                    .failed(key.clone(), error.clone(), Instant::now(), draw);
             }
         }
         dials.pending.remove(&key);

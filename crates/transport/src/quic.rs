@@ -11,7 +11,7 @@ use weft_certs::tls::{self, Failure};
 use weft_certs::{Clock, ExpectedPeer};
 use weft_env::{Env, Rng};
 
-use crate::{ALPN, JoinConfig, Liveness, TransportConfig, TransportError};
+use crate::{ALPN, JoinConfig, Limits, Liveness, Profile, TransportConfig, TransportError};
 
 /// Control stream, two for QPACK, and room for streams of kinds that we do not know (RFC 9114 §6.2.3).
 const UNI_STREAMS: u32 = 16;
@@ -22,9 +22,11 @@ pub(crate) struct Quic {
     clock: Clock,
     /// With everything but the TLS config, which each connection gets its own of.
     server: quinn::ServerConfig,
-    /// First destination connection IDs of dials.
-    cids: Arc<dyn Fn() -> ConnectionId + Send + Sync>,
+    cids: FirstIds,
 }
+
+/// First destination connection IDs of dials.
+type FirstIds = Arc<dyn Fn() -> ConnectionId + Send + Sync>;
 
 impl Quic {
     pub(crate) fn new(config: TransportConfig, env: &Env) -> Result<Self, TransportError> {
@@ -37,30 +39,23 @@ impl Quic {
         server
             .time_source(Arc::new(WallClock(clock.clone())))
             .max_incoming(config.limits.max_handshakes.saturating_mul(2))
-            .transport_config(transport(&config, config.liveness, false)?);
-        let rng = Mutex::new(env.rng("quic-cid"));
-        let cids = Arc::new(move || {
-            let mut cid = [0; 20];
-            // A random stream has no half-done state.
-            rng.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut cid);
-            ConnectionId::new(&cid)
-        });
-        Ok(Self { config, clock, server, cids })
+            .transport_config(transport(
+                &config.profile,
+                &config.limits,
+                config.liveness,
+                false,
+            )?);
+        let cids = first_ids(env);
+        Ok(Self {
+            config,
+            clock,
+            server,
+            cids,
+        })
     }
 
     pub(crate) fn endpoint(&self, env: &Env) -> Result<quinn::EndpointConfig, TransportError> {
-        let (mut reset, mut seed) = ([0; 32], [0; 32]);
-        env.rng("quic-reset").fill_bytes(&mut reset);
-        env.rng("quic-endpoint").fill_bytes(&mut seed);
-        let env = env.clone();
-        let mut endpoint = quinn::EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset)));
-        let profile = &self.config.profile;
-        endpoint
-            .rng_seed(Some(seed))
-            .cid_generator(move || Box::new(RandomIds(env.rng("quic-own-cid"))))
-            .max_udp_payload_size(profile.mtu_upper_bound.max(profile.loopback_mtu_upper_bound))
-            .map_err(|e| TransportError::Config(format!("MTU upper bound: {e}")))?;
-        Ok(endpoint)
+        endpoint(env, &self.config.profile)
     }
 
     /// The config that the endpoint is born with; [`Quic::accept`] makes that of each connection.
@@ -70,11 +65,21 @@ impl Quic {
 
     /// The config for one arriving connection. Its own, so that the reason for which a certificate was
     /// refused stands beside the address that it came from. Costs microseconds, a handshake a millisecond.
-    pub(crate) fn accept(&self, from: SocketAddr, failure: Failure) -> Result<quinn::ServerConfig, TransportError> {
+    pub(crate) fn accept(
+        &self,
+        from: SocketAddr,
+        failure: Failure,
+    ) -> Result<quinn::ServerConfig, TransportError> {
         let mut server = self.server.clone();
         server.crypto = server_tls(&self.config, &self.clock, failure)?;
         if is_local(from) {
-            server.transport_config(transport(&self.config, self.config.liveness, true)?);
+            let TransportConfig {
+                profile,
+                limits,
+                liveness,
+                ..
+            } = &self.config;
+            server.transport_config(transport(profile, limits, *liveness, true)?);
         }
         Ok(server)
     }
@@ -88,33 +93,82 @@ impl Quic {
     ) -> Result<quinn::ClientConfig, TransportError> {
         let source = self.config.identity.clone();
         let tls = tls::client_config(source, expected, &[ALPN], self.clock.clone(), failure);
-        self.client(addr, tls, liveness)
+        let Self { config, cids, .. } = self;
+        let transport = transport(&config.profile, &config.limits, liveness, is_local(addr))?;
+        client(tls, transport, cids.clone())
     }
+}
 
-    pub(crate) fn join(
-        &self,
-        addr: SocketAddr,
-        join: JoinConfig,
-        failure: Failure,
-    ) -> Result<quinn::ClientConfig, TransportError> {
-        let tls = tls::join_config(join.pin, join.expected, &[ALPN], self.clock.clone(), failure);
-        self.client(addr, tls, Liveness::CONTROL)
-    }
+/// The config of one that joins: it has no identity to present.
+pub(crate) fn join(
+    env: &Env,
+    profile: &Profile,
+    limits: &Limits,
+    addr: SocketAddr,
+    join: &JoinConfig,
+    failure: Failure,
+) -> Result<quinn::ClientConfig, TransportError> {
+    let tls = tls::join_config(
+        join.pin,
+        join.expected.clone(),
+        &[ALPN],
+        env.clock(),
+        failure,
+    );
+    client(
+        tls,
+        transport(profile, limits, Liveness::CONTROL, is_local(addr))?,
+        first_ids(env),
+    )
+}
 
-    fn client(
-        &self,
-        addr: SocketAddr,
-        tls: rustls::ClientConfig,
-        liveness: Liveness,
-    ) -> Result<quinn::ClientConfig, TransportError> {
-        let crypto = QuicClientConfig::try_from(tls)
-            .map_err(|e| TransportError::Config(format!("TLS of the dialling side: {e}")))?;
-        let mut client = quinn::ClientConfig::new(Arc::new(crypto));
-        client
-            .initial_dst_cid_provider(self.cids.clone())
-            .transport_config(transport(&self.config, liveness, is_local(addr))?);
-        Ok(client)
-    }
+/// The config of an endpoint, whatever its role.
+pub(crate) fn endpoint(
+    env: &Env,
+    profile: &Profile,
+) -> Result<quinn::EndpointConfig, TransportError> {
+    let (mut reset, mut seed) = ([0; 32], [0; 32]);
+    env.rng("quic-reset").fill_bytes(&mut reset);
+    env.rng("quic-endpoint").fill_bytes(&mut seed);
+    let env = env.clone();
+    let mut endpoint =
+        quinn::EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset)));
+    endpoint
+        .rng_seed(Some(seed))
+        .cid_generator(move || Box::new(RandomIds(env.rng("quic-own-cid"))))
+        .max_udp_payload_size(
+            profile
+                .mtu_upper_bound
+                .max(profile.loopback_mtu_upper_bound),
+        )
+        .map_err(|e| TransportError::Config(format!("MTU upper bound: {e}")))?;
+    Ok(endpoint)
+}
+
+fn first_ids(env: &Env) -> FirstIds {
+    let rng = Mutex::new(env.rng("quic-cid"));
+    Arc::new(move || {
+        let mut cid = [0; 20];
+        // A random stream has no half-done state.
+        rng.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .fill_bytes(&mut cid);
+        ConnectionId::new(&cid)
+    })
+}
+
+fn client(
+    tls: rustls::ClientConfig,
+    transport: Arc<quinn::TransportConfig>,
+    ids: FirstIds,
+) -> Result<quinn::ClientConfig, TransportError> {
+    let crypto = QuicClientConfig::try_from(tls)
+        .map_err(|e| TransportError::Config(format!("TLS of the dialling side: {e}")))?;
+    let mut client = quinn::ClientConfig::new(Arc::new(crypto));
+    client
+        .initial_dst_cid_provider(ids)
+        .transport_config(transport);
+    Ok(client)
 }
 
 fn server_tls(
@@ -134,18 +188,22 @@ fn server_tls(
 }
 
 fn transport(
-    config: &TransportConfig,
+    profile: &Profile,
+    limits: &Limits,
     liveness: Liveness,
     local: bool,
 ) -> Result<Arc<quinn::TransportConfig>, TransportError> {
-    let profile = &config.profile;
     let idle = IdleTimeout::try_from(liveness.idle_timeout)
         .map_err(|_| TransportError::Config("the idle timeout is too long".to_owned()))?;
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(if local { profile.loopback_mtu_upper_bound } else { profile.mtu_upper_bound });
+    mtu.upper_bound(if local {
+        profile.loopback_mtu_upper_bound
+    } else {
+        profile.mtu_upper_bound
+    });
     let mut transport = quinn::TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(config.limits.max_requests))
+        .max_concurrent_bidi_streams(VarInt::from_u32(limits.max_requests))
         .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS))
         .stream_receive_window(VarInt::from_u32(profile.stream_window))
         .receive_window(VarInt::from_u32(profile.connection_window))
@@ -163,7 +221,9 @@ fn transport(
 fn is_local(addr: SocketAddr) -> bool {
     match addr.ip() {
         IpAddr::V4(ip) => ip.is_loopback(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
+        IpAddr::V6(ip) => {
+            ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback())
+        }
     }
 }
 
@@ -199,6 +259,8 @@ impl quinn::TimeSource for WallClock {
 
 impl std::fmt::Debug for Quic {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Quic").field("profile", &self.config.profile.name).finish_non_exhaustive()
+        f.debug_struct("Quic")
+            .field("profile", &self.config.profile.name)
+            .finish_non_exhaustive()
     }
 }

@@ -71,7 +71,10 @@ impl Refusals {
             logged: 0,
             silenced: 0,
         };
-        Self { env: env.clone(), inner: Mutex::new(inner) }
+        Self {
+            env: env.clone(),
+            inner: Mutex::new(inner),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -96,7 +99,13 @@ impl Refusals {
         if inner.recent.len() == REMEMBERED {
             inner.recent.pop_front();
         }
-        inner.recent.push_back(Refusal { at, direction, addr, reason, detail });
+        inner.recent.push_back(Refusal {
+            at,
+            direction,
+            addr,
+            reason,
+            detail,
+        });
     }
 
     pub(crate) fn counts(&self) -> BTreeMap<&'static str, u64> {
@@ -136,9 +145,15 @@ mod tests {
             refusals.record(Direction::Inbound, addr, "expired", "old".to_owned());
         }
         refusals.record(Direction::Outbound, addr, "timeout", "silent".to_owned());
-        assert_eq!(refusals.counts(), BTreeMap::from([("expired", 100), ("timeout", 1)]));
+        assert_eq!(
+            refusals.counts(),
+            BTreeMap::from([("expired", 100), ("timeout", 1)])
+        );
         assert_eq!(refusals.recent().len(), REMEMBERED);
-        assert_eq!(refusals.recent().last().map(|last| last.reason), Some("timeout"));
+        assert_eq!(
+            refusals.recent().last().map(|last| last.reason),
+            Some("timeout")
+        );
         assert_eq!(refusals.lock().silenced, 91);
         tokio::time::advance(WINDOW).await;
         assert_eq!(refusals.lock().may_log(Instant::now()), Some(91));

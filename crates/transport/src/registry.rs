@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -73,11 +74,9 @@ impl Link {
     }
 
     /// Closes a retired connection on which nothing is left to do.
-    pub(crate) fn close_if_settled(&self) {
-        if self.load.is_settled() && (self.active)() == 0 {
-            let reason = self.ended.get().copied().unwrap_or(EndReason::Idle);
-            self.quic.close(NO_ERROR, reason.to_string().as_bytes());
-        }
+    pub(crate) fn close_retired(&self) {
+        let reason = self.end_reason().unwrap_or(EndReason::Idle);
+        self.quic.close(NO_ERROR, reason.to_string().as_bytes());
     }
 
     pub(crate) fn end_reason(&self) -> Option<EndReason> {
@@ -89,7 +88,10 @@ impl Link {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let carried = self.load.carried();
         if (self.active)() > 0 || idle.carried != carried {
-            *idle = Idle { carried, since: now };
+            *idle = Idle {
+                carried,
+                since: now,
+            };
         }
         now.duration_since(idle.since)
     }
@@ -158,7 +160,7 @@ pub(crate) struct Registry {
     /// A link that the warden should look at soon.
     pub(crate) look: Notify,
     /// A link is gone.
-    pub(crate) gone: Notify,
+    gone: Notify,
 }
 
 impl Registry {
@@ -169,7 +171,13 @@ impl Registry {
 
     /// Adds a link. The warden looks at all of them every few seconds; `urgent` makes it look now.
     pub(crate) fn add(&self, new: NewLink, urgent: bool) -> Arc<Link> {
-        let NewLink { quic, peer, chain, terms, active } = new;
+        let NewLink {
+            quic,
+            peer,
+            chain,
+            terms,
+            active,
+        } = new;
         let now = Instant::now();
         let link = Arc::new(Link {
             id: self.next.fetch_add(1, Ordering::Relaxed) + 1,
@@ -182,7 +190,10 @@ impl Registry {
             retired: CancellationToken::new(),
             opened: now,
             ended: OnceLock::new(),
-            idle: Mutex::new(Idle { carried: 0, since: now }),
+            idle: Mutex::new(Idle {
+                carried: 0,
+                since: now,
+            }),
         });
         self.lock().insert(link.id, link.clone());
         if urgent {
@@ -195,6 +206,18 @@ impl Registry {
         link.retire(EndReason::Lost);
         self.lock().remove(&link.id);
         self.gone.notify_waiters();
+    }
+
+    /// Completes when there is no link.
+    pub(crate) async fn empty(&self) {
+        loop {
+            let mut gone = pin!(self.gone.notified());
+            gone.as_mut().enable();
+            if self.len() == 0 {
+                return;
+            }
+            gone.await;
+        }
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Link>> {

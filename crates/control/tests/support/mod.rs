@@ -1,6 +1,11 @@
 //! A control node in this process, and sidecars that speak its protocol over the real transport.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "shared by several test programs, each of which uses a part"
+)]
 
 pub mod sidecar;
 
@@ -86,7 +91,9 @@ impl Control {
     }
 
     pub async fn client(&self) -> AdminClient {
-        AdminClient::connect(&self.env, &self.state()).await.unwrap()
+        AdminClient::connect(&self.env, &self.state())
+            .await
+            .unwrap()
     }
 
     pub async fn token(&self, service: &str, ttl_s: u64) -> String {

@@ -116,10 +116,7 @@ pub async fn join(
     Ok(identity(&reply, key.key))
 }
 
-fn identity(
-    reply: &JoinResponse,
-    key: impl Into<weft_certs::PrivateKey>,
-) -> (X509Svid, BundleSet) {
+fn identity(reply: &JoinResponse, key: impl Into<weft_certs::PrivateKey>) -> (X509Svid, BundleSet) {
     let chain: Vec<CertificateDer<'static>> = reply
         .chain
         .iter()
@@ -180,7 +177,10 @@ impl Sidecar {
             protocol: PROTOCOL,
             version: "test".into(),
             instance: self.instance.clone(),
-            mesh_addr: SocketAddr::new("0.0.0.0".parse().unwrap(), self.endpoint.local_addr().port()),
+            mesh_addr: SocketAddr::new(
+                "0.0.0.0".parse().unwrap(),
+                self.endpoint.local_addr().port(),
+            ),
             ports: vec![PortRecord {
                 port: 80,
                 protocol: Protocol::Http,
@@ -256,7 +256,9 @@ impl Sidecar {
             let Ok(mut sync) = self.sync(addr).await else {
                 continue;
             };
-            let _ = sync.say(&SidecarMessage::Report(Box::new(self.report()))).await;
+            let _ = sync
+                .say(&SidecarMessage::Report(Box::new(self.report())))
+                .await;
             while let Ok(message) = sync.next().await {
                 match message {
                     ControlMessage::Update(update) => {

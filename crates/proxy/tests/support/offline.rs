@@ -103,13 +103,19 @@ impl Offline {
         let new = make_csr(None).unwrap();
         let id = self.id(planned.service);
         let (now, mut rng) = (self.env.wall(), self.env.rng("test"));
-        let issued = self.authority.issue(&new.csr, &id, None, now, &mut rng).unwrap();
+        let issued = self
+            .authority
+            .issue(&new.csr, &id, None, now, &mut rng)
+            .unwrap();
         let svid = X509Svid::new(issued.chain, new.key).unwrap();
         let bundles = BundleSet::from(self.authority.bundle());
         let write = |name: &str, text: String| std::fs::write(state.join(name), text).unwrap();
         write("svid.pem", svid.to_pem().to_string());
         write("bundles.json", serde_json::to_string(&bundles).unwrap());
-        write("snapshot.json", json!({"revision": 3, "keys": keys}).to_string());
+        write(
+            "snapshot.json",
+            json!({"revision": 3, "keys": keys}).to_string(),
+        );
     }
 }
 

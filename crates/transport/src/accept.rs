@@ -1,0 +1,273 @@
+//! The accepting side: who is let in, and what becomes of its requests.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{sleep, timeout};
+use weft_certs::PeerIdentity;
+use weft_certs::tls::{self, ClientAuth, Failure};
+use weft_env::BoxFuture;
+use weft_h3::{Accept, Driver, RecvStream, SendStream, Shutdown};
+
+use crate::core::Core;
+use crate::lifetime::{EndReason, Terms};
+use crate::registry::{Link, NewLink};
+use crate::{Direction, dial};
+
+/// Answers the requests that arrive at an endpoint.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request, from its header to its end. Called in a task of the request's own; a request
+    /// that is dropped unanswered is reset, and its neighbours do not notice.
+    fn handle(&self, request: ServerRequest) -> BoxFuture<'_, ()>;
+}
+
+/// A request that arrived.
+#[derive(Debug)]
+pub struct ServerRequest {
+    /// Who sent it, as verified; `None` only at a control node, from someone who joins.
+    pub peer: Option<PeerIdentity>,
+    /// The address that it came from, now.
+    pub remote: SocketAddr,
+    /// Its header.
+    pub request: Request<()>,
+    /// Takes the response.
+    pub send: SendStream,
+    /// Brings the rest of the request.
+    pub recv: RecvStream,
+}
+
+/// Waits for the last words of an answer to arrive: a close drops what is still under way. A peer that
+/// follows GOAWAY closes first; this is for one that does not.
+const LINGER: Duration = Duration::from_secs(1);
+/// The same on long paths, in round trips: two losses in a row.
+const LINGER_ROUND_TRIPS: u32 = 6;
+
+/// Takes connections until the endpoint closes.
+pub(crate) async fn accept(core: Arc<Core>, handler: Arc<dyn Handler>) {
+    loop {
+        let incoming = tokio::select! {
+            biased;
+            () = core.closing.cancelled() => return,
+            () = core.tasks.token().cancelled_owned() => return,
+            incoming = core.endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { return };
+        match admit(&core, &incoming) {
+            Admission::Handshake(place) => {
+                let handshake = handshake(core.clone(), handler.clone(), incoming, place);
+                core.tasks.spawn(handshake);
+            }
+            // It fails only for a client that has proven its address already, which `admit` rules out.
+            Admission::ProveAddress => drop(incoming.retry()),
+            Admission::Full(what) => {
+                core.refusals
+                    .record(Direction::Inbound, incoming.remote_address(), "busy", what);
+                incoming.refuse();
+            }
+        }
+    }
+}
+
+enum Admission {
+    Handshake(OwnedSemaphorePermit),
+    ProveAddress,
+    Full(String),
+}
+
+fn admit(core: &Core, incoming: &quinn::Incoming) -> Admission {
+    let limits = &core.config.limits;
+    let under_way = limits
+        .max_handshakes
+        .saturating_sub(core.handshakes.available_permits());
+    if core.registry.len() + under_way >= limits.max_connections {
+        return Admission::Full(format!(
+            "there are {} connections already",
+            limits.max_connections
+        ));
+    }
+    if under_way >= limits.max_handshakes / 2 && incoming.may_retry() {
+        return Admission::ProveAddress;
+    }
+    match core.handshakes.clone().try_acquire_owned() {
+        Ok(place) => Admission::Handshake(place),
+        Err(_) => Admission::Full(format!(
+            "{} handshakes are under way",
+            limits.max_handshakes
+        )),
+    }
+}
+
+async fn handshake(
+    core: Arc<Core>,
+    handler: Arc<dyn Handler>,
+    incoming: quinn::Incoming,
+    place: OwnedSemaphorePermit,
+) {
+    let from = incoming.remote_address();
+    // Read before the handshake: an identity that changes during it makes the connection old at once.
+    let before = core.identity.current();
+    let failure = Failure::default();
+    let quic = match finish_handshake(&core, incoming, &failure).await {
+        Ok(quic) => quic,
+        Err((reason, detail)) => {
+            return core
+                .refusals
+                .record(Direction::Inbound, from, reason, detail);
+        }
+    };
+    let chain = dial::peer_chain(&quic);
+    let peer = match tls::peer_identity(&chain) {
+        Ok(peer) => Some(peer),
+        Err(_) if chain.is_empty() && core.config.client_auth == ClientAuth::Optional => None,
+        Err(error) => {
+            // rustls and the verifier let no such peer through; a connection without an identity must not
+            // come to be even so.
+            quic.close(0_u32.into(), b"");
+            return core.refusals.record(
+                Direction::Inbound,
+                from,
+                error.reason(),
+                error.to_string(),
+            );
+        }
+    };
+    let terms = Terms {
+        direction: Direction::Inbound,
+        opened: core.env.wall(),
+        generation: before.generation,
+        own_not_after: Some(before.svid.not_after()),
+        peer_not_after: peer.as_ref().map(|peer| peer.not_after),
+    };
+    let (accept, driver) = weft_h3::server(quic.clone(), core.h3());
+    let shutdown = accept.shutdown();
+    let active = Box::new(move || shutdown.active());
+    let link = core.enter(
+        NewLink {
+            quic,
+            peer,
+            chain,
+            terms,
+            active,
+        },
+        &before,
+    );
+    drop(place);
+    attend(&core, &link, handler, accept, driver).await;
+    core.registry.remove(&link);
+}
+
+async fn finish_handshake(
+    core: &Core,
+    incoming: quinn::Incoming,
+    failure: &Failure,
+) -> Result<quinn::Connection, (&'static str, String)> {
+    let server = core
+        .quic
+        .accept(incoming.remote_address(), failure.clone())
+        .map_err(|error| ("other", error.to_string()))?;
+    let connecting = incoming
+        .accept_with(Arc::new(server))
+        .map_err(|error| ("other", error.to_string()))?;
+    let patience = core.config.limits.handshake_timeout;
+    match timeout(patience, connecting).await {
+        Ok(Ok(quic)) => Ok(quic),
+        Ok(Err(error)) => Err(explain(&error, failure)),
+        Err(_) => Err((
+            "timeout",
+            format!("the handshake was not done within {patience:?}"),
+        )),
+    }
+}
+
+fn explain(error: &quinn::ConnectionError, failure: &Failure) -> (&'static str, String) {
+    if let Some(cause) = failure.get() {
+        return (cause.reason(), cause.to_string());
+    }
+    match dial::own_alert(error).and_then(tls::alert_reason) {
+        Some("no_certificate") => (
+            "no_certificate",
+            "the peer presented no certificate".to_owned(),
+        ),
+        Some(reason) => (reason, error.to_string()),
+        None => match dial::peer_alert(error) {
+            Some(reason) => (
+                "rejected_by_peer",
+                format!("the peer refused our certificate: {reason}"),
+            ),
+            None => ("other", error.to_string()),
+        },
+    }
+}
+
+/// Serves a connection until it ends.
+async fn attend(
+    core: &Arc<Core>,
+    link: &Arc<Link>,
+    handler: Arc<dyn Handler>,
+    mut accept: Accept,
+    driver: Driver,
+) {
+    let ending = end_in_peace(link, accept.shutdown());
+    let serving = async {
+        // The error is the connection's end, which the driver tells.
+        while let Ok(Some(pending)) = accept.accept().await {
+            let (link, handler) = (link.clone(), handler.clone());
+            let patience = core.config.limits.header_timeout;
+            core.tasks.spawn(answer(link, handler, pending, patience));
+        }
+        std::future::pending::<()>().await;
+    };
+    let token = core.tasks.token();
+    tokio::select! {
+        biased;
+        error = driver.run() => {
+            tracing::debug!(connection = link.id, peer = %link.remote(), %error, "connection ended");
+        }
+        () = token.cancelled() => link.close(EndReason::ShuttingDown),
+        () = serving => {}
+        () = ending => {}
+    }
+}
+
+/// Once the connection is retired: GOAWAY in two steps (RFC 9114 §5.2), then what is under way ends, then the
+/// peer has time to take the last of it.
+async fn end_in_peace(link: &Link, shutdown: Shutdown) {
+    link.retired.cancelled().await;
+    shutdown.begin();
+    // Requests that the peer sent before it heard of it are still taken.
+    sleep(link.quic.rtt()).await;
+    shutdown.finish();
+    shutdown.drained().await;
+    let linger = LINGER.max(link.quic.rtt() * LINGER_ROUND_TRIPS);
+    if timeout(linger, link.quic.closed()).await.is_err() {
+        link.close_retired();
+    }
+    std::future::pending::<()>().await;
+}
+
+async fn answer(
+    link: Arc<Link>,
+    handler: Arc<dyn Handler>,
+    pending: weft_h3::Pending,
+    patience: Duration,
+) {
+    // One that takes too long is dropped, and with that rejected as unprocessed.
+    let Ok(Ok((request, send, recv))) = timeout(patience, pending.head()).await else {
+        return;
+    };
+    link.load.count();
+    let peer = link.peer.clone();
+    let remote = link.remote();
+    handler
+        .handle(ServerRequest {
+            peer,
+            remote,
+            request,
+            send,
+            recv,
+        })
+        .await;
+}

@@ -1,0 +1,172 @@
+//! A connection that we dialled, whose peer is verified.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use weft_certs::PeerIdentity;
+use weft_h3::{RecvStream, Requests, SendStream};
+
+use crate::lifetime::EndReason;
+use crate::registry::Link;
+use crate::{ConnectionStats, DialError, RequestError, dial};
+
+/// A connection to a verified peer. Clones are the same connection.
+///
+/// It ends by the endpoint's doing, not when the last clone is dropped, except for one that
+/// [`join_connection`](crate::join_connection) made.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    link: Arc<Link>,
+    requests: Requests,
+    /// Nobody but its holders looks after it.
+    orphan: bool,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.orphan {
+            self.link.close(EndReason::Idle);
+        }
+    }
+}
+
+/// One request under way: our half of its stream and the peer's.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Carries the rest of the request.
+    pub send: SendStream,
+    /// Brings the response.
+    pub recv: RecvStream,
+}
+
+impl Connection {
+    pub(crate) fn new(link: Arc<Link>, requests: Requests) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                link,
+                requests,
+                orphan: false,
+            }),
+        }
+    }
+
+    /// One that is closed when its last clone goes.
+    pub(crate) fn orphan(link: Arc<Link>, requests: Requests) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                link,
+                requests,
+                orphan: true,
+            }),
+        }
+    }
+
+    /// Sends a request's header; the rest of it and its response are in the [`Exchange`]. Waits while the
+    /// peer allows no further request.
+    ///
+    /// # Errors
+    /// [`RequestError`]; safe to send elsewhere if [`RequestError::is_unprocessed`] says so.
+    pub async fn request(&self, request: &Request<()>) -> Result<Exchange, RequestError> {
+        self.request_with(request, Bytes::new(), false).await
+    }
+
+    /// As [`request`](Self::request), with the first piece of the body (may be empty) in the same write, and
+    /// with `end` the end of the request.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn request_with(
+        &self,
+        request: &Request<()>,
+        content: Bytes,
+        end: bool,
+    ) -> Result<Exchange, RequestError> {
+        let Inner { link, requests, .. } = &*self.inner;
+        // Held until `weft-h3` counts the request: in no moment in between does the connection look idle.
+        let _opening = link
+            .load
+            .begin()
+            .ok_or_else(|| self.lost().unwrap_or(RequestError::Retired))?;
+        match requests.send_with(request, content, end).await {
+            Ok((send, recv)) => {
+                link.load.count();
+                Ok(Exchange { send, recv })
+            }
+            Err(error) if error.is_connection() => {
+                Err(self.lost().unwrap_or(RequestError::Stream(error)))
+            }
+            Err(error) => Err(RequestError::Stream(error)),
+        }
+    }
+
+    /// Why the peer ended the connection, if it never let us in.
+    fn lost(&self) -> Option<RequestError> {
+        self.rejection().map(RequestError::Dial)
+    }
+
+    /// Set when the peer refused our certificate, of which we hear only after the handshake.
+    pub(crate) fn rejection(&self) -> Option<DialError> {
+        let link = &self.inner.link;
+        dial::rejection(link.remote(), &link.quic.close_reason()?)
+    }
+
+    /// Completes when the connection takes no more requests: another one is due.
+    pub async fn retired(&self) {
+        self.inner.link.retired.cancelled().await;
+    }
+
+    /// Whether it takes no more requests.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.inner.link.load.is_retired()
+    }
+
+    /// Whether new requests of an identity of this generation may use it.
+    pub(crate) fn is_usable(&self, generation: u64) -> bool {
+        self.inner.link.terms.generation == generation && !self.is_retired()
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.inner.link.id
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.inner.link
+    }
+
+    pub(crate) fn requests(&self) -> &Requests {
+        &self.inner.requests
+    }
+
+    /// The peer's address now.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        self.inner.link.remote()
+    }
+
+    /// The smoothed round-trip time of its path.
+    #[must_use]
+    pub fn rtt(&self) -> Duration {
+        self.inner.link.quic.rtt()
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> Option<&PeerIdentity> {
+        self.inner.link.peer.as_ref()
+    }
+
+    /// What is known of it now.
+    #[must_use]
+    pub fn stats(&self) -> ConnectionStats {
+        self.inner.link.stats()
+    }
+}
