@@ -80,6 +80,8 @@ struct Sidecar {
     /// Ends the link to the control plane, with a goodbye.
     leave: CancellationToken,
     linked: tokio::task::JoinHandle<()>,
+    /// Owner of what runs beside the traffic, which would end with it.
+    _background: Tasks,
 }
 
 async fn start(
@@ -156,6 +158,7 @@ async fn start(
         ready,
         leave,
         linked,
+        _background: background,
     })
 }
 

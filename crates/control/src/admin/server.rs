@@ -164,8 +164,7 @@ async fn read_body(body: Incoming) -> Result<Bytes, Reject> {
 
 /// Progress as lines of JSON, as it changes, to the line that has `finished`.
 struct Lines {
-    next:
-        Pin<Box<dyn Future<Output = (Option<Progress>, Option<watch::Receiver<Progress>>)> + Send>>,
+    next: Pin<Box<dyn Future<Output = Line> + Send>>,
     over: bool,
 }
 
@@ -178,17 +177,16 @@ impl Lines {
     }
 }
 
-async fn present(
-    mut progress: watch::Receiver<Progress>,
-) -> (Option<Progress>, Option<watch::Receiver<Progress>>) {
+/// What to write now, and where more comes from.
+type Line = (Option<Progress>, Option<watch::Receiver<Progress>>);
+
+async fn present(mut progress: watch::Receiver<Progress>) -> Line {
     let line = progress.borrow_and_update().clone();
     let rest = (!line.finished).then_some(progress);
     (Some(line), rest)
 }
 
-async fn changed(
-    mut progress: watch::Receiver<Progress>,
-) -> (Option<Progress>, Option<watch::Receiver<Progress>>) {
+async fn changed(mut progress: watch::Receiver<Progress>) -> Line {
     if progress.changed().await.is_ok() {
         return present(progress).await;
     }

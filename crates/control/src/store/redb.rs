@@ -1,10 +1,13 @@
 //! The embedded store: one file, one process.
 
 use std::collections::BTreeMap;
+use std::fs::{File, Permissions};
 use std::io::ErrorKind;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use ::redb::backends::FileBackend;
 use ::redb::{
     Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
     WriteTransaction,
@@ -60,7 +63,7 @@ impl RedbStore {
                 .set_cache_size(CACHE_BYTES)
                 // A few megabytes at most, read once: a damaged page is found now, not in mid-push.
                 .set_check_integrity_on_open(true)
-                .create(&file)
+                .create_with_backend(FileBackend::new(own_file(&file)?)?)
         });
         Self::open_with(env, path.display().to_string(), opener).await
     }
@@ -180,6 +183,21 @@ impl Inner {
 }
 
 /// Makes the tables of a new file; gives the revision, or the unknown layout version of an old one.
+/// The file, for its owner's eyes only from its first moment on: it tells who may call whom.
+fn own_file(path: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    let file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    // One that an earlier weft, or a careless copy, left open to others.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
 fn prepare(database: &Database) -> Result<Result<Revision, u64>, ::redb::Error> {
     let txn = database.begin_write()?;
     let revision = {

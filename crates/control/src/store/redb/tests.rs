@@ -48,6 +48,21 @@ async fn a_restart_keeps_keys_and_revision_and_forgets_the_history() {
 }
 
 #[tokio::test]
+async fn the_file_is_for_its_owner_only_even_if_it_was_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mode = || {
+        let metadata = std::fs::metadata(dir.path().join("store.redb")).unwrap();
+        metadata.permissions().mode() & 0o777
+    };
+    drop(open(dir.path()).await.unwrap());
+    assert_eq!(mode(), 0o600);
+    let loose = Permissions::from_mode(0o644);
+    std::fs::set_permissions(dir.path().join("store.redb"), loose).unwrap();
+    drop(open(dir.path()).await.unwrap());
+    assert_eq!(mode(), 0o600);
+}
+
+#[tokio::test]
 async fn a_watch_ends_when_the_store_is_closed() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await.unwrap();
