@@ -84,7 +84,13 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), ControlError> {
     let dir = claim(env, &config.state_dir, config.init_if_missing.as_ref()).await?;
+    if let Some(file) = config.ready_file.clone() {
+        // A crash has left it: whoever waits for it waits for this node.
+        let _ = env.disk(move |disk| disk.remove(&file)).await;
+    }
     let tasks = Tasks::new(env);
+    // If this future is dropped, what it started ends too: the tasks keep each other's owners alive.
+    let _end = tasks.token().drop_guard();
     let started = start(env, &config, &dir, &tasks).await;
     let mesh = match started {
         Ok(mesh) => mesh,

@@ -202,6 +202,10 @@ impl StateDir {
             .await?;
         match (store, keys) {
             (true, _) => {
+                let file = self.path.join(STORE);
+                if let Some(holds) = RedbStore::peek(env, &file, SETTINGS).await {
+                    return Ok(holds);
+                }
                 let store = RedbStore::open(env, &self.path.join(STORE)).await;
                 let store = store.map_err(|error| ControlError::of_store(&self.path, error))?;
                 Ok(MeshSettings::load(&store).await?.is_some())

@@ -1,6 +1,6 @@
 //! The control node end to end in one process: real QUIC on loopback, a real store, a real admin socket.
 
-#![allow(clippy::disallowed_methods, reason = "tests")]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! Rotation of leaves and of the issuing CA, with sidecars that do as they are asked.
 
-#![allow(clippy::disallowed_methods, reason = "tests")]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests")]
 
 mod support;
 
@@ -27,7 +27,9 @@ async fn follow(mut stream: ProgressStream) -> Progress {
 async fn mesh(control: &Control, sidecars: &[(&str, &str)]) -> AdminClient {
     for (service, instance) in sidecars {
         let sidecar = Sidecar::join(control, service, instance).await;
-        drop(control.tasks.spawn(sidecar.live(control.ready.mesh)));
+        let (stop, addr) = (control.tasks.token(), control.ready.mesh);
+        let life = async move { stop.run_until_cancelled(sidecar.live(addr)).await };
+        drop(control.tasks.spawn(life));
     }
     let client = control.client().await;
     timeout(PROMPT, async {

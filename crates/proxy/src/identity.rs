@@ -133,7 +133,9 @@ impl Renewal {
     }
 
     async fn linked(&mut self) -> Option<Connection> {
-        match timeout(LINK, self.link.wait_for(Option::is_some)).await {
+        // One that is retired is being replaced; the next one is announced.
+        let usable = |link: &Option<Connection>| link.as_ref().is_some_and(|c| !c.is_retired());
+        match timeout(LINK, self.link.wait_for(usable)).await {
             Ok(Ok(link)) => link.clone(),
             _ => None,
         }

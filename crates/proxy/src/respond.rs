@@ -31,6 +31,12 @@ pub(crate) enum Fact {
     NoEndpoint,
     /// No connection to any endpoint.
     ConnectFailed,
+    /// No endpoint answered the attempt to connect.
+    ConnectTimeout,
+    /// The endpoint did not prove to be who the service is.
+    PeerUnverified,
+    /// The endpoint refused this sidecar's certificate.
+    PeerRefusedUs,
     /// The connection or stream broke before there was an answer.
     UpstreamReset,
     /// The whole transaction took longer than it may.
@@ -65,6 +71,9 @@ impl Fact {
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::NoEndpoint
             | Self::ConnectFailed
+            | Self::ConnectTimeout
+            | Self::PeerUnverified
+            | Self::PeerRefusedUs
             | Self::UpstreamReset
             | Self::AppRefused
             | Self::AppConnectTimeout
@@ -77,7 +86,8 @@ impl Fact {
     fn tunnel_status(self) -> StatusCode {
         match self {
             Self::AppRefused | Self::ConnectFailed => StatusCode::BAD_GATEWAY,
-            Self::AppConnectTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::PeerUnverified | Self::PeerRefusedUs => StatusCode::BAD_GATEWAY,
+            Self::AppConnectTimeout | Self::ConnectTimeout => StatusCode::GATEWAY_TIMEOUT,
             other => other.status(),
         }
     }
@@ -93,9 +103,11 @@ impl Fact {
             Self::Denied => "http_request_denied",
             Self::NoEndpoint => "destination_unavailable",
             Self::ConnectFailed | Self::AppRefused => "connection_refused",
+            Self::PeerUnverified => "tls_certificate_error",
+            Self::PeerRefusedUs => "tls_alert_received",
             Self::UpstreamReset | Self::AppReset => "connection_terminated",
             Self::Timeout => "http_response_timeout",
-            Self::AppConnectTimeout => "connection_timeout",
+            Self::AppConnectTimeout | Self::ConnectTimeout => "connection_timeout",
             Self::AppMalformed => "http_protocol_error",
             Self::Loop => "proxy_loop_detected",
             Self::NotReady => "proxy_internal_error",
@@ -113,6 +125,9 @@ impl Fact {
             Self::Denied => "policy_denied",
             Self::NoEndpoint => "no_endpoint",
             Self::ConnectFailed => "connect_failed",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::PeerUnverified => "peer_unverified",
+            Self::PeerRefusedUs => "peer_refused_us",
             Self::UpstreamReset => "upstream_reset",
             Self::Timeout => "timeout",
             Self::AppRefused => "app_refused",

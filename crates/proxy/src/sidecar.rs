@@ -47,6 +47,8 @@ pub async fn run(
 ) -> Result<(), Error> {
     let backends = settings::check(&config)?;
     let tasks = Tasks::new(env);
+    // If this future is dropped, what it started ends too: the tasks keep each other's owners alive.
+    let _end = tasks.token().drop_guard();
     let started = tokio::select! {
         biased;
         started = start(env, &config, backends, &tasks) => Some(started),
@@ -91,6 +93,10 @@ async fn start(
     tasks: &Tasks,
 ) -> Result<Sidecar, Error> {
     let state = Arc::new(StateDir::open(env, &config.state_dir).await?);
+    if let Some(file) = config.ready_file.clone() {
+        // A crash has left it: whoever waits for it waits for this sidecar.
+        let _ = env.disk(move |disk| disk.remove(&file)).await;
+    }
     let mut saved = state.load(env).await?;
     let sockets = Sockets::open(env, config, backends).await?;
     let telemetry = Telemetry::new(VERSION);

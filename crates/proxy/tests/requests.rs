@@ -167,8 +167,12 @@ async fn a_response_that_is_cut_short_never_looks_whole() {
     let (orders, _invoices) = pair(&[&[http(app.addr)]], ORDERS_MAY).await;
     for path in ["/cut", "/cut-chunked"] {
         let reply = get(orders.ready.outbound, "invoices", path).await;
-        assert_eq!(reply.status, 200);
-        assert!(reply.body.is_err(), "{path}: {:?}", reply.body);
+        // A reset may overtake the head: then the caller hears of it as an error with a reason.
+        match reply.status.as_u16() {
+            200 => assert!(reply.body.is_err(), "{path}: {:?}", reply.body),
+            503 => assert!(!reply.all("proxy-status").is_empty(), "{path}: {reply:?}"),
+            other => panic!("{path}: expected a broken 200 or 503, saw {other}"),
+        }
     }
     let reply = get(orders.ready.outbound, "invoices", "/echo").await;
     assert_eq!(reply.status, 200, "neighbours are not disturbed");

@@ -34,7 +34,7 @@ pub enum DialError {
         after: Duration,
     },
     /// The peer's certificate was refused by us.
-    #[error("the peer at {addr} was refused: {source}")]
+    #[error("the peer at {addr} was refused ({}): {source}", .source.reason())]
     Unverified {
         /// Who was dialled.
         addr: SocketAddr,

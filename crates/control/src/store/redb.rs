@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ::redb::backends::FileBackend;
 use ::redb::{
-    Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
-    WriteTransaction,
+    Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable,
+    TableDefinition, WriteTransaction,
 };
 use bytes::Bytes;
 use weft_env::Env;
@@ -66,6 +66,17 @@ impl RedbStore {
                 .create_with_backend(FileBackend::new(own_file(&file)?)?)
         });
         Self::open_with(env, path.display().to_string(), opener).await
+    }
+
+    /// Whether the file at `path` holds `key`, without changing a byte of it. `None` if it cannot be told so:
+    /// another process has it, or it was not closed in order.
+    pub(crate) async fn peek(env: &Env, path: &Path, key: &'static str) -> Option<bool> {
+        let file = path.to_owned();
+        let look = move || -> Result<bool, ::redb::Error> {
+            let txn = ReadOnlyDatabase::open(&file)?.begin_read()?;
+            Ok(get(&txn, key)?.is_some())
+        };
+        env.disk(move |_| look().ok()).await
     }
 
     async fn open_with(env: &Env, path: String, open: Opener) -> Result<Self, StoreError> {

@@ -4,6 +4,7 @@
     dead_code,
     unreachable_pub,
     clippy::unwrap_used,
+    clippy::disallowed_methods,
     reason = "shared by several test programs, each of which uses a part"
 )]
 
@@ -57,9 +58,11 @@ impl Control {
         config.drain_deadline = Duration::from_millis(200);
         adjust(&mut config);
         let ready_file = config.ready_file.clone().unwrap();
+        // That of a crash before.
+        let _ = std::fs::remove_file(&ready_file);
         let stop = CancellationToken::new();
         let (own, token) = (env.clone(), stop.clone());
-        let task = env.spawn(async move { run(&own, config, token).await });
+        let mut task = env.spawn(async move { run(&own, config, token).await });
         let ready = timeout(PROMPT, async {
             let mut look = tokio::time::interval(Duration::from_millis(2));
             loop {
@@ -68,7 +71,9 @@ impl Control {
                 if let Ok(bytes) = std::fs::read(&ready_file) {
                     break serde_json::from_slice(&bytes).unwrap();
                 }
-                assert!(!task.is_finished(), "the control node ended early");
+                if task.is_finished() {
+                    panic!("the control node ended early: {:?}", (&mut task).await);
+                }
             }
         });
         let ready = ready.await.expect("ready in time");
@@ -118,6 +123,18 @@ impl Control {
     pub async fn crash(self) -> tempfile::TempDir {
         self.task.abort();
         let _ = timeout(PROMPT, self.task).await;
+        // A process would be gone now; of a task, others hold store and port a moment longer.
+        let store = std::fs::File::open(self.dir.path().join("state/store.redb")).unwrap();
+        let free =
+            || store.try_lock().is_ok() && std::net::UdpSocket::bind(self.ready.mesh).is_ok();
+        timeout(PROMPT, async {
+            let mut look = tokio::time::interval(Duration::from_millis(2));
+            while !free() {
+                look.tick().await;
+            }
+        })
+        .await
+        .expect("store and port are let go");
         self.dir
     }
 }

@@ -266,7 +266,9 @@ impl Sidecar {
                         let _ = sync.ack(update.revision).await;
                     }
                     ControlMessage::Renew(_) => {
-                        self.renew(&sync.connection).await.unwrap();
+                        // That of the stream takes no more requests once its SVID was replaced.
+                        let connection = self.dial_patiently(addr).await;
+                        self.renew(&connection).await.unwrap();
                         let report = Box::new(self.report());
                         let _ = sync.say(&SidecarMessage::Report(report)).await;
                     }

@@ -25,6 +25,9 @@ pub(crate) struct Applier {
     /// Whether what is in force differs from what was saved last.
     dirty: bool,
     bundles_dirty: bool,
+    /// Whether that is config: who acknowledges it must have it after a restart too. Endpoints come and go
+    /// by the second and are worth no write each.
+    config_dirty: bool,
 }
 
 /// The config that requests follow.
@@ -42,6 +45,7 @@ impl Applier {
             ports,
             dirty: false,
             bundles_dirty: false,
+            config_dirty: false,
         }
     }
 
@@ -49,7 +53,8 @@ impl Applier {
     pub(crate) async fn restore(&mut self, saved: &SavedSnapshot) -> Result<(), Unusable> {
         self.desired = Desired::saved(saved.revision, &saved.keys);
         self.put_in_force().await?;
-        self.dirty = false;
+        (self.dirty, self.config_dirty) = (false, false);
+        self.node.readiness.set(Ok(()));
         Ok(())
     }
 
@@ -129,6 +134,7 @@ impl Applier {
             reason: error.reason,
         })?;
         let compiled = Arc::new(compiled);
+        self.config_dirty = true;
         let probe = Snapshot::assemble(config.revision, Arc::clone(&compiled), BTreeMap::new());
         let wanted: Vec<_> = probe.listeners_of(&self.node.service).cloned().collect();
         self.ports.replace(&self.node, &wanted).await?;
@@ -142,7 +148,6 @@ impl Applier {
         let next = Running::new(snapshot, before.as_deref(), self.node.uptime());
         self.node.running.store(Some(Arc::new(next)));
         self.node.telemetry.set_revision(revision);
-        self.node.readiness.set(Ok(()));
     }
 
     fn endpoints(&self) -> BTreeMap<ServiceName, Vec<Endpoint>> {
@@ -181,8 +186,14 @@ impl Applier {
         Ok(())
     }
 
+    /// Whether something must be on disk before it is acknowledged.
+    pub(crate) fn must_save(&self) -> bool {
+        self.config_dirty && self.running.is_some()
+    }
+
     /// What to save, if it changed since the last call.
     pub(crate) fn take_unsaved(&mut self) -> (Option<SavedSnapshot>, Option<Arc<BundleSet>>) {
+        self.config_dirty = false;
         let bundles = std::mem::take(&mut self.bundles_dirty)
             .then(|| Arc::clone(&self.node.identity.current().bundles));
         let snapshot = match &self.running {

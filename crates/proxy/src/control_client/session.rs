@@ -144,6 +144,12 @@ impl<'c> Session<'c> {
                 None => return Ok(()),
                 Some(ControlMessage::Update(update)) => {
                     let answer = self.client.applier.apply(update, Instant::now()).await;
+                    if self.client.applier.must_save() {
+                        self.client.save().await;
+                    }
+                    if self.client.applier.revision().is_some() {
+                        self.client.node.readiness.set(Ok(()));
+                    }
                     self.send(&answer).await?;
                 }
                 Some(ControlMessage::Renew(renew)) => {

@@ -21,7 +21,7 @@ use super::app::{App, Connection};
 use super::body::{AppBody, MeshBody};
 use super::caller::Caller;
 use super::refuse;
-use crate::headers::{append_via, sanitise_trailers, strip_hop_by_hop};
+use crate::headers::{append_via, content_length, sanitise_trailers, strip_hop_by_hop};
 use crate::node::Node;
 use crate::record::Record;
 use crate::respond::{Fact, Refusal};
@@ -122,7 +122,11 @@ impl Forward<'_> {
         let (mut parts, ()) = request.into_parts();
         let headers = &mut parts.headers;
         strip_hop_by_hop(headers);
-        headers.remove(header::TE);
+        if headers.contains_key(header::TE) {
+            // It wants trailers. An HTTP/1.1 server sends them to who asks on its own connection only
+            // (RFC 9110 §10.1.4).
+            headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        }
         headers.remove(header::EXPECT);
         headers.remove(header::HOST);
         if let Some(host) = host(&parts.uri) {
@@ -304,10 +308,7 @@ async fn first_frame(
     if body.is_end_stream() {
         return Ok((Bytes::new(), true));
     }
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let Some(length) = length.filter(|length| *length <= TOGETHER) else {
+    let Some(length) = content_length(headers).filter(|length| *length <= TOGETHER) else {
         return Ok((Bytes::new(), false));
     };
     match timeout(MOMENT, body.frame()).await {

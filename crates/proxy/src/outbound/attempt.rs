@@ -10,7 +10,7 @@ use weft_h3::{RecvStream, SendStream};
 use weft_policy::RouteDecision;
 use weft_policy::retry::{self, Failure, RetryDecision};
 use weft_resources::ServiceName;
-use weft_transport::RequestError;
+use weft_transport::{DialError, RequestError};
 
 use super::upload::{Cut, Upload, pump};
 use crate::inbound::app::AbortOnDrop;
@@ -281,7 +281,7 @@ pub(super) fn unsent(service: &ServiceName, instance: &Instance, error: RequestE
         RequestError::Dial(error) => Missed::new(
             Failure::ConnectFailed,
             Refusal::new(
-                Fact::ConnectFailed,
+                not_connected(&error),
                 format!("{place} cannot be reached: {error}"),
             ),
         ),
@@ -294,6 +294,16 @@ pub(super) fn unsent(service: &ServiceName, instance: &Instance, error: RequestE
             let details = format!("{place} did not take the request: {other}");
             Missed::new(failure, Refusal::new(Fact::UpstreamReset, details))
         }
+    }
+}
+
+fn not_connected(error: &DialError) -> Fact {
+    match error {
+        DialError::Backoff { last, .. } => not_connected(last),
+        DialError::Unverified { .. } | DialError::NobodyExpected { .. } => Fact::PeerUnverified,
+        DialError::RejectedByPeer { .. } => Fact::PeerRefusedUs,
+        DialError::Timeout { .. } => Fact::ConnectTimeout,
+        _ => Fact::ConnectFailed,
     }
 }
 

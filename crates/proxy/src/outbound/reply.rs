@@ -34,6 +34,8 @@ pub(crate) struct MeshReply {
     /// The request's body, if it is still being sent: ends with the response.
     upload: Option<AbortOnDrop>,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Bytes still to come, where the head said how many: hyper asks for nothing after the last of them.
+    left: Option<u64>,
     trailed: bool,
 }
 
@@ -46,6 +48,8 @@ pub(crate) struct Arriving {
     pub(crate) pending: Pending,
     pub(crate) upload: Option<AbortOnDrop>,
     pub(crate) deadline: Option<Instant>,
+    /// `content-length` of the response.
+    pub(crate) length: Option<u64>,
 }
 
 /// The body broke off. hyper then breaks the connection to the application: never a clean end.
@@ -72,6 +76,7 @@ impl Reply {
             instance: arriving.instance,
             _pending: arriving.pending,
             upload: arriving.upload,
+            left: arriving.length,
             trailed: false,
         }))
     }
@@ -82,6 +87,9 @@ impl MeshReply {
         match self.recv.poll_data(cx) {
             Poll::Ready(Ok(Some(data))) => {
                 self.record.took(data.len());
+                if let Some(left) = &mut self.left {
+                    *left = left.saturating_sub(data.len() as u64);
+                }
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Poll::Ready(Ok(None)) => self.poll_trailers(cx),
@@ -129,8 +137,8 @@ impl MeshReply {
 
 impl Drop for MeshReply {
     fn drop(&mut self) {
-        // hyper does not poll a body again that says it is at its end.
-        if self.recv.is_end() {
+        // hyper does not poll a body again that says it is at its end, or that has given all it promised.
+        if self.recv.is_end() || self.left == Some(0) {
             self.record.ended();
         }
         drop(self.upload.take());

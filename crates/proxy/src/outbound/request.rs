@@ -16,7 +16,7 @@ use super::attempt::{Answer, Transaction};
 use super::reply::{Arriving, Reply};
 use super::tcp;
 use super::upload::Upload;
-use crate::headers::{append_via, strip_hop_by_hop};
+use crate::headers::{append_via, content_length, strip_hop_by_hop};
 use crate::node::Node;
 use crate::record::{Opening, Record};
 use crate::respond::{Fact, PROXY_STATUS, Refusal};
@@ -305,6 +305,7 @@ impl Forwarded {
             (one, other) => one.or(other),
         };
         let arriving = Arriving {
+            length: content_length(&parts.headers),
             node: Arc::clone(node),
             recv,
             record,

@@ -90,7 +90,16 @@ impl Drop for Hanging {
 }
 
 /// Frames that are there, then an end or an error.
-pub struct Script(Vec<Frame<Bytes>>, bool);
+pub struct Script(Vec<Frame<Bytes>>, Cut);
+
+/// How a script ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    No,
+    /// With an error, once what came before is on the wire: hyper writes when there is nothing to read.
+    AfterFlush,
+    Now,
+}
 
 impl Body for Script {
     type Data = Bytes;
@@ -98,18 +107,25 @@ impl Body for Script {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if !self.0.is_empty() {
             return Poll::Ready(Some(Ok(self.0.remove(0))));
         }
-        let cut = std::mem::take(&mut self.1);
-        Poll::Ready(cut.then(|| Err(io::ErrorKind::BrokenPipe.into())))
+        match self.1 {
+            Cut::No => Poll::Ready(None),
+            Cut::AfterFlush => {
+                self.1 = Cut::Now;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Cut::Now => Poll::Ready(Some(Err(io::ErrorKind::BrokenPipe.into()))),
+        }
     }
 }
 
 fn whole(text: String) -> Script {
-    Script(vec![Frame::data(Bytes::from(text))], false)
+    Script(vec![Frame::data(Bytes::from(text))], Cut::No)
 }
 
 async fn answer(
@@ -130,14 +146,14 @@ async fn answer(
         }
         "/cut" => {
             let part = Frame::data(Bytes::from_static(b"0123456789"));
-            let mut response = Response::new(Script(vec![part], true));
+            let mut response = Response::new(Script(vec![part], Cut::AfterFlush));
             let length = HeaderValue::from_static("100");
             response.headers_mut().insert("content-length", length);
             Ok(response)
         }
         "/cut-chunked" => {
             let part = Frame::data(Bytes::from_static(b"0123456789"));
-            Ok(Response::new(Script(vec![part], true)))
+            Ok(Response::new(Script(vec![part], Cut::AfterFlush)))
         }
         "/trailers" => {
             let mut trailers = HeaderMap::new();
@@ -146,7 +162,7 @@ async fn answer(
                 Frame::data(Bytes::from_static(b"data")),
                 Frame::trailers(trailers),
             ];
-            let mut response = Response::new(Script(frames, false));
+            let mut response = Response::new(Script(frames, Cut::No));
             let names = HeaderValue::from_static("x-checksum");
             response.headers_mut().insert("trailer", names);
             Ok(response)
@@ -167,10 +183,16 @@ async fn answer(
 }
 
 fn echo(name: &str, request: &Request<Incoming>) -> Response<Script> {
+    // Lines of one name are one list (RFC 9110 §5.3).
+    let lines = |name| {
+        let all: Vec<_> = request.headers().get_all(name).iter().collect();
+        let all = all.iter().map(|value| value.to_str().unwrap());
+        all.collect::<Vec<_>>().join(", ")
+    };
     let headers: serde_json::Map<String, serde_json::Value> = request
         .headers()
-        .iter()
-        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().into()))
+        .keys()
+        .map(|name| (name.to_string(), lines(name).into()))
         .collect();
     let body = json!({
         "instance": name,
