@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::demo::DemoArgs;
 use crate::demo_app::DemoAppArgs;
 use crate::output::Format;
-use crate::settings::{ControlSettings, SidecarSettings, default_state_dir, duration};
+use crate::settings::{ControlSettings, SidecarSettings, control_state_dir, duration};
 
 /// A zero-trust network for services on many machines, over QUIC.
 ///
@@ -66,7 +66,7 @@ pub(crate) enum Role {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AdminArgs {
     /// State directory of the control node on this machine
-    #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR", default_value_os_t = default_state_dir())]
+    #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR", default_value_os_t = control_state_dir())]
     pub(crate) state_dir: PathBuf,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct OutputArgs {
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
     /// Directory to make; must be empty or not exist
-    #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR", default_value_os_t = default_state_dir())]
+    #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR", default_value_os_t = control_state_dir())]
     pub(crate) state_dir: PathBuf,
 
     /// Trust domain of all identities: a name of your own, fixed for the life of the mesh

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use weft_env::{Env, SystemPlatform};
+use weft_env::Env;
 use weft_proxy::{AppPort, SidecarConfig, TcpListener, TokenSource};
 
 use crate::failure::Failure;
@@ -10,9 +10,7 @@ use crate::settings::{AppSpec, SidecarSettings, TcpListen};
 use crate::signals;
 
 pub(super) async fn run(settings: SidecarSettings) -> Result<(), Failure> {
-    settings.log.start()?;
-    let platform = SystemPlatform::new().with_wall_offset(settings.clock_offset);
-    let env = Env::new(std::sync::Arc::new(platform));
+    let env = settings.process.start()?;
     let stop = signals::stop_token(&env)?;
     let config = config(&env, settings).await?;
     weft_proxy::run(&env, config, stop)
@@ -41,7 +39,7 @@ async fn config(env: &Env, settings: SidecarSettings) -> Result<SidecarConfig, F
     config.tcp_listeners = settings.tcp_listen.into_iter().map(tcp_listener).collect();
     config.metrics_listen = settings.metrics;
     config.drain_deadline = settings.drain;
-    config.ready_file = settings.ready_file;
+    config.ready_file = settings.process.ready_file;
     Ok(config)
 }
 

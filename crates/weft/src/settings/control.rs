@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{LogSettings, default_state_dir};
+use super::{ProcessSettings, control_state_dir};
 
 /// Runs a control node: keeps the config, issues certificates, pushes both to every sidecar.
 ///
@@ -14,12 +14,8 @@ use super::{LogSettings, default_state_dir};
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Ctrl-C or SIGTERM stops in order; a second one ends the process at once.")]
 pub(crate) struct ControlSettings {
-    /// YAML file with any of these settings
-    #[arg(long, env = "WEFT_CONFIG", value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-
     /// Directory with the store and the authority's keys, made by `weft init`
-    #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR", default_value_os_t = default_state_dir())]
+    #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR", default_value_os_t = control_state_dir())]
     pub(crate) state_dir: PathBuf,
 
     /// Address and UDP port on which sidecars reach this node
@@ -36,7 +32,7 @@ pub(crate) struct ControlSettings {
         long,
         env = "WEFT_METRICS",
         value_name = "ADDR",
-        default_value = "127.0.0.1:15020"
+        default_value = "127.0.0.1:15010"
     )]
     pub(crate) metrics: SocketAddr,
 
@@ -48,21 +44,6 @@ pub(crate) struct ControlSettings {
     #[arg(long, env = "WEFT_WORKERS", value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
 
-    /// File to write once ready: JSON with the addresses in use (port 0 asks the system for one)
-    #[arg(long, env = "WEFT_READY_FILE", value_name = "FILE")]
-    pub(crate) ready_file: Option<PathBuf>,
-
-    /// Shifts this process's wall clock by so many seconds: for tests of clocks that disagree
-    #[arg(
-        long,
-        env = "WEFT_CLOCK_OFFSET",
-        value_name = "SECONDS",
-        hide = true,
-        default_value_t = 0,
-        allow_negative_numbers = true
-    )]
-    pub(crate) clock_offset: i64,
-
-    #[command(flatten)]
-    pub(crate) log: LogSettings,
+    #[command(flatten, next_help_heading = "The process")]
+    pub(crate) process: ProcessSettings,
 }

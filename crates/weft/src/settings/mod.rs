@@ -9,6 +9,7 @@ mod app;
 mod control;
 mod file;
 mod log;
+mod process;
 mod sidecar;
 
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ use app::host_port;
 pub(crate) use app::{AppSpec, TcpListen};
 pub(crate) use control::ControlSettings;
 pub(crate) use log::LogSettings;
+pub(crate) use process::ProcessSettings;
 pub(crate) use sidecar::SidecarSettings;
 
 use crate::failure::Failure;
@@ -64,9 +66,19 @@ fn named_file(command: &Command, args: &[OsString]) -> Option<(String, PathBuf)>
     Some((role.to_owned(), path.clone()))
 }
 
-/// Where a role keeps its state if nothing is said: `/var/lib/weft` for root, the user's state folder
-/// (XDG base directory specification) otherwise.
-pub(crate) fn default_state_dir() -> PathBuf {
+/// Where a control node keeps its state if nothing is said.
+pub(crate) fn control_state_dir() -> PathBuf {
+    default_state_dir().join("control")
+}
+
+/// Where a sidecar keeps its state if nothing is said: beside a control node's, so that a machine can have
+/// both.
+pub(crate) fn sidecar_state_dir() -> PathBuf {
+    default_state_dir().join("sidecar")
+}
+
+/// `/var/lib/weft` for root, the user's state folder (XDG base directory specification) otherwise.
+fn default_state_dir() -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/lib/weft");
     }

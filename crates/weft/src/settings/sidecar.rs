@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use weft_certs::{RootPin, TrustDomain};
 
-use super::{AppSpec, LogSettings, TcpListen, default_state_dir};
+use super::{AppSpec, ProcessSettings, TcpListen, sidecar_state_dir};
 
 /// Runs the sidecar of one service instance: carries its calls into the mesh and the mesh's calls to it.
 ///
@@ -23,12 +23,8 @@ Ways for the application to call a service (with --outbound 127.0.0.1:15001):
 
 Ctrl-C or SIGTERM drains and stops; a second one ends the process at once.")]
 pub(crate) struct SidecarSettings {
-    /// YAML file with any of these settings
-    #[arg(long, env = "WEFT_CONFIG", value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-
     /// Directory for this instance's identity and last snapshot; one for each sidecar
-    #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR", default_value_os_t = default_state_dir())]
+    #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR", default_value_os_t = sidecar_state_dir())]
     pub(crate) state_dir: PathBuf,
 
     /// The control node; several are tried in turn
@@ -118,23 +114,8 @@ pub(crate) struct SidecarSettings {
     #[arg(long, env = "WEFT_WORKERS", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(crate) workers: u16,
 
-    /// File to write once ready: JSON with the addresses in use (port 0 asks the system for one)
-    #[arg(long, env = "WEFT_READY_FILE", value_name = "FILE")]
-    pub(crate) ready_file: Option<PathBuf>,
-
-    /// Shifts this process's wall clock by so many seconds: for tests of clocks that disagree
-    #[arg(
-        long,
-        env = "WEFT_CLOCK_OFFSET",
-        value_name = "SECONDS",
-        hide = true,
-        default_value_t = 0,
-        allow_negative_numbers = true
-    )]
-    pub(crate) clock_offset: i64,
-
-    #[command(flatten)]
-    pub(crate) log: LogSettings,
+    #[command(flatten, next_help_heading = "The process")]
+    pub(crate) process: ProcessSettings,
 }
 
 /// Checks `HOST:PORT` and keeps it as text: names are resolved at each connect, not once.

@@ -1,0 +1,44 @@
+//! Settings that every long-running role has.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use weft_env::{Env, SystemPlatform};
+
+use super::LogSettings;
+use crate::failure::Failure;
+
+/// How the process of a role runs, whichever it is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ProcessSettings {
+    /// YAML file with any of these settings
+    #[arg(long, env = "WEFT_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// File to write once ready: JSON with the addresses in use (port 0 asks the system for one)
+    #[arg(long, env = "WEFT_READY_FILE", value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+
+    /// Shifts this process's wall clock by so many seconds: for tests of clocks that disagree
+    #[arg(
+        long,
+        env = "WEFT_CLOCK_OFFSET",
+        value_name = "SECONDS",
+        hide = true,
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    clock_offset: i64,
+
+    #[command(flatten)]
+    log: LogSettings,
+}
+
+impl ProcessSettings {
+    /// Starts logging, and gives the process its access to the world.
+    pub(crate) fn start(&self) -> Result<Env, Failure> {
+        self.log.start()?;
+        let platform = SystemPlatform::new().with_wall_offset(self.clock_offset);
+        Ok(Env::new(Arc::new(platform)))
+    }
+}
