@@ -125,7 +125,12 @@ impl Transaction<'_> {
             _ => exchange.await,
         };
         let now = self.node.uptime();
-        let (response, recv, upload) = match outcome {
+        let Arrived {
+            response,
+            recv,
+            upload,
+            sent_at,
+        } = match outcome {
             Ok(arrived) => arrived,
             Err(missed) => {
                 match missed.failure {
@@ -150,10 +155,10 @@ impl Transaction<'_> {
             return Err(failed_status(Failure::ConnectFailed, answer));
         }
         if self.decision.retry.codes.contains(&status.as_u16()) {
-            instance.answered(began.elapsed(), now);
+            instance.answered(sent_at.elapsed(), now);
             return Err(failed_status(Failure::Status(status.as_u16()), answer));
         }
-        instance.answered(began.elapsed(), now);
+        instance.answered(sent_at.elapsed(), now);
         Ok(answer)
     }
 
@@ -188,16 +193,29 @@ impl Transaction<'_> {
             Ok(exchange) => (exchange.send, exchange.recv),
             Err(error) => return Err(unsent(self.service, instance, error)),
         };
+        let sent_at = Instant::now();
         if matches!(upload, Upload::Stream(_))
             && let Upload::Stream(body) = std::mem::replace(upload, Upload::Gone)
         {
-            return self.streamed(instance, body, send, recv, record).await;
+            let (response, recv, upload) =
+                self.streamed(instance, body, send, recv, record).await?;
+            return Ok(Arrived {
+                response,
+                recv,
+                upload,
+                sent_at,
+            });
         }
         record
             .sent
             .store(length, std::sync::atomic::Ordering::Relaxed);
         match recv.response().await {
-            Ok(response) => Ok((response, recv, None)),
+            Ok(response) => Ok(Arrived {
+                response,
+                recv,
+                upload: None,
+                sent_at,
+            }),
             Err(error) => Err(broken(self.service, instance, &error)),
         }
     }
@@ -210,7 +228,7 @@ impl Transaction<'_> {
         send: SendStream,
         mut recv: RecvStream,
         record: &Record,
-    ) -> Result<Arrived, Missed> {
+    ) -> Result<(Response<()>, RecvStream, Option<AbortOnDrop>), Missed> {
         let mut upload = Box::pin(pump(body, send, Arc::clone(&record.sent)));
         let mut uploaded = false;
         loop {
@@ -241,7 +259,16 @@ impl Transaction<'_> {
     }
 }
 
-type Arrived = (Response<()>, RecvStream, Option<AbortOnDrop>);
+/// The head of a response, as it came.
+struct Arrived {
+    response: Response<()>,
+    recv: RecvStream,
+    /// The rest of the request's body, if it is still being sent.
+    upload: Option<AbortOnDrop>,
+    /// When the request was on its way: what came before, such as a dial, says nothing about how fast the
+    /// instance answers, and must not keep others from it for as long as a peak is remembered.
+    sent_at: Instant,
+}
 
 /// The last attempt's response if it is one, or weft's own answer.
 fn given_up(last: Result<Missed, Refusal>) -> Result<Answer, Refusal> {
