@@ -3,6 +3,12 @@
 //! A machine is a network namespace with a mount namespace of its own, so that the default state directory,
 //! ports and addresses are the README's; a third one is the switch between them. Needs root and iproute2.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests stand outside Env"
+)]
+
 mod support;
 
 use std::fmt::Write as _;

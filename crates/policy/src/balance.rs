@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use crate::route::below;
 
-/// How fast a peak is forgotten: after this time a third of it is left.
-pub const DECAY: Duration = Duration::from_secs(10);
+/// How fast a peak is forgotten: after this time a third of it is left. An instance that was forty times slower
+/// once, for a pause of its runtime or a stolen CPU, is drawn again after four times this: with the 10 s that
+/// others use it would stand idle for most of a minute.
+pub const DECAY: Duration = Duration::from_secs(5);
 /// What is assumed of an endpoint that was never used.
 pub const INITIAL_RTT: Duration = Duration::from_millis(30);
 /// What a failure counts as. An endpoint that fails at once must not look like the fastest one.

@@ -125,6 +125,7 @@ pub fn decide(
     }
     RetryDecision::Retry {
         after: policy.backoff,
-        elsewhere_only: !policy.asked_for,
+        // Who refused on a connection that is being replaced, as rotation does, may take it on the next one.
+        elsewhere_only: !policy.asked_for && failure != Failure::Refused,
     }
 }

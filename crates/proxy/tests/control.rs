@@ -305,9 +305,11 @@ async fn a_stopped_sidecar_ends_its_requests_and_takes_no_new_ones() {
     let orders = mesh.sidecar("orders", &[]).await;
     mesh.push(ORDERS_MAY).await;
     let outbound = orders.ready.outbound;
+    let enough = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&enough);
     let load = tokio::spawn(async move {
         let mut statuses = Vec::new();
-        for _ in 0..200 {
+        while !told.load(Ordering::SeqCst) {
             statuses.push(get(outbound, "invoices", "/echo").await.status.as_u16());
         }
         statuses
@@ -317,6 +319,7 @@ async fn a_stopped_sidecar_ends_its_requests_and_takes_no_new_ones() {
     })
     .await;
     leaving.stop().await;
+    enough.store(true, Ordering::SeqCst);
     let statuses = load.await.unwrap();
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
 }

@@ -39,6 +39,9 @@ pub struct ServerRequest {
     pub recv: RecvStream,
 }
 
+/// Time for the peer to act on a GOAWAY, beyond the round trip: a busy process reads it late, and each request
+/// that it sends meanwhile would have to be sent again.
+const HEARD: Duration = Duration::from_millis(50);
 /// Waits for the last words of an answer to arrive: a close drops what is still under way. A peer that
 /// follows GOAWAY closes first; this is for one that does not.
 const LINGER: Duration = Duration::from_secs(1);
@@ -238,7 +241,7 @@ async fn end_in_peace(link: &Link, shutdown: Shutdown) {
     link.retired.cancelled().await;
     shutdown.begin();
     // Requests that the peer sent before it heard of it are still taken.
-    sleep(link.quic.rtt()).await;
+    sleep(link.quic.rtt() + HEARD).await;
     shutdown.finish();
     shutdown.drained().await;
     let linger = LINGER.max(link.quic.rtt() * LINGER_ROUND_TRIPS);

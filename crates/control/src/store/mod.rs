@@ -1,7 +1,7 @@
 //! What the control plane remembers: revisioned keys, compare-and-set transactions, and a watch.
 //!
 //! [`Store`] is small on purpose: `RedbStore` (one control node, one file) and, later, etcd pass the same
-//! [`store_contract`](contract::store_contract). The model is etcd's: every committed transaction raises
+//! [`store_contract`]. The model is etcd's: every committed transaction raises
 //! one revision for the whole store; a key remembers the revision that last wrote it; a reader takes a
 //! range, which says at which revision it was taken, and watches from there on.
 

@@ -133,11 +133,7 @@ impl Transaction<'_> {
         } = match outcome {
             Ok(arrived) => arrived,
             Err(missed) => {
-                match missed.failure {
-                    Failure::ConnectFailed => instance.unreachable(now, self.node.dice.draw()),
-                    // It is going away or broke: others are better for a while.
-                    _ => instance.failed(now),
-                }
+                blame(self.node, instance, missed.failure);
                 return Err(missed);
             }
         };
@@ -321,6 +317,18 @@ pub(super) fn unsent(service: &ServiceName, instance: &Instance, error: RequestE
             let details = format!("{place} did not take the request: {other}");
             Missed::new(failure, Refusal::new(Fact::UpstreamReset, details))
         }
+    }
+}
+
+/// What a failed attempt says about the instance.
+pub(super) fn blame(node: &Node, instance: &Instance, failure: Failure) {
+    let now = node.uptime();
+    match failure {
+        Failure::ConnectFailed => instance.unreachable(now, node.dice.draw()),
+        // Its connection is being replaced, which says nothing about the instance.
+        Failure::Refused => {}
+        // It broke: others are better for a while.
+        _ => instance.failed(now),
     }
 }
 

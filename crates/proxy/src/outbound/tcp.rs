@@ -16,7 +16,7 @@ use weft_policy::retry::{self, Failure, RetryDecision, RetryPolicy};
 use weft_resources::ServiceName;
 use weft_telemetry::Protocol;
 
-use super::attempt::{Missed, app_was_not_reached, broken, no_endpoint, unsent};
+use super::attempt::{Missed, app_was_not_reached, blame, broken, no_endpoint, unsent};
 use super::reply::Reply;
 use super::request::{edge, not_ready, refused, upstream};
 use crate::node::Node;
@@ -226,16 +226,14 @@ async fn attempt(
         .await;
     let mut exchange = opened.map_err(|error| {
         let missed = unsent(service, instance, error);
-        match missed.failure {
-            Failure::ConnectFailed => instance.unreachable(node.uptime(), node.dice.draw()),
-            _ => instance.failed(node.uptime()),
-        }
+        blame(node, instance, missed.failure);
         missed
     })?;
     let began = tokio::time::Instant::now();
     let response = exchange.recv.response().await.map_err(|error| {
-        instance.failed(node.uptime());
-        broken(service, instance, &error)
+        let missed = broken(service, instance, &error);
+        blame(node, instance, missed.failure);
+        missed
     })?;
     if response.status().is_success() {
         instance.answered(began.elapsed(), node.uptime());
