@@ -1,0 +1,13 @@
+//! Endpoints on real sockets of the loopback interface, with real certificates.
+#![allow(
+    clippy::disallowed_methods,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "tests stand outside Env, and a panic is how they fail"
+)]
+
+mod identity;
+mod lab;
+mod limits;
+mod pool;
+mod requests;
