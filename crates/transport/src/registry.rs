@@ -70,13 +70,20 @@ impl Link {
     /// Ends the connection now, whatever is under way on it.
     pub(crate) fn close(&self, reason: EndReason) {
         self.retire(reason);
-        self.quic.close(NO_ERROR, reason.to_string().as_bytes());
+        self.say_goodbye(reason);
+    }
+
+    fn say_goodbye(&self, reason: EndReason) {
+        // Of a connection that has ended already, quinn would forget why.
+        if self.quic.close_reason().is_none() {
+            self.quic.close(NO_ERROR, reason.to_string().as_bytes());
+        }
     }
 
     /// Closes a retired connection on which nothing is left to do.
     pub(crate) fn close_retired(&self) {
         let reason = self.end_reason().unwrap_or(EndReason::Idle);
-        self.quic.close(NO_ERROR, reason.to_string().as_bytes());
+        self.say_goodbye(reason);
     }
 
     pub(crate) fn end_reason(&self) -> Option<EndReason> {
