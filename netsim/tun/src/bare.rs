@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::lateness::{Lateness, LatenessReport};
-use crate::priority::raise_priority;
+use crate::priority::{LINK_LEVEL, raise_priority};
 
 /// A thread of the same priority as a link's, that sleeps from deadline to deadline and records how late it
 /// wakes. Run it beside a measurement: what it shows is the machine's doing and nobody else's.
@@ -58,7 +58,7 @@ impl Drop for BareTimer {
 }
 
 fn measure(stop: &AtomicBool) -> Lateness {
-    raise_priority();
+    raise_priority(LINK_LEVEL);
     let clock = Clock::start();
     let mut lateness = Lateness::new();
     let mut at = PERIOD;

@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::namespace::Namespace;
 use crate::nat_packet::{PacketEnd, Seen, seen, set_port};
 use crate::packet::too_big;
-use crate::priority::{Priority, raise_priority};
+use crate::priority::{LINK_LEVEL, Priority, raise_priority};
 use crate::report::LinkReport;
 
 /// One direction as it is asked for: what it is like, and how that changes.
@@ -76,6 +76,32 @@ pub struct LinkPlan {
     pub mtu: u32,
 }
 
+impl LinkPlan {
+    /// Refuses impossible figures before anything is built.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] with the first of them.
+    pub fn check(&self) -> Result<(), Error> {
+        self.models().map(drop)?;
+        if let Some(nat) = &self.nat {
+            nat.rebinding.check()?;
+        }
+        Ok(())
+    }
+
+    /// The models of both directions.
+    fn models(&self) -> Result<[Link; 2], Error> {
+        let model = |way: &Way, from| {
+            let seed = seed_of(self.seed, from);
+            Link::with_schedule(way.spec.clone(), way.changes.clone(), seed)
+        };
+        Ok([
+            model(&self.forward, Side::A)?,
+            model(&self.backward, Side::B)?,
+        ])
+    }
+}
+
 /// The seed of one direction of a link: `Link`s made from it lose the same packets as the running link.
 /// The direction is named by the side that it begins at.
 #[must_use]
@@ -111,17 +137,7 @@ impl RunningLink {
     /// # Errors
     /// [`Error`]: impossible figures, a namespace that is not there, a device name that is taken.
     pub fn start(plan: &LinkPlan, a: End, b: End) -> Result<Self, Error> {
-        let link = |way: &Way, from| {
-            Link::with_schedule(
-                way.spec.clone(),
-                way.changes.clone(),
-                seed_of(plan.seed, from),
-            )
-        };
-        let ways = [
-            link(&plan.forward, Side::A)?,
-            link(&plan.backward, Side::B)?,
-        ];
+        let ways = plan.models()?;
         let nat = match &plan.nat {
             None => None,
             Some(nat) => Some((Nat::new(nat.rebinding.clone())?, nat.inside)),
@@ -244,7 +260,7 @@ const MAX_PACKET: usize = 65_535;
 
 impl Driver {
     fn run(mut self) -> Ended {
-        let priority = raise_priority();
+        let priority = raise_priority(LINK_LEVEL);
         let mut buffer = vec![0; MAX_PACKET];
         let failure = loop {
             self.release();

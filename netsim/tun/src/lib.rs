@@ -41,5 +41,5 @@ pub use lateness::{Lateness, LatenessReport};
 pub use mesh::{Mesh, MeshLink, MeshNode, MeshPlan};
 pub use namespace::Namespace;
 pub use preflight::preflight;
-pub use priority::{Priority, raise_priority};
+pub use priority::{LINK_LEVEL, Priority, raise_priority};
 pub use report::{DirectionReport, LinkReport, Losses};

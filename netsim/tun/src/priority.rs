@@ -14,14 +14,15 @@ pub enum Priority {
     Ordinary,
 }
 
-/// Low among the real-time priorities: before all programs, after what the kernel itself runs there.
-const FIFO_PRIORITY: i32 = 10;
+/// The level of a link's thread, low among the real-time priorities: before all programs, after what the
+/// kernel itself runs there.
+pub const LINK_LEVEL: i32 = 10;
 
-/// Asks for real-time priority and exact timers for the calling thread, and says what it got.
-pub fn raise_priority() -> Priority {
+/// Asks for real-time priority of that level and for exact timers for the calling thread, and says what it got.
+pub fn raise_priority(level: i32) -> Priority {
     // Ordinary threads' timers may be put off by 50 µs to save power; real-time ones are exact anyway.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-    if set_fifo() {
+    if set_fifo(level) {
         Priority::RealTime
     } else {
         Priority::Ordinary
@@ -32,9 +33,9 @@ pub fn raise_priority() -> Priority {
     unsafe_code,
     reason = "no safe wrapper of sched_setscheduler is in the tree"
 )]
-fn set_fifo() -> bool {
+fn set_fifo(level: i32) -> bool {
     let parameters = libc::sched_param {
-        sched_priority: FIFO_PRIORITY,
+        sched_priority: level,
     };
     // Children and threads made from here start ordinary.
     let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;

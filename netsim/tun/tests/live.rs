@@ -5,7 +5,7 @@
     clippy::disallowed_methods,
     reason = "the sockets under test are the kernel's own, in namespaces of the test"
 )]
-#![allow(clippy::unwrap_used, reason = "a test may")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may")]
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
