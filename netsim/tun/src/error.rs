@@ -10,6 +10,11 @@ pub enum Error {
     /// Namespaces and devices need privileges.
     #[error("network namespaces and TUN devices need root; run it again with sudo")]
     NeedsRoot,
+    /// Root of a container, without what namespaces take.
+    #[error(
+        "this root has no CAP_SYS_ADMIN or CAP_NET_ADMIN, as in a container; start the container privileged"
+    )]
+    NeedsCapabilities,
     /// The kernel's TUN device is not there.
     #[error("there is no /dev/net/tun; load the kernel module with `modprobe tun`")]
     NoTun,

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::thread::{CapabilitySet, capabilities};
+
 use crate::error::Error;
 
 /// Whether this process can build links here.
@@ -12,6 +14,10 @@ use crate::error::Error;
 pub fn preflight() -> Result<(), Error> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::NeedsRoot);
+    }
+    let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN;
+    if !capabilities(None).is_ok_and(|own| own.effective.contains(needed)) {
+        return Err(Error::NeedsCapabilities);
     }
     if !Path::new("/dev/net/tun").exists() {
         return Err(Error::NoTun);

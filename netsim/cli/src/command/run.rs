@@ -40,8 +40,12 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let ended = runtime()?.block_on(command(args, &plan, lease.id()));
     let bare = timer.stop();
     lease.end_processes();
-    let links = mesh.stop()?;
+    let mut links = mesh.stop()?;
     drop(lease);
+    // The file's names mean more to its reader than the namespaces, which are gone.
+    for (link, asked) in links.iter_mut().zip(plan.links) {
+        (link.a, link.b) = (asked.a, asked.b);
+    }
     tell(args, links, bare)?;
     ended
 }

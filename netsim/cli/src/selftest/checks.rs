@@ -75,7 +75,7 @@ impl Extent {
     };
     /// Enough to notice that something is broken.
     pub(crate) const QUICK: Self = Self {
-        loss_packets: 30_000,
+        loss_packets: 10_000,
         rate_for: Duration::from_millis(500),
         delay_packets: 500,
     };
@@ -155,6 +155,11 @@ fn percent(part: usize, whole: u32) -> f64 {
     100.0 * part as f64 / f64::from(whole)
 }
 
+/// What is promised of 200,000 packets, for this many: fewer scatter more, by the root of their number.
+fn scaled(within: f64, stream: &Stream) -> f64 {
+    within * (f64::from(Extent::FULL.loss_packets) / f64::from(stream.packets)).sqrt()
+}
+
 fn differing(a: &BTreeSet<u32>, b: &BTreeSet<u32>) -> f64 {
     a.symmetric_difference(b).count() as f64
 }
@@ -176,7 +181,13 @@ fn loss(stage: &Stage, extent: &Extent, bar: &ProgressBar) -> Result<Vec<Check>,
     let asked = 100.0 * spec.loss.mean();
     let share = percent(first.len(), stream.packets);
     Ok(vec![
-        Check::new("independent loss, %", asked, LOSS_WITHIN, share, &report),
+        Check::new(
+            "independent loss, %",
+            asked,
+            scaled(LOSS_WITHIN, &stream),
+            share,
+            &report,
+        ),
         Check::new(
             "lost other than the model says, packets",
             0.0,
@@ -214,8 +225,7 @@ fn bursts(stage: &Stage, extent: &Extent, bar: &ProgressBar) -> Result<Vec<Check
         Check::new(
             "loss in bursts, %",
             100.0 * spec.loss.mean(),
-            // Fewer packets scatter more, by the root of their number.
-            BURST_WITHIN * (200_000.0 / f64::from(stream.packets)).sqrt(),
+            scaled(BURST_WITHIN, &stream),
             percent(lost.len(), stream.packets),
             &report,
         ),
