@@ -60,6 +60,15 @@ fn the_examples_are_meshes() {
 }
 
 #[test]
+fn the_reference_in_the_documentation_is_a_mesh() {
+    let page = include_str!("../../../docs/netsim.md");
+    let (_, block) = page.split_once("```yaml\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let plan = parse(block, "weftsim-1").unwrap();
+    assert_eq!(plan.links[0].plan.forward.changes.len(), 2);
+}
+
+#[test]
 fn mistakes_are_refused_at_their_place() {
     let with = |from: &str, to: &str| {
         let changed = WHOLE.replacen(from, to, 1);

@@ -5,10 +5,11 @@
 #[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
+use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use support::{example, netsim};
+use support::{example, netsim, wait_for};
 
 #[test]
 fn usage_errors_name_the_figure_and_end_with_2() {
@@ -87,7 +88,18 @@ fn without_root_one_sentence_says_what_to_do() {
         if rustix::process::geteuid().is_root() {
             command.uid(65_534).gid(65_534);
         }
-        let output = command.args(arguments).current_dir("/").output().unwrap();
+        command.args(arguments).current_dir("/");
+        let mut result = None;
+        // Another test's child may hold the copy open for writing until it has become its own program.
+        wait_for("the copy can be run", || {
+            let output = command.output();
+            let busy = output
+                .as_ref()
+                .is_err_and(|error| error.kind() == ErrorKind::ExecutableFileBusy);
+            result = Some(output);
+            !busy
+        });
+        let output = result.unwrap().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
         assert_eq!(

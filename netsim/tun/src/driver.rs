@@ -11,107 +11,17 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
 };
-use weft_netsim::{Change, Link, LinkSpec, Nat, Rebinding};
 
 use crate::clock::Clock;
 use crate::device::Device;
 use crate::direction::{Direction, Release, Verdict};
 use crate::error::Error;
 use crate::namespace::Namespace;
-use crate::nat_packet::{PacketEnd, Seen, seen, set_port};
+use crate::nat_box::NatBox;
 use crate::packet::too_big;
+use crate::plan::LinkPlan;
 use crate::priority::{LINK_LEVEL, Priority, raise_priority};
 use crate::report::LinkReport;
-
-/// One direction as it is asked for: what it is like, and how that changes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Way {
-    /// What it is like at the start.
-    pub spec: LinkSpec,
-    /// How that changes.
-    pub changes: Vec<Change>,
-}
-
-impl Way {
-    /// A direction that stays as it is.
-    #[must_use]
-    pub fn steady(spec: LinkSpec) -> Self {
-        Self {
-            spec,
-            changes: Vec::new(),
-        }
-    }
-}
-
-/// An end of a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// The first.
-    A,
-    /// The second.
-    B,
-}
-
-/// A NAT at one end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NatPlan {
-    /// Who is behind it.
-    pub inside: Side,
-    /// When it forgets.
-    pub rebinding: Rebinding,
-}
-
-/// A link as it is asked for.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LinkPlan {
-    /// From a to b.
-    pub forward: Way,
-    /// From b to a.
-    pub backward: Way,
-    /// Where all chance comes from; each direction draws its own from it.
-    pub seed: u64,
-    /// A NAT at one end.
-    pub nat: Option<NatPlan>,
-    /// MTU of the two devices, which both ends know of; the path's own limit is in the directions.
-    pub mtu: u32,
-}
-
-impl LinkPlan {
-    /// Refuses impossible figures before anything is built.
-    ///
-    /// # Errors
-    /// [`Error::Spec`] with the first of them.
-    pub fn check(&self) -> Result<(), Error> {
-        self.models().map(drop)?;
-        if let Some(nat) = &self.nat {
-            nat.rebinding.check()?;
-        }
-        Ok(())
-    }
-
-    /// The models of both directions.
-    fn models(&self) -> Result<[Link; 2], Error> {
-        let model = |way: &Way, from| {
-            let seed = seed_of(self.seed, from);
-            Link::with_schedule(way.spec.clone(), way.changes.clone(), seed)
-        };
-        Ok([
-            model(&self.forward, Side::A)?,
-            model(&self.backward, Side::B)?,
-        ])
-    }
-}
-
-/// The seed of one direction of a link: `Link`s made from it lose the same packets as the running link.
-/// The direction is named by the side that it begins at.
-#[must_use]
-pub fn seed_of(seed: u64, from: Side) -> u64 {
-    match from {
-        Side::A => seed,
-        // Any fixed odd pattern serves: the two directions must differ.
-        Side::B => seed ^ 0x9e37_79b9_7f4a_7c15,
-    }
-}
 
 /// Where a link ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,10 +48,7 @@ impl RunningLink {
     /// [`Error`]: impossible figures, a namespace that is not there, a device name that is taken.
     pub fn start(plan: &LinkPlan, a: End, b: End) -> Result<Self, Error> {
         let ways = plan.models()?;
-        let nat = match &plan.nat {
-            None => None,
-            Some(nat) => Some((Nat::new(nat.rebinding.clone())?, nat.inside)),
-        };
+        let nat = plan.nat.as_ref().map(NatBox::new).transpose()?;
         let make = |end: &End| Device::create(&end.namespace, &end.device, plan.mtu);
         let devices = [make(&a)?, make(&b)?];
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -243,7 +150,7 @@ struct Driver {
     devices: [Device; 2],
     /// From device 0 to 1, and from 1 to 0.
     ways: [Direction; 2],
-    nat: Option<(Nat, Side)>,
+    nat: Option<NatBox>,
     clock: Clock,
     timer: OwnedFd,
     /// For when the timer is set.
@@ -253,6 +160,8 @@ struct Driver {
 
 /// Packets read from a device before due ones are released again: together they take less than 0.1 ms.
 const BATCH: usize = 16;
+/// Packets released each way before devices are read again: more than are read, so that the queue drains.
+const RELEASES: usize = 2 * BATCH;
 /// A deadline so near is not worth a sleep, which takes as long.
 const SPIN: Duration = Duration::from_micros(10);
 /// The largest IP packet.
@@ -289,11 +198,15 @@ impl Driver {
     fn release(&mut self) {
         for (from, way) in self.ways.iter_mut().enumerate() {
             let to = &self.devices[1 - from];
-            loop {
+            // Bounded, so that a flood one way does not hold up the other; what is left is due at once.
+            for _ in 0..RELEASES {
                 let now = self.clock.now();
                 let nat = &mut self.nat;
                 let released = way.release(now, |packet| {
-                    if !translate_inward(nat, 1 - from, now, packet) {
+                    if nat
+                        .as_mut()
+                        .is_some_and(|nat| !nat.inward(1 - from, now, packet))
+                    {
                         Release::NoMapping
                     } else if to.write(packet) {
                         Release::Delivered
@@ -329,7 +242,8 @@ impl Driver {
         let way = &mut self.ways[from];
         match way.judge(now, packet.len()) {
             Verdict::Arrives(first, second) => {
-                if translate_outward(&mut self.nat, from, now, packet) {
+                let nat = self.nat.as_mut();
+                if nat.is_none_or(|nat| nat.outward(from, now, packet)) {
                     way.launch(packet, first, second);
                 } else {
                     way.lost_to_nat();
@@ -388,54 +302,4 @@ impl Driver {
 enum Wake {
     Work,
     Stop,
-}
-
-/// Gives a packet that leaves the NAT's inside its outside port; whether it may pass.
-fn translate_outward(
-    nat: &mut Option<(Nat, Side)>,
-    from: usize,
-    now: Duration,
-    packet: &mut [u8],
-) -> bool {
-    let Some((nat, inside)) = nat else {
-        return true;
-    };
-    if *inside as usize != from {
-        return true;
-    }
-    match seen(packet, PacketEnd::Source) {
-        Seen::Endpoint(source) => {
-            let port = nat.outward(now, source).port();
-            set_port(packet, PacketEnd::Source, port);
-            true
-        }
-        Seen::Portless => true,
-        Seen::Unknown => false,
-    }
-}
-
-/// Gives a packet that reaches the NAT from outside its inside port; whether it may pass.
-fn translate_inward(
-    nat: &mut Option<(Nat, Side)>,
-    to: usize,
-    now: Duration,
-    packet: &mut [u8],
-) -> bool {
-    let Some((nat, inside)) = nat else {
-        return true;
-    };
-    if *inside as usize != to {
-        return true;
-    }
-    match seen(packet, PacketEnd::Destination) {
-        Seen::Endpoint(destination) => match nat.inward(now, destination) {
-            Some(address) => {
-                set_port(packet, PacketEnd::Destination, address.port());
-                true
-            }
-            None => false,
-        },
-        Seen::Portless => true,
-        Seen::Unknown => false,
-    }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use crate::driver::{End, LinkPlan, RunningLink};
+use crate::driver::{End, RunningLink};
 use crate::error::Error;
 use crate::namespace::Namespace;
+use crate::plan::LinkPlan;
 use crate::report::LinkReport;
 use crate::routes::first_links;
 
@@ -198,7 +199,7 @@ fn device_to(neighbour: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::Way;
+    use crate::plan::Way;
     use std::time::Duration;
     use weft_netsim::LinkSpec;
 

@@ -47,8 +47,7 @@ impl Check {
             asked,
             measured,
             within,
-            // Written so that a figure that is none fails.
-            passed: (measured - asked).abs() <= within,
+            passed: keeps(asked, within, measured),
             note: (dropped > 0).then(|| {
                 format!("{dropped} packets were dropped before the link: it was kept from the CPU")
             }),
@@ -56,6 +55,11 @@ impl Check {
             priority: link.priority,
         }
     }
+}
+
+/// Whether a figure is what was asked. One that is no number (nothing came) is not.
+fn keeps(asked: f64, within: f64, measured: f64) -> bool {
+    (measured - asked).abs() <= within
 }
 
 /// How much is measured.
@@ -346,6 +350,14 @@ mod tests {
             rate_of(&arrivals[..1], 1250).is_nan(),
             "no rate of one packet"
         );
+    }
+
+    #[test]
+    fn a_figure_beyond_its_bound_or_none_at_all_breaks_the_promise() {
+        assert!(keeps(300.0, 6.0, 294.0));
+        assert!(!keeps(300.0, 6.0, 293.9));
+        assert!(!keeps(0.0, 0.0, 1.0), "one packet that differs");
+        assert!(!keeps(0.0, 0.3, f64::NAN));
     }
 
     #[test]

@@ -34,6 +34,8 @@ struct Findings {
 
 /// Beyond this median the machine, not the link, decides about a delay of 0.3 ms.
 const QUIET_P50_MS: f64 = 0.15;
+/// Beyond this share of wake-ups that are over a millisecond late the machine is too busy to judge a link by.
+const QUIET_OVER_1MS: f64 = 0.01;
 
 /// Runs all checks and shows what they found.
 ///
@@ -64,11 +66,17 @@ pub(crate) fn run(args: &SelftestArgs) -> Result<(), Failure> {
         bare_timer,
     };
     show(args.output, &findings, || table(&findings))?;
+    verdict(&findings)
+}
+
+/// Success, or how many promises were not kept and whose fault that seems to be.
+fn verdict(findings: &Findings) -> Result<(), Failure> {
     if findings.passed {
         return Ok(());
     }
     let failed = findings.checks.iter().filter(|check| !check.passed).count();
-    let next = if bare_timer.p50_ms > QUIET_P50_MS || bare_timer.over_1ms > 0.01 {
+    let bare = &findings.bare_timer;
+    let next = if bare.p50_ms > QUIET_P50_MS || bare.over_1ms > QUIET_OVER_1MS {
         "the bare timer was late, too: repeat it when the machine is quieter"
     } else {
         "the bare timer was on time, so this is the link's own fault: report it with `-o json`"
@@ -121,4 +129,36 @@ fn table(findings: &Findings) -> String {
         }
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use weft_netsim_tun::Lateness;
+
+    fn findings(passed: bool, bare_timer_late: Duration) -> Findings {
+        let mut lateness = Lateness::new();
+        lateness.record(bare_timer_late);
+        Findings {
+            passed,
+            seed: 1,
+            kernel: "test".to_owned(),
+            cpus: 2,
+            priority: None,
+            checks: Vec::new(),
+            bare_timer: lateness.report(),
+        }
+    }
+
+    #[test]
+    fn a_broken_promise_is_a_failure_and_the_bare_timer_says_whose() {
+        let on_time = Duration::from_micros(20);
+        let late = Duration::from_millis(10);
+        assert!(verdict(&findings(true, late)).is_ok());
+        let own = verdict(&findings(false, on_time)).unwrap_err().to_string();
+        assert!(own.contains("the link's own fault"), "{own}");
+        let machine = verdict(&findings(false, late)).unwrap_err().to_string();
+        assert!(machine.contains("quieter"), "{machine}");
+    }
 }
