@@ -84,6 +84,8 @@ mod tests {
         let timer = BareTimer::start().unwrap();
         clock.sleep_until(Duration::from_millis(100));
         let report = timer.stop();
-        assert!((1..=51).contains(&report.count), "{report:?}");
+        let periods = clock.now().as_nanos() / PERIOD.as_nanos();
+        let count = u128::from(report.count);
+        assert!((1..=periods).contains(&count), "{periods}: {report:?}");
     }
 }
