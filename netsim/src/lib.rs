@@ -5,12 +5,17 @@
 //! socket, so the same model can drive a simulation in virtual time and a link between network namespaces;
 //! with the same seed and the same packets it gives the same answers.
 //!
+//! A link may change on a schedule ([`Link::with_schedule`]), and may have a [`Nat`] at one end that forgets its
+//! mappings: what a connection sees when its path moves under it.
+//!
 //! [`Profile`]s name the links that weft's promises are measured on.
 
 mod link;
+mod nat;
 mod profile;
 mod spec;
 
 pub use link::{Arrival, Delivery, Fate, Link, LossCause};
+pub use nat::{Endpoint, Nat, Rebinding};
 pub use profile::{Profile, UnknownProfile};
-pub use spec::{Jitter, LinkSpec, Loss, Mtu, Outage, Queue, Rate, SpecError};
+pub use spec::{Change, Jitter, LinkSpec, Loss, Mtu, Outage, Queue, Rate, SpecError};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 
-use crate::spec::{Jitter, LinkSpec, Loss, Queue, Rate, SpecError};
+use crate::spec::{Change, Jitter, LinkSpec, Loss, Queue, Rate, SpecError};
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub enum LossCause {
 #[derive(Debug, Clone)]
 pub struct Link {
     spec: LinkSpec,
+    /// Changes still to come, the next one first.
+    schedule: VecDeque<Change>,
     rng: Xoshiro256PlusPlus,
     /// Gilbert-Elliott: whether the link is in its bad state.
     bad: bool,
@@ -68,9 +70,29 @@ impl Link {
     /// # Errors
     /// [`SpecError`] for impossible figures.
     pub fn new(spec: LinkSpec, seed: u64) -> Result<Self, SpecError> {
+        Self::with_schedule(spec, Vec::new(), seed)
+    }
+
+    /// A link that changes on a schedule: as `spec` says until the first of `changes`, then as that says.
+    /// What is under way at a change stays as it is.
+    ///
+    /// # Errors
+    /// [`SpecError`] for impossible figures or changes out of order.
+    pub fn with_schedule(
+        spec: LinkSpec,
+        changes: Vec<Change>,
+        seed: u64,
+    ) -> Result<Self, SpecError> {
         spec.check()?;
+        if let Some(index) = changes.windows(2).position(|pair| pair[1].at <= pair[0].at) {
+            return Err(SpecError::Changes(index + 1));
+        }
+        for change in &changes {
+            change.spec.check()?;
+        }
         Ok(Self {
             spec,
+            schedule: changes.into(),
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             bad: false,
             waiting: VecDeque::new(),
@@ -79,7 +101,7 @@ impl Link {
         })
     }
 
-    /// What the link is like.
+    /// What the link is like, as of the latest packet.
     #[must_use]
     pub fn spec(&self) -> &LinkSpec {
         &self.spec
@@ -100,6 +122,7 @@ impl Link {
     /// Each packet draws the same number of random figures whatever becomes of it, so that the loss of
     /// packet *n* depends on the seed and *n* alone, not on queues.
     pub fn send(&mut self, now: Duration, bytes: usize) -> Fate {
+        self.keep_schedule(now);
         let chance = Chance::draw(&mut self.rng);
         let lost = self.random_loss(&chance);
         if self.is_down(now) {
@@ -126,6 +149,14 @@ impl Link {
             flipped_bit: None,
         });
         Fate::Delivered(Delivery { first, second })
+    }
+
+    fn keep_schedule(&mut self, now: Duration) {
+        while self.schedule.front().is_some_and(|next| next.at <= now)
+            && let Some(change) = self.schedule.pop_front()
+        {
+            self.spec = change.spec;
+        }
     }
 
     /// Outages are in order and do not overlap (`LinkSpec::check`): the first that has not ended decides.

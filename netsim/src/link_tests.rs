@@ -225,3 +225,59 @@ fn duplication_corruption_mtu_and_outage_do_what_they_say() {
     assert_eq!(flaky.send(10 * MS, 100), Fate::Lost(LossCause::Outage));
     assert!(arrival(flaky.send(20 * MS, 100)).is_some());
 }
+
+#[test]
+fn a_schedule_changes_the_link_from_its_moment_on() {
+    let slower = Change {
+        at: 10 * MS,
+        spec: LinkSpec::ideal(50 * MS),
+    };
+    let dead = Change {
+        at: 20 * MS,
+        spec: LinkSpec {
+            loss: Loss::Bernoulli(1.0),
+            ..LinkSpec::ideal(MS)
+        },
+    };
+    let start = LinkSpec::ideal(MS);
+    let mut link =
+        Link::with_schedule(start.clone(), vec![slower.clone(), dead.clone()], 1).unwrap();
+    assert_eq!(arrival(link.send(9 * MS, 100)), Some(10 * MS));
+    assert_eq!(arrival(link.send(10 * MS, 100)), Some(60 * MS));
+    assert_eq!(link.send(25 * MS, 100), Fate::Lost(LossCause::Random));
+
+    let backwards = Link::with_schedule(start.clone(), vec![dead.clone(), slower], 1);
+    assert_eq!(backwards.unwrap_err(), SpecError::Changes(1));
+    let impossible = Change {
+        spec: LinkSpec {
+            loss: Loss::Bernoulli(1.3),
+            ..start.clone()
+        },
+        ..dead
+    };
+    assert!(Link::with_schedule(start, vec![impossible], 1).is_err());
+}
+
+#[test]
+fn a_change_does_not_move_the_draws_of_later_packets() {
+    let lossy = |p| LinkSpec {
+        loss: Loss::Bernoulli(p),
+        ..LinkSpec::ideal(MS)
+    };
+    let change = Change {
+        at: 100 * MS,
+        spec: lossy(0.0),
+    };
+    let back = Change {
+        at: 200 * MS,
+        spec: lossy(0.3),
+    };
+    let mut changing = Link::with_schedule(lossy(0.3), vec![change, back], 5).unwrap();
+    let mut steady = link(lossy(0.3), 5);
+    for n in 0..300 {
+        let (a, b) = (changing.send(n * MS, 100), steady.send(n * MS, 100));
+        if !(100..200).contains(&n) {
+            assert_eq!(arrival(a).is_some(), arrival(b).is_some(), "packet {n}");
+        }
+    }
+}

@@ -67,7 +67,12 @@ impl Loss {
                 loss_good,
                 loss_bad,
             } => {
-                let bad = to_bad / (to_bad + to_good);
+                // A link that never changes its state stays in the good one, where it starts.
+                let bad = if to_bad == 0.0 {
+                    0.0
+                } else {
+                    to_bad / (to_bad + to_good)
+                };
                 bad * loss_bad + (1.0 - bad) * loss_good
             }
         }
@@ -112,6 +117,15 @@ pub struct Outage {
     pub until: Duration,
 }
 
+/// The link is like this from `at` on, until the next change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// When, since the start of the link.
+    pub at: Duration,
+    /// What the link is like from then on. Its outages, too, count from the start of the link.
+    pub spec: LinkSpec,
+}
+
 /// A figure that no link can have.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SpecError {
@@ -137,8 +151,19 @@ pub enum SpecError {
     /// Outages out of order.
     #[error("outage {0} ends before it begins, or begins before the one before it has ended")]
     Outages(usize),
+    /// Changes out of order.
+    #[error("change {0} is not after the one before it")]
+    Changes(usize),
+    /// Rebindings out of order.
+    #[error("rebinding {0} is not after the one before it")]
+    Rebindings(usize),
+    /// No IP packet need be so small.
+    #[error("the MTU is {0} bytes, but every link of the Internet carries 68 (RFC 791)")]
+    MtuTooSmall(usize),
 }
 
+/// RFC 791 §3.2: what every host and link must carry unfragmented.
+const MIN_MTU: usize = 68;
 const MAX_DELAY: Duration = Duration::from_secs(60);
 
 impl LinkSpec {
@@ -183,8 +208,10 @@ impl LinkSpec {
                 return Err(SpecError::Zero("the queue"));
             }
         }
-        if self.mtu.is_some_and(|mtu| mtu.bytes == 0) {
-            return Err(SpecError::Zero("the MTU"));
+        if let Some(mtu) = self.mtu
+            && mtu.bytes < MIN_MTU
+        {
+            return Err(SpecError::MtuTooSmall(mtu.bytes));
         }
         self.check_outages()
     }
@@ -234,7 +261,17 @@ mod tests {
     #[test]
     fn impossible_figures_are_refused_with_their_name() {
         let ideal = LinkSpec::ideal(Duration::from_millis(1));
-        let cases: [(LinkSpec, &str); 6] = [
+        let cases: [(LinkSpec, &str); 7] = [
+            (
+                LinkSpec {
+                    mtu: Some(Mtu {
+                        bytes: 67,
+                        reported: true,
+                    }),
+                    ..ideal.clone()
+                },
+                "the MTU is 67 bytes",
+            ),
             (
                 LinkSpec {
                     loss: Loss::Bernoulli(1.3),
@@ -289,5 +326,16 @@ mod tests {
             let error = spec.check().unwrap_err().to_string();
             assert!(error.contains(text), "'{error}' names '{text}'");
         }
+    }
+
+    #[test]
+    fn bursts_that_never_begin_lose_what_the_good_state_loses() {
+        let never = Loss::Bursts {
+            to_bad: 0.0,
+            to_good: 0.0,
+            loss_good: 0.01,
+            loss_bad: 1.0,
+        };
+        assert!((never.mean() - 0.01).abs() < 1e-12);
     }
 }

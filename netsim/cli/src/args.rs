@@ -1,0 +1,133 @@
+//! The command line.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use weft_netsim::Profile;
+
+use crate::overrides::Overrides;
+use crate::units::Span;
+
+/// Bad networks on demand: links with delay, loss, a bottleneck, between network namespaces
+#[derive(Debug, Parser)]
+#[command(name = "weft-netsim", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The subcommands. A command that needs no real link (such as fuzzing in virtual time) stands beside these,
+/// with a module of its own in `command`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Join two namespaces by a link, until interrupted
+    Link(Box<LinkArgs>),
+    /// Build the mesh of a file, run a command in it, remove everything
+    Run(RunArgs),
+    /// Measure whether links keep their promises on this machine
+    Selftest(SelftestArgs),
+    /// List the links that have a name
+    Profiles(ProfilesArgs),
+    /// The process that removes what a run left
+    #[command(name = crate::lease::WATCH, hide = true)]
+    Watch {
+        /// The run
+        id: String,
+    },
+}
+
+/// Form of a command's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Lines for people
+    Table,
+    /// One JSON document
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LinkArgs {
+    /// What the link is like; `weft-netsim profiles` lists them
+    #[arg(long)]
+    pub(crate) profile: Profile,
+    /// Namespace of one end (`ip netns add NS` makes one)
+    #[arg(long, value_name = "NS")]
+    pub(crate) a: String,
+    /// Namespace of the other end
+    #[arg(long, value_name = "NS")]
+    pub(crate) b: String,
+    /// Address of end a
+    #[arg(long, value_name = "IP", default_value = "10.77.0.1")]
+    pub(crate) a_address: Ipv4Addr,
+    /// Address of end b
+    #[arg(long, value_name = "IP", default_value = "10.77.0.2")]
+    pub(crate) b_address: Ipv4Addr,
+    /// Name of the device at both ends
+    #[arg(long, value_name = "NAME", default_value = "weft0")]
+    pub(crate) device: String,
+    /// MTU of the two devices, which both ends know
+    #[arg(long, value_name = "BYTES", default_value_t = crate::mesh_file::default_mtu())]
+    pub(crate) mtu: u32,
+    /// Where all chance comes from: the same seed loses the same packets
+    #[arg(long, default_value_t = crate::mesh_file::default_seed())]
+    pub(crate) seed: u64,
+    /// Put end a behind a NAT that forgets its mappings so often, such as 30s
+    #[arg(long, value_name = "TIME")]
+    pub(crate) nat_rebind: Option<Span>,
+    /// End by itself after this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) duration: Option<Span>,
+    /// Form of the report at the end
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+    #[command(flatten)]
+    pub(crate) overrides: Overrides,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The command finds these variables, and so does all that it starts (NODE in capitals, '-' as '_'):
+  WEFT_NODES      the nodes' names
+  WEFT_IP_NODE    the node's address
+  WEFT_NS_NODE    the node's namespace
+  WEFT_IN_NODE    the words that run a command there: $WEFT_IN_A curl http://$WEFT_IP_B:8080/
+  WEFT_NETSIM_RUN the run; processes that carry it end with the run
+
+The exit code is the command's.")]
+pub(crate) struct RunArgs {
+    /// Nodes and links, in YAML (docs/netsim.md)
+    pub(crate) mesh: PathBuf,
+    /// Run the command in this node's namespace instead of this machine's own
+    #[arg(long = "in", value_name = "NODE")]
+    pub(crate) node: Option<String>,
+    /// Write what the links did as JSON into this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Say nothing about the links at the end
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SelftestArgs {
+    /// A few seconds with fewer packets instead of a minute
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Where all chance comes from
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Form of the result
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProfilesArgs {
+    /// Form of the list
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
