@@ -78,6 +78,18 @@ impl Liveness {
     };
 }
 
+/// How a sender answers loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Congestion {
+    /// CUBIC that slows down for congestion and not for random loss: the default, for every path.
+    #[default]
+    Discerning,
+    /// CUBIC (RFC 9438), for which every loss is congestion.
+    Cubic,
+    /// BBR, which quinn calls experimental.
+    Bbr,
+}
+
 /// Transport settings for one kind of network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
@@ -92,6 +104,8 @@ pub struct Profile {
     pub connection_window: u32,
     /// How many bytes may be under way and unacknowledged on one connection, in memory at the sender.
     pub send_window: u64,
+    /// How loss is answered.
+    pub congestion: Congestion,
     /// The largest UDP payload that path MTU discovery tries. Jumbo frames double bulk speed; discovery
     /// finds by itself what the path carries.
     pub mtu_upper_bound: u16,
@@ -110,6 +124,7 @@ impl Profile {
             stream_window: 1 << 20,
             connection_window: 16 << 20,
             send_window: 8 << 20,
+            congestion: Congestion::Discerning,
             mtu_upper_bound: 8_952,
             loopback_mtu_upper_bound: 8_952,
         }

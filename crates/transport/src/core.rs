@@ -8,6 +8,7 @@ use weft_certs::tls::{self, Failure};
 use weft_certs::{Identity, IdentitySource};
 use weft_env::{Env, Tasks};
 
+use crate::copies::Copies;
 use crate::lifetime::{EndReason, Terms};
 use crate::pool::{Key, PoolState};
 use crate::quic::Quic;
@@ -26,6 +27,7 @@ pub(crate) struct Core {
     pub(crate) registry: Registry,
     pub(crate) pool: PoolState,
     pub(crate) refusals: Refusals,
+    pub(crate) copies: Arc<Copies>,
     pub(crate) tasks: Tasks,
     /// Places for handshakes that others begin.
     pub(crate) handshakes: Arc<Semaphore>,

@@ -11,13 +11,16 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weft_env::{Env, Tasks};
 
+use crate::copies::{Copied, Copies, CopySocket};
 use crate::core::Core;
 use crate::lifetime::EndReason;
 use crate::pool::{Pool, PoolState};
 use crate::quic::Quic;
 use crate::refusal::{Refusal, Refusals};
 use crate::registry::Registry;
-use crate::{ConnectionStats, Handler, TransportConfig, TransportError, accept, warden};
+use crate::{
+    ConnectionStats, Handler, TransportConfig, TransportError, accept, copies, paths, warden,
+};
 
 /// How long the last packets of closed connections may take to be sent.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -39,10 +42,12 @@ impl Endpoint {
         let quic = Quic::new(config.clone(), env)?;
         let socket = env.bind_udp(config.addr).map_err(TransportError::Bind)?;
         let local_addr = socket.local_addr().map_err(TransportError::Bind)?;
+        let copies = Arc::new(Copies::default());
+        let copying = Arc::new(CopySocket::new(socket.clone(), copies.clone()));
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
             quic.endpoint(env)?,
             Some(quic.server()),
-            socket,
+            copying,
             env.quinn_runtime(),
         )
         .map_err(TransportError::Bind)?;
@@ -54,12 +59,15 @@ impl Endpoint {
             registry: Registry::default(),
             pool: PoolState::new(&config.limits, env.rng("dial-backoff")),
             refusals: Refusals::new(env),
+            copies: copies.clone(),
             tasks: tasks.clone(),
             handshakes: Arc::new(Semaphore::new(config.limits.max_handshakes)),
             closing: CancellationToken::new(),
             config,
         });
         tasks.spawn(warden::watch(core.clone()));
+        tasks.spawn(paths::watch(core.clone()));
+        tasks.spawn(copies::send(socket, copies, tasks.token()));
         Ok(Self { core, local_addr })
     }
 
@@ -103,6 +111,12 @@ impl Endpoint {
     #[must_use]
     pub fn recent_refusals(&self) -> Vec<Refusal> {
         self.core.refusals.recent()
+    }
+
+    /// What was sent twice to protect the tail of lossy paths, since the start.
+    #[must_use]
+    pub fn copied(&self) -> Copied {
+        self.core.copies.copied()
     }
 
     /// Ends in order: nothing new is taken or dialled, peers are told to go elsewhere, what is under way may

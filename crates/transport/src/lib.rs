@@ -18,7 +18,9 @@
 mod accept;
 mod backoff;
 mod config;
+mod congestion;
 mod connection;
+mod copies;
 mod core;
 mod dial;
 mod endpoint;
@@ -26,6 +28,7 @@ mod error;
 mod join;
 mod lifetime;
 mod load;
+mod paths;
 mod pool;
 mod quic;
 mod refusal;
@@ -34,8 +37,11 @@ mod stats;
 mod warden;
 
 pub use accept::{Handler, ServerRequest};
-pub use config::{ALPN, JoinConfig, Limits, Liveness, Profile, Target, TransportConfig};
+pub use config::{
+    ALPN, Congestion, JoinConfig, Limits, Liveness, Profile, Target, TransportConfig,
+};
 pub use connection::{Connection, Exchange};
+pub use copies::Copied;
 pub use endpoint::Endpoint;
 pub use error::{DialError, RequestError, TransportError};
 pub use join::join_connection;

@@ -5,13 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::{hkdf, hmac};
+use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionId, ConnectionIdGenerator, IdleTimeout, MtuDiscoveryConfig, VarInt};
 use weft_certs::tls::{self, Failure};
 use weft_certs::{Clock, ExpectedPeer};
 use weft_env::{Env, Rng};
 
-use crate::{ALPN, JoinConfig, Limits, Liveness, Profile, TransportConfig, TransportError};
+use crate::congestion::DiscerningConfig;
+use crate::{
+    ALPN, Congestion, JoinConfig, Limits, Liveness, Profile, TransportConfig, TransportError,
+};
 
 /// Control stream, two for QPACK, and room for streams of kinds that we do not know (RFC 9114 §6.2.3).
 const UNI_STREAMS: u32 = 16;
@@ -210,11 +214,20 @@ fn transport(
         .send_window(profile.send_window)
         .initial_rtt(profile.initial_rtt)
         .mtu_discovery_config(Some(mtu))
+        .congestion_controller_factory(congestion(profile.congestion))
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(liveness.keep_alive))
         // UDP tunnels will bring datagrams; until then a peer cannot make us buffer any.
         .datagram_receive_buffer_size(None);
     Ok(Arc::new(transport))
+}
+
+fn congestion(choice: Congestion) -> Arc<dyn ControllerFactory + Send + Sync> {
+    match choice {
+        Congestion::Discerning => Arc::new(DiscerningConfig::default()),
+        Congestion::Cubic => Arc::new(CubicConfig::default()),
+        Congestion::Bbr => Arc::new(BbrConfig::default()),
+    }
 }
 
 /// Whether the path is the loopback interface, with its MTU of 65,536.

@@ -15,6 +15,7 @@ use weft_certs::{BundleSet, CertificateDer, PeerIdentity, Usage, VerifyError, ve
 
 use crate::lifetime::{EndReason, Terms};
 use crate::load::Load;
+use crate::paths::Seen;
 use crate::{ConnectionStats, Direction};
 
 /// H3_NO_ERROR: a connection that ends as it should (RFC 9114 §8.1).
@@ -37,6 +38,7 @@ pub(crate) struct Link {
     /// The first reason to end wins.
     ended: OnceLock<EndReason>,
     idle: Mutex<Idle>,
+    seen: Mutex<Seen>,
 }
 
 /// What the last look saw.
@@ -84,6 +86,15 @@ impl Link {
     pub(crate) fn close_retired(&self) {
         let reason = self.end_reason().unwrap_or(EndReason::Idle);
         self.say_goodbye(reason);
+    }
+
+    /// The path's counters when somebody last judged by them.
+    pub(crate) fn seen(&self) -> Seen {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_seen(&self, seen: Seen) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }
 
     pub(crate) fn end_reason(&self) -> Option<EndReason> {
@@ -197,6 +208,7 @@ impl Registry {
             retired: CancellationToken::new(),
             opened: now,
             ended: OnceLock::new(),
+            seen: Mutex::default(),
             idle: Mutex::new(Idle {
                 carried: 0,
                 since: now,

@@ -77,11 +77,21 @@ pub const PORT: u16 = 15008;
 
 impl Peer {
     pub fn start(ca: &Ca, node: &Node, service: &str) -> Self {
+        Self::start_with(ca, node, service, |_| {})
+    }
+
+    pub fn start_with(
+        ca: &Ca,
+        node: &Node,
+        service: &str,
+        change: impl FnOnce(&mut TransportConfig),
+    ) -> Self {
         let process = node.process("proxy");
         let tasks = Tasks::new(process.env());
         let identity = ca.identity(&process, service);
         let addr = SocketAddr::from(([0, 0, 0, 0], PORT));
-        let config = TransportConfig::new(addr, identity);
+        let mut config = TransportConfig::new(addr, identity);
+        change(&mut config);
         let endpoint = Endpoint::bind(config, process.env(), &tasks).unwrap();
         Self {
             node: node.clone(),
@@ -92,7 +102,8 @@ impl Peer {
     }
 
     pub fn target(&self, ca: &Ca, service: &str) -> Target {
-        Target::new(SocketAddr::new(self.node.ip(), PORT), ca.id(service))
+        let port = self.endpoint.local_addr().port();
+        Target::new(SocketAddr::new(self.node.ip(), port), ca.id(service))
     }
 }
 
