@@ -17,8 +17,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// The subcommands. A command that needs no real link (such as fuzzing in virtual time) stands beside these,
-/// with a module of its own in `command`.
+/// The subcommands. Another one, such as `fuzz` in virtual time, is a variant here, a module in `command` that
+/// calls its library, and a line in `command::run`; only those that build real links ask for root.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Join two namespaces by a link, until interrupted
@@ -101,6 +101,9 @@ pub(crate) struct RunArgs {
     /// Run the command in this node's namespace instead of this machine's own
     #[arg(long = "in", value_name = "NODE")]
     pub(crate) node: Option<String>,
+    /// In place of the file's seeds: this for the first link, one more for each further
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
     /// Write what the links did as JSON into this file
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,

@@ -65,19 +65,11 @@ impl Lease {
         let mut watcher = start_watcher(&id).map_err(failed("start the watcher"))?;
         let pipe = watcher.stdin.take();
         // Its one byte says that it holds the lock, too, and no signal of this terminal can reach it.
-        let ready = watcher
-            .stdout
-            .take()
-            .map(|mut out| out.read_exact(&mut [0]));
-        match ready {
-            Some(Ok(())) => {}
-            Some(Err(error)) => return Err(failed("hear from the watcher")(error)),
-            None => {
-                return Err(failed("hear from the watcher")(
-                    std::io::ErrorKind::BrokenPipe.into(),
-                ));
-            }
-        }
+        let heard = match watcher.stdout.take() {
+            Some(mut out) => out.read_exact(&mut [0]),
+            None => Err(std::io::ErrorKind::BrokenPipe.into()),
+        };
+        heard.map_err(failed("hear from the watcher"))?;
         Ok(Self {
             id,
             _lock: lock,

@@ -1,6 +1,7 @@
 //! The processes of a run: those that carry its id in their environment, and those in its namespaces.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -15,47 +16,19 @@ pub(crate) const RUN_VARIABLE: &str = "WEFT_NETSIM_RUN";
 const GRACE: Duration = Duration::from_millis(500);
 const STEP: Duration = Duration::from_millis(10);
 
-/// Ends all processes of the run `id`, the calling one excepted: asks, then insists.
+/// Ends all processes of the run `id`, the calling one excepted: asks once, then insists.
 pub(crate) fn end(id: &str, namespaces: &[String]) {
+    let run = Run::new(id, namespaces);
     for signal in [Signal::TERM, Signal::KILL] {
+        for process in run.processes() {
+            // One that has ended in between has ended.
+            let _ = pidfd_send_signal(process, signal);
+        }
         let clock = Clock::start();
-        let mut next = STEP;
-        while signal_all(id, namespaces, signal) && clock.now() < GRACE {
-            clock.sleep_until(next);
-            next += STEP;
+        while clock.now() < GRACE && !run.processes().is_empty() {
+            clock.sleep_until(clock.now() + STEP);
         }
     }
-}
-
-/// Signals them; whether there were any.
-fn signal_all(id: &str, namespaces: &[String], signal: Signal) -> bool {
-    let run = Run {
-        mark: format!("{RUN_VARIABLE}={id}").into_bytes(),
-        // A namespace is known by the file that `ip netns` made for it.
-        namespaces: namespaces
-            .iter()
-            .filter_map(|name| identity(&Path::new("/run/netns").join(name)))
-            .collect(),
-    };
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return false;
-    };
-    let mut any = false;
-    for entry in entries.flatten() {
-        let pid = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
-        if let Some(pid) = pid.and_then(Pid::from_raw)
-            && pid != rustix::process::getpid()
-            // Held before it is looked at: its number cannot come to mean another process.
-            && let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
-            && run.has(&entry.path())
-        {
-            any |= pidfd_send_signal(process, signal).is_ok();
-        }
-    }
-    any
 }
 
 struct Run {
@@ -64,6 +37,29 @@ struct Run {
 }
 
 impl Run {
+    fn new(id: &str, namespaces: &[String]) -> Self {
+        Self {
+            mark: format!("{RUN_VARIABLE}={id}").into_bytes(),
+            // A namespace is known by the file that `ip netns` made for it.
+            namespaces: namespaces
+                .iter()
+                .filter_map(|name| identity(&Path::new("/run/netns").join(name)))
+                .collect(),
+        }
+    }
+
+    /// Its processes, each held, so that its number cannot come to mean another.
+    fn processes(&self) -> Vec<OwnedFd> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| {
+                let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+                let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+                (pid != rustix::process::getpid() && self.has(&entry.path())).then_some(process)
+            })
+            .collect()
+    }
+
     fn has(&self, process: &Path) -> bool {
         let marked = fs::read(process.join("environ"))
             .is_ok_and(|environment| environment.split(|b| *b == 0).any(|v| v == self.mark));

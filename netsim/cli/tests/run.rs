@@ -82,7 +82,16 @@ fn the_exit_code_is_the_commands_and_it_may_run_in_a_node() {
         .arg(example("two-machines.yaml"))
         .arg("--report")
         .arg(report.path())
-        .args(["--in", "a", "--", "sh", "-c", "ip -o addr; exit 7"])
+        .args([
+            "--seed",
+            "3",
+            "--in",
+            "a",
+            "--",
+            "sh",
+            "-c",
+            "ip -o addr; exit 7",
+        ])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(7));

@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use support::{example, netsim, wait_for};
+use support::{example, netsim, possible, wait_for};
 
 #[test]
 fn usage_errors_name_the_figure_and_end_with_2() {
@@ -108,6 +108,23 @@ fn without_root_one_sentence_says_what_to_do() {
             "{arguments:?}"
         );
     }
+}
+
+#[test]
+fn without_iproute_one_sentence_says_what_to_install() {
+    if !possible() {
+        return;
+    }
+    let output = netsim()
+        .args(["selftest", "--quick"])
+        .env("PATH", "/nowhere")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "weft-netsim: the command `ip` is missing; install the package iproute2\n"
+    );
 }
 
 #[test]

@@ -20,8 +20,7 @@ const BY_SIGNAL: i32 = 128;
 /// Builds the mesh, runs the command, removes everything, and ends as the command did.
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     // What is wrong with the file is said before what is wrong with the machine.
-    let namespace = |prefix: &str| mesh_file::read(&args.mesh, prefix);
-    let plan = namespace("check")?;
+    let plan = plan(args, "check")?;
     if let Some(node) = &args.node
         && !plan.nodes.iter().any(|known| known.name == *node)
     {
@@ -34,7 +33,7 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     preflight()?;
 
     let lease = Lease::take()?;
-    let plan = namespace(&lease.prefix())?;
+    let plan = self::plan(args, &lease.prefix())?;
     let mesh = Mesh::build(&plan)?;
     let timer = BareTimer::start()?;
     let ended = runtime()?.block_on(command(args, &plan, lease.id()));
@@ -48,6 +47,17 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     }
     tell(args, links, bare)?;
     ended
+}
+
+/// The mesh that is asked for, its namespaces' names beginning with `prefix`.
+fn plan(args: &RunArgs, prefix: &str) -> Result<MeshPlan, Failure> {
+    let mut plan = mesh_file::read(&args.mesh, prefix)?;
+    if let Some(first) = args.seed {
+        for (link, number) in plan.links.iter_mut().zip(0..) {
+            link.plan.seed = first.wrapping_add(number);
+        }
+    }
+    Ok(plan)
 }
 
 /// Runs the command to its end, or to the signal that ends this process.
