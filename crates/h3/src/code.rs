@@ -25,6 +25,8 @@ macro_rules! codes {
 }
 
 codes! {
+    /// An HTTP datagram that breaks a rule (RFC 9297 §5.2).
+    DATAGRAM_ERROR = 0x33, "H3_DATAGRAM_ERROR";
     /// No error: also "I do not need the rest".
     NO_ERROR = 0x100, "H3_NO_ERROR";
     /// A violation that has no code of its own.

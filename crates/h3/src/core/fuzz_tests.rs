@@ -48,7 +48,7 @@ fn head(role: Role, block: &Bytes, log: &mut Vec<String>) -> Result<Option<Conte
     let content = |length: Option<u64>| length.map_or(Content::Open, Content::Exactly);
     match role {
         Role::Server => {
-            let (request, length) = incoming::request(block, LIMITS)?;
+            let (request, length) = incoming::request(block, LIMITS, true)?;
             log.push(format!("{request:?}"));
             if request.method() == http::Method::CONNECT {
                 return Ok(Some(Content::Tunnel));
@@ -138,7 +138,7 @@ fn seeds() -> Vec<Vec<u8>> {
     response.extend_from_slice(&[3, 1, 2, 3]);
 
     let mut control = Vec::new();
-    settings::encode(65_536, true, &mut control);
+    settings::encode(&settings::Settings::default(), true, &mut control);
     control.extend_from_slice(&[
         kind::GOAWAY as u8,
         1,

@@ -21,7 +21,10 @@
 
 mod client_rules;
 mod common;
+mod connect_udp;
 mod connection_rules;
+mod datagrams;
+mod extended_connect;
 mod interop;
 mod server_rules;
 mod shutdown;
