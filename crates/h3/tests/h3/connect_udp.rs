@@ -17,7 +17,7 @@ fn template() -> UdpTemplate {
 }
 
 /// A UDP socket that sends back what it gets.
-async fn udp_echo() -> SocketAddr {
+pub(crate) async fn udp_echo() -> SocketAddr {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let addr = socket.local_addr().unwrap();
     tokio::spawn(async move {
@@ -31,7 +31,7 @@ async fn udp_echo() -> SocketAddr {
 }
 
 /// A UDP proxy: what a layer above would do, without its policy.
-async fn proxy(request: Request<()>, mut send: SendStream, recv: RecvStream) {
+pub(crate) async fn proxy(request: Request<()>, mut send: SendStream, recv: RecvStream) {
     let target = match template().target(&request) {
         Ok(target) => target,
         Err(_) => {

@@ -25,6 +25,7 @@ mod connect_udp;
 mod connection_rules;
 mod datagrams;
 mod extended_connect;
+mod foreign;
 mod interop;
 mod server_rules;
 mod shutdown;
