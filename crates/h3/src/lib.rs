@@ -33,6 +33,8 @@ mod core;
 mod datagrams;
 mod driver;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod peer_streams;
 mod protocol;
 mod recv;

@@ -51,8 +51,6 @@ pub(crate) enum Role {
 }
 
 #[cfg(test)]
-mod fuzz_tests;
-#[cfg(test)]
 mod incoming_tests;
 #[cfg(test)]
 mod message_tests;

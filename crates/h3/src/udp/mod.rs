@@ -18,6 +18,13 @@ pub struct InvalidUdp {
     rule: &'static str,
 }
 
+#[cfg(test)]
+impl InvalidUdp {
+    pub(crate) fn rule(self) -> &'static str {
+        self.rule
+    }
+}
+
 /// RFC 9297 §3.2: messages whose stream carries capsules have no content, and so none of these fields.
 fn describes_content(headers: &HeaderMap) -> bool {
     [CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING]

@@ -218,8 +218,11 @@ impl Expanded {
         let mut literals = self.done;
         literals.push(self.open);
         for (place, literal) in literals.iter().enumerate() {
-            // `http` would cut a fragment off; a query is all there can be behind a path.
-            if literal.contains('#') || PathAndQuery::from_str(&format!("/{literal}")).is_err() {
+            // RFC 3986 §3.3, §3.4.
+            if !literal
+                .bytes()
+                .all(|b| is_value(b) || b"/?:@!$&'()*+,;=".contains(&b))
+            {
                 return Err(invalid("its path holds a forbidden character"));
             }
             // Else nobody could tell where a value ends.
@@ -227,6 +230,10 @@ impl Expanded {
             if place > 0 && !last && literal.bytes().next().is_none_or(is_value) {
                 return Err(invalid("a variable runs into what follows it"));
             }
+        }
+        // Any value is of the same characters as these: what is built later will be a path, too.
+        if PathAndQuery::try_from(literals.join("1")).is_err() {
+            return Err(invalid("its path is not one"));
         }
         let literals = literals
             .try_into()

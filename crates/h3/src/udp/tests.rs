@@ -124,6 +124,10 @@ fn templates_that_break_rfc9298_2_are_rejected() {
             "level 4, explode",
             "https://a/{target_host*}/{target_port}/",
         ),
+        (
+            "a quote, which fits into a path and not into a query",
+            "https://a/?h={target_host}\"p={target_port}",
+        ),
         ("open brace", "https://a/{target_host}/{target_port"),
         ("close brace", "https://a/target_host}/{target_port}"),
         (
