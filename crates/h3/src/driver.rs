@@ -53,7 +53,7 @@ async fn drive(shared: &Arc<Shared>) -> Result<Infallible, Error> {
             biased;
             reason = shared.conn.closed() => return Err(shared.closed(reason, false)),
             result = &mut ours => return result,
-            event = peer.next() => match event.map_err(|fault| fail(shared, fault))? {
+            event = peer.next(|| shared.requests()) => match event.map_err(|fault| fail(shared, fault))? {
                 ControlEvent::Settings(settings) => {
                     shared.set_peer_settings(settings);
                 }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use tokio::task::coop::poll_proceed;
 
 use crate::core::message::{Content, Event, MessageReader};
 use crate::core::{Fault, Role, incoming};
@@ -311,7 +312,10 @@ impl RecvStream {
 
     /// Takes what QUIC has, or the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // A peer that sends without a pause must not keep the thread to itself.
+        let turn = ready!(poll_proceed(cx));
         let read = ready!(pin!(self.inner.read_chunks(&mut self.queue)).poll(cx));
+        turn.made_progress();
         (self.next, self.filled) = (0, 0);
         match read {
             Ok(Some(count)) => self.filled = count as u8,

@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     local: Mutex<goaway::Local>,
     pub(crate) local_changed: Notify,
     active: AtomicUsize,
+    /// Requests that ever were.
+    requests: AtomicU64,
     idle: Notify,
     fault: OnceLock<(Code, &'static str)>,
 }
@@ -51,6 +53,7 @@ impl Shared {
             local: Mutex::new(goaway::Local::default()),
             local_changed: Notify::new(),
             active: AtomicUsize::new(0),
+            requests: AtomicU64::new(0),
             idle: Notify::new(),
             fault: OnceLock::new(),
         })
@@ -157,6 +160,11 @@ impl Shared {
         self.active.load(Ordering::Acquire)
     }
 
+    /// Requests that ever were.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
     /// Completes when no request is under way.
     pub(crate) async fn idle(&self) {
         until(&self.idle, || self.active() == 0).await;
@@ -165,6 +173,7 @@ impl Shared {
     /// The peer's QUIC stream, as one request.
     pub(crate) fn stream(self: &Arc<Self>, id: u64) -> Arc<Stream> {
         self.active.fetch_add(1, Ordering::AcqRel);
+        self.requests.fetch_add(1, Ordering::Relaxed);
         Arc::new(Stream {
             shared: Arc::clone(self),
             id,

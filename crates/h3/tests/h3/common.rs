@@ -14,7 +14,8 @@ use weft_h3::{Accept, Code, Config, Error, RecvStream, Requests, SendStream};
 pub(crate) struct Pair {
     pub(crate) client: quinn::Connection,
     pub(crate) server: quinn::Connection,
-    _endpoints: [quinn::Endpoint; 2],
+    #[allow(dead_code, reason = "not every test binary connects them again")]
+    pub(crate) endpoints: [quinn::Endpoint; 2],
 }
 
 /// Fails the test when `future` takes longer than any of these should.
@@ -122,14 +123,21 @@ pub(crate) async fn pair() -> Pair {
 }
 
 pub(crate) async fn pair_with(transport: quinn::TransportConfig) -> Pair {
-    let (client, server, addr) = endpoints(transport);
+    let (client, server, _) = endpoints(transport);
+    connected([client, server]).await
+}
+
+/// Connects two endpoints, perhaps once more.
+pub(crate) async fn connected(endpoints: [quinn::Endpoint; 2]) -> Pair {
+    let [client, server] = &endpoints;
+    let addr = server.local_addr().unwrap();
     let accept = async { server.accept().await.unwrap().await.unwrap() };
     let connect = async { client.connect(addr, "localhost").unwrap().await.unwrap() };
-    let (server_conn, client_conn) = within(async { tokio::join!(accept, connect) }).await;
+    let (server, client) = within(async { tokio::join!(accept, connect) }).await;
     Pair {
-        client: client_conn,
-        server: server_conn,
-        _endpoints: [client, server],
+        client,
+        server,
+        endpoints,
     }
 }
 
