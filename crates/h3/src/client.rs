@@ -10,7 +10,7 @@ use crate::driver::Driver;
 use crate::recv::{Asked, RecvStream};
 use crate::send::SendStream;
 use crate::shared::Shared;
-use crate::{Config, Error};
+use crate::{Config, Error, Protocol};
 
 /// Speaks HTTP/3 as a client on `conn`. The owner spawns [`Driver::run`]; requests may be sent at once.
 pub fn client(conn: quinn::Connection, config: Config) -> (Requests, Driver) {
@@ -34,12 +34,14 @@ impl Requests {
     /// Sends a request header, and with `end` also the end of the request. Returns when QUIC has taken it
     /// over; waits while the peer allows no further stream.
     ///
-    /// CONNECT needs only an authority with a port in its URI. For other methods the URI's scheme is
+    /// CONNECT needs only an authority with a port in its URI; with a [`Protocol`] among its extensions it is
+    /// an extended CONNECT, needs a whole URI, and waits for the server's SETTINGS. For other methods the URI's scheme is
     /// `https` when it has none, and the `Host` field stands in for a missing authority.
     ///
     /// # Errors
     /// [`Error::GoingAway`] when the peer takes no new requests, [`Error::Unsendable`] and
-    /// [`Error::HeaderTooBig`] for a header that may not be sent, and the connection's end. The request is
+    /// [`Error::HeaderTooBig`] for a header that may not be sent, [`Error::NotOffered`] for an extended
+    /// CONNECT to a server that does not take any, and the connection's end. The request is
     /// safe to send elsewhere when [`Error::is_unprocessed`] says so.
     pub async fn send(
         &self,
@@ -64,6 +66,12 @@ impl Requests {
         if shared.is_peer_going_away() {
             return Err(Error::GoingAway);
         }
+        let protocol = request.extensions().get::<Protocol>();
+        // RFC 9220 §3: not before the server has said that it takes it.
+        if protocol.is_some() && !shared.settled().await?.enable_connect_protocol {
+            let what = "extended CONNECT";
+            return Err(Error::NotOffered { what });
+        }
         let mut head = outgoing::request(request, shared.peer_limit())?;
         if !content.is_empty() {
             outgoing::data_head(content.len(), &mut head);
@@ -76,6 +84,7 @@ impl Requests {
         };
         let (send, recv) = opened.map_err(|reason| shared.closed(reason, true))?;
         let stream = shared.stream(send.id().into());
+        stream.set_protocol(protocol);
         let tunnel = request.method() == Method::CONNECT;
         let recv = RecvStream::new(recv, Arc::clone(&stream), Asked::from(request.method()));
         let mut send = SendStream::request(send, stream, [head.into(), content], tunnel);

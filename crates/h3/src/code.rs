@@ -25,6 +25,8 @@ macro_rules! codes {
 }
 
 codes! {
+    /// An HTTP datagram that breaks a rule (RFC 9297 §5.2).
+    DATAGRAM_ERROR = 0x33, "H3_DATAGRAM_ERROR";
     /// No error: also "I do not need the rest".
     NO_ERROR = 0x100, "H3_NO_ERROR";
     /// A violation that has no code of its own.
@@ -108,5 +110,52 @@ impl fmt::Display for Code {
 impl fmt::Debug for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 9114 §8.1, RFC 9204 §6, RFC 9297 §5.2.
+    #[test]
+    fn numbers_are_the_rfcs() {
+        let all = [
+            (0x33, "H3_DATAGRAM_ERROR"),
+            (0x100, "H3_NO_ERROR"),
+            (0x101, "H3_GENERAL_PROTOCOL_ERROR"),
+            (0x102, "H3_INTERNAL_ERROR"),
+            (0x103, "H3_STREAM_CREATION_ERROR"),
+            (0x104, "H3_CLOSED_CRITICAL_STREAM"),
+            (0x105, "H3_FRAME_UNEXPECTED"),
+            (0x106, "H3_FRAME_ERROR"),
+            (0x107, "H3_EXCESSIVE_LOAD"),
+            (0x108, "H3_ID_ERROR"),
+            (0x109, "H3_SETTINGS_ERROR"),
+            (0x10a, "H3_MISSING_SETTINGS"),
+            (0x10b, "H3_REQUEST_REJECTED"),
+            (0x10c, "H3_REQUEST_CANCELLED"),
+            (0x10d, "H3_REQUEST_INCOMPLETE"),
+            (0x10e, "H3_MESSAGE_ERROR"),
+            (0x10f, "H3_CONNECT_ERROR"),
+            (0x110, "H3_VERSION_FALLBACK"),
+            (0x200, "QPACK_DECOMPRESSION_FAILED"),
+            (0x201, "QPACK_ENCODER_STREAM_ERROR"),
+            (0x202, "QPACK_DECODER_STREAM_ERROR"),
+        ];
+        let known: Vec<_> = (0..0x1000)
+            .filter_map(|n| Code::new(n).name().map(|name| (n, name)))
+            .collect();
+        assert_eq!(known, all);
+    }
+
+    /// RFC 9114 §9.
+    #[test]
+    fn unknown_codes_count_as_no_error() {
+        for unknown in [0, 0x21, 0x111, 0x1f * 1000 + 0x21, (1 << 62) - 1] {
+            assert!(Code::new(unknown).is_no_error(), "{unknown:#x}");
+        }
+        assert!(Code::NO_ERROR.is_no_error());
+        assert!(!Code::MESSAGE_ERROR.is_no_error() && !Code::DATAGRAM_ERROR.is_no_error());
     }
 }

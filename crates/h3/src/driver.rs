@@ -37,9 +37,9 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // Of a connection that has ended already, quinn would forget why.
-        if self.shared.conn.close_reason().is_none() {
-            self.shared.conn.close(Code::NO_ERROR.into(), b"");
+        self.shared.close(Code::NO_ERROR, "");
+        if let Some(channels) = &self.shared.channels {
+            channels.close_all();
         }
     }
 }
@@ -47,14 +47,15 @@ impl Drop for Driver {
 async fn drive(shared: &Arc<Shared>) -> Result<Infallible, Error> {
     let mut peer = PeerStreams::new(shared.role);
     let mut ours = pin!(send_ours(shared));
+    let mut datagrams = pin!(take_datagrams(shared));
     loop {
         tokio::select! {
             biased;
             reason = shared.conn.closed() => return Err(shared.closed(reason, false)),
             result = &mut ours => return result,
-            event = peer.next() => match event.map_err(|fault| fail(shared, fault))? {
+            event = peer.next(|| shared.requests()) => match event.map_err(|fault| fail(shared, fault))? {
                 ControlEvent::Settings(settings) => {
-                    shared.set_peer_limit(settings.max_field_section_size);
+                    shared.set_peer_settings(settings);
                 }
                 ControlEvent::Goaway(id) if shared.role == Role::Client => {
                     shared.set_peer_goaway(id);
@@ -65,8 +66,29 @@ async fn drive(shared: &Arc<Shared>) -> Result<Infallible, Error> {
             stream = shared.conn.accept_uni(), if peer.has_room() => {
                 peer.add(stream.map_err(|reason| shared.closed(reason, false))?);
             }
+            result = &mut datagrams => return result,
             result = refuse_requests(shared) => return result,
         }
+    }
+}
+
+/// Hands datagrams to their requests.
+async fn take_datagrams(shared: &Shared) -> Result<Infallible, Error> {
+    /// Taken before anything else gets its turn.
+    const BATCH: usize = 64;
+    let Some(channels) = &shared.channels else {
+        // None were asked for: QUIC keeps a few and drops the rest.
+        return std::future::pending().await;
+    };
+    loop {
+        for _ in 0..BATCH {
+            let frame = shared.conn.read_datagram().await;
+            let frame = frame.map_err(|reason| shared.closed(reason, false))?;
+            channels
+                .dispatch(frame)
+                .map_err(|fault| fail(shared, fault))?;
+        }
+        tokio::task::yield_now().await;
     }
 }
 
@@ -95,12 +117,13 @@ async fn refuse_requests(shared: &Arc<Shared>) -> Result<Infallible, Error> {
 async fn send_ours(shared: &Shared) -> Result<Infallible, Error> {
     let mut first = vec![StreamType::CONTROL];
     let config = &shared.config;
-    settings::encode(config.max_field_section_size, config.grease, &mut first);
+    settings::encode(&config.settings(shared.role), config.grease, &mut first);
     if config.grease {
         varint::encode(grease(11), &mut first);
         varint::encode(0, &mut first);
     }
     let mut control = open(shared, &first).await?;
+    shared.set_settings_sent();
     let encoder = open(shared, &[StreamType::QPACK_ENCODER]).await?;
     let decoder = open(shared, &[StreamType::QPACK_DECODER]).await?;
 

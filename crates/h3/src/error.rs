@@ -74,11 +74,24 @@ pub enum Error {
         /// What the peer did.
         reason: &'static str,
     },
+    /// The peer's SETTINGS do not offer what this needs; nothing was sent.
+    #[error("the peer does not offer {what}")]
+    NotOffered {
+        /// What is missing.
+        what: &'static str,
+    },
+    /// Our own datagram was not sent: it fits into no packet. Drop it (RFC 9298 §6.1).
+    #[error("the datagram of {size} bytes exceeds the {limit} bytes that fit into a packet")]
+    DatagramTooBig {
+        /// Its size in bytes.
+        size: usize,
+        /// What fits at the moment.
+        limit: usize,
+    },
     /// The connection ended.
-    #[error("the connection is closed")]
+    #[error("the connection is closed: {reason}")]
     ConnectionClosed {
         /// Why.
-        #[source]
         reason: quinn::ConnectionError,
         /// The request was certainly not processed.
         unprocessed: bool,
@@ -94,7 +107,10 @@ impl Error {
                 *unprocessed
             }
             Self::Stopped { code } => *code == Code::REQUEST_REJECTED,
-            Self::GoingAway | Self::Unsendable { .. } | Self::HeaderTooBig { .. } => true,
+            Self::GoingAway
+            | Self::Unsendable { .. }
+            | Self::HeaderTooBig { .. }
+            | Self::NotOffered { .. } => true,
             _ => false,
         }
     }
@@ -119,6 +135,8 @@ impl Error {
             Self::Unsendable { .. }
             | Self::Unreadable { .. }
             | Self::HeaderTooBig { .. }
+            | Self::NotOffered { .. }
+            | Self::DatagramTooBig { .. }
             | Self::GoingAway => None,
         }
     }

@@ -20,7 +20,9 @@
 //! - **Retry-safe means unprocessed.** [`Error::is_unprocessed`] is true only when it is certain.
 //!
 //! It speaks QPACK with the static table only and sends no Huffman strings: in a mesh they cost more CPU than
-//! the bytes are worth. It refuses pushes and does not offer extended CONNECT yet.
+//! the bytes are worth. It refuses pushes. Extended CONNECT ([`Protocol`]), HTTP datagrams ([`Datagrams`]) and
+//! CONNECT-UDP ([`UdpTemplate`], [`Requests::connect_udp`], [`UdpSender::accept`]) are there and off until
+//! [`Config`] switches them on.
 //!
 //! The crate starts no task: the owner spawns [`Driver::run`] and a task for each request.
 
@@ -28,19 +30,27 @@ mod client;
 mod code;
 mod config;
 mod core;
+mod datagrams;
 mod driver;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod peer_streams;
+mod protocol;
 mod recv;
 mod send;
 mod server;
 mod shared;
+mod udp;
 
 pub use client::{Requests, client};
 pub use code::Code;
 pub use config::Config;
+pub use datagrams::Datagrams;
 pub use driver::Driver;
 pub use error::Error;
+pub use protocol::Protocol;
 pub use recv::RecvStream;
 pub use send::SendStream;
 pub use server::{Accept, Pending, Shutdown, server};
+pub use udp::{InvalidUdp, UdpAnswer, UdpHost, UdpReceiver, UdpSender, UdpTarget, UdpTemplate};

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use quinn::{ReadError, RecvStream};
+use tokio::task::coop::poll_proceed;
 
 use crate::Code;
 use crate::core::control::{ControlEvent, ControlReader};
@@ -33,6 +34,8 @@ struct Control {
     stream: RecvStream,
     reader: ControlReader,
     piece: Bytes,
+    /// Requests when it was last read.
+    requests: u64,
 }
 
 impl std::fmt::Debug for Control {
@@ -62,12 +65,17 @@ impl PeerStreams {
         self.untyped.push((stream, TypeReader::default()));
     }
 
-    /// The next thing that the peer says on its control stream. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<ControlEvent, Fault> {
-        poll_fn(|cx| self.poll_next(cx)).await
+    /// The next thing that the peer says on its control stream; `requests` counts those that ever were. Cancel
+    /// safe.
+    pub(crate) async fn next(&mut self, requests: impl Fn() -> u64) -> Result<ControlEvent, Fault> {
+        poll_fn(|cx| self.poll_next(cx, requests())).await
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<ControlEvent, Fault>> {
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        requests: u64,
+    ) -> Poll<Result<ControlEvent, Fault>> {
         self.poll_untyped(cx)?;
         if let Some(stream) = &mut self.encoder {
             poll_pieces(stream, cx, |piece| check_encoder(&piece))?;
@@ -76,7 +84,12 @@ impl PeerStreams {
             poll_pieces(stream, cx, |piece| state.check(&piece))?;
         }
         match &mut self.control {
-            Some(control) => control.poll(cx),
+            Some(control) => {
+                if std::mem::replace(&mut control.requests, requests) != requests {
+                    control.reader.progress();
+                }
+                control.poll(cx)
+            }
             None => Poll::Pending,
         }
     }
@@ -116,6 +129,7 @@ impl PeerStreams {
                     stream,
                     reader: ControlReader::new(self.role),
                     piece: rest,
+                    requests: 0,
                 };
                 self.control.replace(control).map_or(Ok(()), |_| Err(TWICE))
             }
@@ -180,7 +194,11 @@ fn poll_pieces(
 /// The next piece of a stream; `None` when the peer ended or reset it. Stays pending when the connection is
 /// lost, which the driver learns by itself.
 fn poll_piece(stream: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-    match ready!(pin!(stream.read_chunk(PIECE, true)).poll(cx)) {
+    // A peer that sends without a pause must not keep the thread to itself.
+    let turn = ready!(poll_proceed(cx));
+    let read = ready!(pin!(stream.read_chunk(PIECE, true)).poll(cx));
+    turn.made_progress();
+    match read {
         Ok(chunk) => Poll::Ready(chunk.map(|c| c.bytes)),
         Err(ReadError::ConnectionLost(_)) => Poll::Pending,
         Err(_) => Poll::Ready(None),

@@ -7,11 +7,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use tokio::task::coop::poll_proceed;
 
 use crate::core::message::{Content, Event, MessageReader};
 use crate::core::{Fault, Role, incoming};
 use crate::shared::Stream;
-use crate::{Code, Error};
+use crate::{Code, Datagrams, Error};
 
 /// Pieces taken from QUIC under one lock. Full-sized packets make pieces of about 1.2 KiB.
 const BATCH: usize = 4;
@@ -137,9 +138,11 @@ impl RecvStream {
     /// Server: the request's header.
     pub(crate) async fn request(&mut self) -> Result<Request<()>, Error> {
         let block = poll_fn(|cx| self.poll_head(cx)).await?;
-        let (request, length) = incoming::request(&block, self.stream.shared.config.limits())
+        let config = &self.stream.shared.config;
+        let (request, length) = incoming::request(&block, config.limits(), config.extended_connect)
             .map_err(|fault| self.fail(fault))?;
         self.drop_code = Code::NO_ERROR;
+        self.stream.set_protocol(request.extensions().get());
         self.reader.head_done(match length {
             _ if request.method() == Method::CONNECT => Content::Tunnel,
             Some(length) => Content::Exactly(length),
@@ -232,16 +235,32 @@ impl RecvStream {
     /// Tells the peer that we read no further, and why.
     pub fn stop(&mut self, code: Code) {
         if matches!(self.ending, Ending::Open) {
-            self.ending = Ending::Stopped;
+            self.end(Ending::Stopped);
             self.queue = Default::default();
             // Fails only when the stream has ended.
             let _ = self.inner.stop(code.into());
         }
     }
 
+    /// The HTTP datagrams of an extended CONNECT. All handles of a request share one queue.
+    ///
+    /// # Errors
+    /// [`Error::NotOffered`] when our own [`Config`](crate::Config) has them switched off;
+    /// [`Error::Unreadable`] for a request that has none.
+    pub fn datagrams(&self) -> Result<Datagrams, Error> {
+        Datagrams::new(&self.stream)
+    }
+
     /// The QUIC stream's id.
     pub fn id(&self) -> u64 {
         self.stream.id
+    }
+
+    fn end(&mut self, ending: Ending) {
+        self.ending = ending;
+        if let Some(channel) = &self.stream.datagrams {
+            channel.close_recv();
+        }
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Error>> {
@@ -256,6 +275,11 @@ impl RecvStream {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Event>, Error>> {
+        if let Some(channel) = &self.stream.datagrams
+            && let Err(fault) = channel.check(Some(cx))
+        {
+            return Poll::Ready(Err(self.fail(fault)));
+        }
         loop {
             while self.next < self.filled {
                 match self.reader.next(&mut self.queue[usize::from(self.next)]) {
@@ -288,12 +312,15 @@ impl RecvStream {
 
     /// Takes what QUIC has, or the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // A peer that sends without a pause must not keep the thread to itself.
+        let turn = ready!(poll_proceed(cx));
         let read = ready!(pin!(self.inner.read_chunks(&mut self.queue)).poll(cx));
+        turn.made_progress();
         (self.next, self.filled) = (0, 0);
         match read {
             Ok(Some(count)) => self.filled = count as u8,
             Ok(None) => match self.reader.finish() {
-                Ok(()) => self.ending = Ending::Clean,
+                Ok(()) => self.end(Ending::Clean),
                 Err(fault) => drop(self.fail(fault)),
             },
             Err(error) => {
@@ -307,14 +334,14 @@ impl RecvStream {
                         }
                     }
                 };
-                self.ending = Ending::Failed(Box::new(error));
+                self.end(Ending::Failed(Box::new(error)));
             }
         }
         Poll::Ready(())
     }
 
     /// Ends the stream because of what the peer sent.
-    fn fail(&mut self, fault: Fault) -> Error {
+    pub(crate) fn fail(&mut self, fault: Fault) -> Error {
         let code = match fault {
             // The 431 that the server sends is complete without the rest (RFC 9114 §4.1).
             Fault::TooLarge if self.stream.shared.role == Role::Server => Code::NO_ERROR,
@@ -326,7 +353,7 @@ impl RecvStream {
         self.queue = Default::default();
         // Fails only when the stream has ended.
         let _ = self.inner.stop(code.into());
-        self.ending = Ending::Failed(Box::new(error.clone()));
+        self.end(Ending::Failed(Box::new(error.clone())));
         error
     }
 }

@@ -35,7 +35,7 @@ pub struct SendStream {
     /// Taken over but not yet accepted by QUIC's flow control: a frame's head, and its payload.
     out: [Bytes; 2],
     stage: Stage,
-    /// The request's method is CONNECT: no trailers.
+    /// The request's method is CONNECT, extended or not: no trailers.
     tunnel: bool,
     /// What a drop resets the stream with.
     drop_code: Code,
@@ -176,7 +176,7 @@ impl SendStream {
             Stage::Content | Stage::Trailed => {}
         }
         self.flush().await?;
-        self.stage = Stage::Ended;
+        self.ended();
         // The only error is that the stream was reset, which `Ended` rules out.
         let _ = self.inner.finish();
         Ok(())
@@ -184,7 +184,7 @@ impl SendStream {
 
     /// Gives the stream up with `code`; the peer drops what it has not read yet.
     pub fn reset(&mut self, code: Code) {
-        self.stage = Stage::Ended;
+        self.ended();
         self.out = Default::default();
         // Fails only when it was reset before.
         let _ = self.inner.reset(code.into());
@@ -201,6 +201,13 @@ impl SendStream {
         self.stream.id
     }
 
+    fn ended(&mut self) {
+        self.stage = Stage::Ended;
+        if let Some(channel) = &self.stream.datagrams {
+            channel.close_send();
+        }
+    }
+
     fn expect(&self, stage: Stage, rule: &'static str) -> Result<(), Error> {
         if self.stage == stage {
             Ok(())
@@ -211,6 +218,13 @@ impl SendStream {
 
     /// Hands `out` to QUIC, frame head and payload in one write.
     pub(crate) async fn flush(&mut self) -> Result<(), Error> {
+        if let Some(channel) = &self.stream.datagrams
+            && let Err(fault) = channel.check(None)
+        {
+            let error = self.stream.fail(fault);
+            self.reset(Code::DATAGRAM_ERROR);
+            return Err(error);
+        }
         while let Some(first) = self.out.iter().position(|b| !b.is_empty()) {
             if let Err(error) = self.inner.write_chunks(&mut self.out[first..]).await {
                 return Err(self.write_failed(error));

@@ -2,14 +2,16 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use quinn::ConnectionError;
 use tokio::sync::Notify;
 
+use crate::core::settings::Settings;
 use crate::core::{Fault, Role, goaway};
-use crate::{Code, Config, Error};
+use crate::datagrams::{Channel, Channels};
+use crate::{Code, Config, Error, Protocol};
 
 /// Stands for "none" where an id or a code is kept; neither ever has this value.
 const NONE: u64 = u64::MAX;
@@ -20,13 +22,18 @@ pub(crate) struct Shared {
     pub(crate) conn: quinn::Connection,
     pub(crate) config: Config,
     pub(crate) role: Role,
-    /// From the peer's SETTINGS; no limit until they arrive.
-    peer_limit: AtomicU64,
+    peer_settings: OnceLock<Settings>,
+    peer_settings_seen: Notify,
+    settings_sent: AtomicBool,
+    /// `None` when datagrams are switched off.
+    pub(crate) channels: Option<Channels>,
     peer_goaway: AtomicU64,
     peer_goaway_seen: Notify,
     local: Mutex<goaway::Local>,
     pub(crate) local_changed: Notify,
     active: AtomicUsize,
+    /// Requests that ever were.
+    requests: AtomicU64,
     idle: Notify,
     fault: OnceLock<(Code, &'static str)>,
 }
@@ -37,12 +44,16 @@ impl Shared {
             conn,
             config,
             role,
-            peer_limit: AtomicU64::new(u64::MAX),
+            peer_settings: OnceLock::new(),
+            peer_settings_seen: Notify::new(),
+            settings_sent: AtomicBool::new(false),
+            channels: Channels::new(config.datagram_buffer),
             peer_goaway: AtomicU64::new(NONE),
             peer_goaway_seen: Notify::new(),
             local: Mutex::new(goaway::Local::default()),
             local_changed: Notify::new(),
             active: AtomicUsize::new(0),
+            requests: AtomicU64::new(0),
             idle: Notify::new(),
             fault: OnceLock::new(),
         })
@@ -52,13 +63,22 @@ impl Shared {
     pub(crate) fn fail(&self, code: Code, reason: &'static str) -> Error {
         if self.fault.set((code, reason)).is_ok() {
             tracing::debug!(%code, reason, peer = %self.conn.remote_address(), "closing the HTTP/3 connection");
-            self.conn.close(code.into(), reason.as_bytes());
+            self.close(code, reason);
         }
         Error::Protocol { code, reason }
     }
 
+    /// Closes the connection, unless it has ended: quinn would forget why.
+    pub(crate) fn close(&self, code: Code, reason: &'static str) {
+        if self.conn.close_reason().is_none() {
+            self.conn.close(code.into(), reason.as_bytes());
+        }
+    }
+
     /// The error of a connection that ended: our own reason, when we closed it.
     pub(crate) fn closed(&self, reason: ConnectionError, unprocessed: bool) -> Error {
+        let unprocessed =
+            unprocessed || is_handshake_refused(self.role, &reason, self.peer_settings().is_some());
         match self.fault.get() {
             Some((code, reason)) if !unprocessed => Error::Protocol {
                 code: *code,
@@ -71,13 +91,38 @@ impl Shared {
         }
     }
 
-    /// Largest field section that the peer takes.
-    pub(crate) fn peer_limit(&self) -> u64 {
-        self.peer_limit.load(Ordering::Relaxed)
+    /// The peer's SETTINGS, once they have arrived.
+    pub(crate) fn peer_settings(&self) -> Option<&Settings> {
+        self.peer_settings.get()
     }
 
-    pub(crate) fn set_peer_limit(&self, limit: u64) {
-        self.peer_limit.store(limit, Ordering::Relaxed);
+    pub(crate) fn set_peer_settings(&self, settings: Settings) {
+        // A second SETTINGS frame is an error of the connection: it does not come this far.
+        let _ = self.peer_settings.set(settings);
+        self.peer_settings_seen.notify_waiters();
+    }
+
+    /// Waits for the peer's SETTINGS.
+    pub(crate) async fn settled(&self) -> Result<&Settings, Error> {
+        tokio::select! {
+            biased;
+            settings = changed(&self.peer_settings_seen, || self.peer_settings()) => Ok(settings),
+            reason = self.conn.closed() => Err(self.closed(reason, true)),
+        }
+    }
+
+    /// Largest field section that the peer takes; no limit until its SETTINGS arrive.
+    pub(crate) fn peer_limit(&self) -> u64 {
+        let settings = self.peer_settings();
+        settings.map_or(u64::MAX, |s| s.max_field_section_size)
+    }
+
+    pub(crate) fn set_settings_sent(&self) {
+        self.settings_sent.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_settings_sent(&self) -> bool {
+        self.settings_sent.load(Ordering::Acquire)
     }
 
     /// The peer's GOAWAY: requests from this id on are not processed.
@@ -115,6 +160,11 @@ impl Shared {
         self.active.load(Ordering::Acquire)
     }
 
+    /// Requests that ever were.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
     /// Completes when no request is under way.
     pub(crate) async fn idle(&self) {
         until(&self.idle, || self.active() == 0).await;
@@ -123,12 +173,26 @@ impl Shared {
     /// The peer's QUIC stream, as one request.
     pub(crate) fn stream(self: &Arc<Self>, id: u64) -> Arc<Stream> {
         self.active.fetch_add(1, Ordering::AcqRel);
+        self.requests.fetch_add(1, Ordering::Relaxed);
         Arc::new(Stream {
             shared: Arc::clone(self),
             id,
             abort: AtomicU64::new(NONE),
+            datagrams: self.channels.as_ref().map(|c| c.open(id)),
         })
     }
+}
+
+/// Whether the server ended the connection by a TLS alert before it said anything in HTTP/3. In TLS 1.3 a
+/// client has finished the handshake before the server looks at its certificate (RFC 8446 §4.4.2), and a
+/// server processes nothing before that (RFC 9001 §5.7).
+fn is_handshake_refused(role: Role, reason: &ConnectionError, settled: bool) -> bool {
+    // RFC 9000 §20.1: CRYPTO_ERROR.
+    const ALERTS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
+    let ConnectionError::ConnectionClosed(close) = reason else {
+        return false;
+    };
+    role == Role::Client && !settled && ALERTS.contains(&u64::from(close.error_code))
 }
 
 /// Waits until `done`, which changes only before `notify` is notified.
@@ -155,9 +219,18 @@ pub(crate) struct Stream {
     pub(crate) id: u64,
     /// The code with which the receiving half found the message at fault: the sending half goes with it.
     abort: AtomicU64,
+    /// Where its datagrams wait; `None` when they are switched off.
+    pub(crate) datagrams: Option<Arc<Channel>>,
 }
 
 impl Stream {
+    /// The request's header is known: which protocol it names, if any.
+    pub(crate) fn set_protocol(&self, protocol: Option<&Protocol>) {
+        if let Some(channel) = &self.datagrams {
+            channel.set_meaning(protocol.is_some_and(Protocol::may_have_datagrams));
+        }
+    }
+
     /// The error for a fault in the peer's bytes; closes the connection when it reaches that far.
     pub(crate) fn fail(&self, fault: Fault) -> Error {
         match fault {
@@ -203,6 +276,9 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        if let Some(channels) = &self.shared.channels {
+            channels.close(self.id);
+        }
         if self.shared.active.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.shared.idle.notify_waiters();
         }
@@ -220,6 +296,37 @@ pub(crate) fn stopped(
             Ok(code) => Ok(code.map(Code::from)),
             Err(quinn::StoppedError::ConnectionLost(reason)) => Err(stream.closed(reason)),
             Err(quinn::StoppedError::ZeroRttRejected) => Err(Error::GoingAway),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn::{ConnectionClose, TransportErrorCode};
+
+    use super::*;
+
+    #[test]
+    fn only_a_tls_alert_before_the_servers_settings_means_unprocessed() {
+        let closed = |error_code| {
+            ConnectionError::ConnectionClosed(ConnectionClose {
+                error_code,
+                frame_type: None,
+                reason: bytes::Bytes::new(),
+            })
+        };
+        let certificate_required = closed(TransportErrorCode::crypto(116));
+        let internal = closed(TransportErrorCode::INTERNAL_ERROR);
+        let timeout = ConnectionError::TimedOut;
+        for (role, reason, settled, expected) in [
+            (Role::Client, &certificate_required, false, true),
+            (Role::Client, &certificate_required, true, false),
+            (Role::Server, &certificate_required, false, false),
+            (Role::Client, &internal, false, false),
+            (Role::Client, &timeout, false, false),
+        ] {
+            let got = is_handshake_refused(role, reason, settled);
+            assert_eq!(got, expected, "{role:?}, {reason}, settled: {settled}");
         }
     }
 }

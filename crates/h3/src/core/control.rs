@@ -2,10 +2,14 @@
 
 use bytes::{Buf, Bytes};
 
-use super::frame::{HeadReader, kind};
+use super::frame::{HeadReader, Idle, kind};
 use super::settings::{MAX_PAYLOAD, Settings};
 use super::{Fault, Role, varint};
 use crate::Code;
+
+/// Frames in a row that bring nothing while no request comes. A client may send a PRIORITY_UPDATE for each of
+/// its requests (RFC 9218 §7.1), and they may all be here before the first of these is taken.
+const MAX_IDLE: u16 = 16 * 1024;
 
 /// What a control stream tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,7 @@ pub(crate) struct ControlReader {
     payload: Payload,
     kept: Vec<u8>,
     settled: bool,
+    idle: Idle,
     goaway: Option<u64>,
     max_push_id: Option<u64>,
 }
@@ -41,9 +46,15 @@ impl ControlReader {
             payload: Payload::None,
             kept: Vec::new(),
             settled: false,
+            idle: Idle::new(MAX_IDLE),
             goaway: None,
             max_push_id: None,
         }
+    }
+
+    /// Requests have come since the last call: what was counted is forgotten.
+    pub(crate) fn progress(&mut self) {
+        self.idle.progress();
     }
 
     /// The next event in `input`; `None` when it was used up.
@@ -106,7 +117,10 @@ impl ControlReader {
                 return unexpected("a request frame on the control stream");
             }
             _ if kind::is_reserved(frame) => return unexpected("a frame type of HTTP/2"),
-            _ => return Ok(Payload::Skip { left: len }),
+            _ => {
+                self.idle.add(len)?;
+                return Ok(Payload::Skip { left: len });
+            }
         };
         if len > longest {
             return Err(match frame {
@@ -114,6 +128,7 @@ impl ControlReader {
                 _ => Fault::connection(Code::FRAME_ERROR, "a frame of one integer is too long"),
             });
         }
+        self.idle.add(len)?;
         Ok(Payload::Keep {
             kind: frame,
             left: len,
@@ -302,13 +317,47 @@ mod tests {
         let mut reader = ControlReader::new(Role::Client);
         let mut start = frame(kind::SETTINGS, &[]);
         varint::encode(0x21, &mut start);
-        varint::encode(1 << 40, &mut start);
+        varint::encode(Idle::MAX_BYTES, &mut start);
         let mut start = Bytes::from(start);
         assert!(matches!(reader.next(&mut start), Ok(Some(_))));
         assert_eq!(reader.next(&mut start), Ok(None));
-        for _ in 0..100 {
+        for _ in 0..Idle::MAX_BYTES / 65_536 {
             assert_eq!(reader.next(&mut Bytes::from(vec![0; 65_536])), Ok(None));
         }
         assert_eq!(reader.kept.capacity(), 0);
+    }
+
+    /// RFC 9114 §10.5.
+    #[test]
+    fn frames_without_end_are_h3_excessive_load_unless_requests_come_too() {
+        for spam in [
+            frame(0xf0700, b"\0u=1"),
+            frame(kind::GOAWAY, &[0]),
+            frame(kind::MAX_PUSH_ID, &[7]),
+        ] {
+            let mut reader = ControlReader::new(Role::Server);
+            let mut start = Bytes::from(frame(kind::SETTINGS, &[]));
+            assert!(matches!(reader.next(&mut start), Ok(Some(_))));
+            let send = |reader: &mut ControlReader, count: u16| {
+                let mut bytes = Bytes::from(spam.repeat(count.into()));
+                while reader.next(&mut bytes)?.is_some() {}
+                Ok(())
+            };
+            for _ in 0..3 {
+                reader.progress();
+                assert_eq!(send(&mut reader, MAX_IDLE), Ok(()));
+            }
+            let got = send(&mut reader, 1);
+            assert!(
+                matches!(
+                    got,
+                    Err(Fault::Connection {
+                        code: Code::EXCESSIVE_LOAD,
+                        ..
+                    })
+                ),
+                "{got:?}"
+            );
+        }
     }
 }

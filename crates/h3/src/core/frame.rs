@@ -2,7 +2,8 @@
 
 use bytes::{Buf, Bytes};
 
-use super::varint;
+use super::{Fault, varint};
+use crate::Code;
 
 /// Frame types (RFC 9114 §7.2).
 pub(crate) mod kind {
@@ -62,6 +63,49 @@ impl HeadReader {
     /// Whether the stream stands between two frames, as far as this reader knows.
     pub(crate) fn is_empty(&self) -> bool {
         self.filled == 0
+    }
+}
+
+/// Counts frames that bring nothing: of unknown types, empty, or repeating what is known. Each must be taken,
+/// but a peer that sends nothing else only makes work (RFC 9114 §10.5).
+#[derive(Debug)]
+pub(crate) struct Idle {
+    max_frames: u16,
+    frames: u16,
+    bytes: u32,
+}
+
+impl Idle {
+    /// Most payload of such frames in a row.
+    pub(crate) const MAX_BYTES: u64 = 1 << 20;
+
+    /// Takes this many in a row.
+    pub(crate) const fn new(max_frames: u16) -> Self {
+        Self {
+            max_frames,
+            frames: 0,
+            bytes: 0,
+        }
+    }
+
+    /// One more, of this length.
+    pub(crate) fn add(&mut self, len: u64) -> Result<(), Fault> {
+        const LOAD: Fault = Fault::connection(
+            Code::EXCESSIVE_LOAD,
+            "frames without end that bring nothing",
+        );
+        let bytes = u64::from(self.bytes).saturating_add(len);
+        if self.frames == self.max_frames || bytes > Self::MAX_BYTES {
+            return Err(LOAD);
+        }
+        self.frames += 1;
+        self.bytes = bytes as u32;
+        Ok(())
+    }
+
+    /// Something came that counts.
+    pub(crate) fn progress(&mut self) {
+        *self = Self::new(self.max_frames);
     }
 }
 

@@ -7,9 +7,15 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use super::Fault;
 use super::fields::Regular;
 use super::qpack::decode::{Limits, Value, decode};
+use crate::Protocol;
 
-/// Decodes and checks a request's header. Also gives the content length that it announces.
-pub(crate) fn request(block: &Bytes, limits: Limits) -> Result<(Request<()>, Option<u64>), Fault> {
+/// Decodes and checks a request's header. Also gives the content length that it announces. `extended`: our
+/// SETTINGS offered extended CONNECT.
+pub(crate) fn request(
+    block: &Bytes,
+    limits: Limits,
+    extended: bool,
+) -> Result<(Request<()>, Option<u64>), Fault> {
     let mut pseudo = RequestPseudo::default();
     let mut regular = Regular::default();
     let mut pseudo_ended = false;
@@ -27,14 +33,19 @@ pub(crate) fn request(block: &Bytes, limits: Limits) -> Result<(Request<()>, Opt
             b":scheme" => pseudo.scheme(&line.value),
             b":authority" => pseudo.authority(&line.value),
             b":path" => pseudo.path(&line.value),
-            // Extended CONNECT (RFC 9220) was not offered in our SETTINGS.
+            b":protocol" if extended => pseudo.protocol(&line.value),
+            // RFC 8441 §4: nobody may use what was not offered.
             b":protocol" => Err(Fault::malformed(":protocol without extended CONNECT")),
             _ => Err(Fault::malformed("an unknown pseudo-header in a request")),
         }
     })?;
-    let (method, uri) = pseudo.finish(&regular)?;
+    let protocol = pseudo.protocol.take();
+    let (method, uri) = pseudo.finish(protocol.is_some(), &regular)?;
     let (headers, length) = regular.finish()?;
     let mut request = Request::new(());
+    if let Some(protocol) = protocol {
+        request.extensions_mut().insert(protocol);
+    }
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
@@ -95,6 +106,7 @@ struct RequestPseudo {
     scheme: Option<Scheme>,
     authority: Option<Authority>,
     path: Option<PathAndQuery>,
+    protocol: Option<Protocol>,
 }
 
 impl RequestPseudo {
@@ -137,12 +149,26 @@ impl RequestPseudo {
         once(&mut self.path, path, ":path is sent twice")
     }
 
-    fn finish(self, regular: &Regular) -> Result<(Method, Uri), Fault> {
+    fn protocol(&mut self, value: &Value) -> Result<(), Fault> {
+        let protocol = str::from_utf8(value.as_bytes()).ok();
+        let protocol = protocol
+            .and_then(|text| Protocol::new(text).ok())
+            .ok_or(Fault::malformed(":protocol is not a protocol's name"))?;
+        once(&mut self.protocol, protocol, ":protocol is sent twice")
+    }
+
+    fn finish(self, extended: bool, regular: &Regular) -> Result<(Method, Uri), Fault> {
         let method = self
             .method
             .ok_or(Fault::malformed("a request without :method"))?;
+        // RFC 8441 §4.
+        if extended && method != Method::CONNECT {
+            return Err(Fault::malformed(
+                ":protocol in a request other than CONNECT",
+            ));
+        }
         let mut parts = http::uri::Parts::default();
-        if method == Method::CONNECT {
+        if method == Method::CONNECT && !extended {
             // RFC 9114 §4.4.
             if self.scheme.is_some() || self.path.is_some() {
                 return Err(Fault::malformed("CONNECT with :scheme or :path"));

@@ -48,6 +48,11 @@ fn get(replace: Option<(&str, &[(&str, &str)])>, add: &[(&str, &str)]) -> Bytes 
     block(&fields)
 }
 
+/// As a server that does not offer extended CONNECT.
+fn plain(block: &Bytes, limits: Limits) -> Result<(http::Request<()>, Option<u64>), Fault> {
+    incoming::request(block, limits, false)
+}
+
 fn is_malformed<T: std::fmt::Debug>(result: Result<T, Fault>) -> bool {
     matches!(
         result,
@@ -61,11 +66,11 @@ fn is_malformed<T: std::fmt::Debug>(result: Result<T, Fault>) -> bool {
 #[test]
 fn a_request_needs_each_pseudo_header_once() {
     for name in [":method", ":scheme", ":path", ":authority"] {
-        let missing = incoming::request(&get(Some((name, &[])), &[]), LIMITS);
+        let missing = plain(&get(Some((name, &[])), &[]), LIMITS);
         assert!(is_malformed(missing), "{name} is missing");
         let value = GET.iter().find(|f| f.0 == name).unwrap().1;
         let twice = [(name, value), (name, value)];
-        let twice = incoming::request(&get(Some((name, &twice)), &[]), LIMITS);
+        let twice = plain(&get(Some((name, &twice)), &[]), LIMITS);
         assert!(is_malformed(twice), "{name} is there twice");
     }
 }
@@ -79,13 +84,10 @@ fn pseudo_headers_come_first_and_are_known() {
         (":authority", "a:80"),
         (":path", "/"),
     ]);
-    assert!(is_malformed(incoming::request(&late, LIMITS)));
+    assert!(is_malformed(plain(&late, LIMITS)));
     for unknown in [":status", ":protocol", ":foo", ":"] {
         let request = get(Some((":path", &[(":path", "/"), (unknown, "200")])), &[]);
-        assert!(
-            is_malformed(incoming::request(&request, LIMITS)),
-            "{unknown}"
-        );
+        assert!(is_malformed(plain(&request, LIMITS)), "{unknown}");
     }
 }
 
@@ -111,17 +113,14 @@ fn values_of_request_pseudo_headers_are_checked() {
     ];
     for (name, value) in bad {
         let request = get(Some((name, &[(name, value)])), &[]);
-        assert!(
-            is_malformed(incoming::request(&request, LIMITS)),
-            "{name}: {value:?}"
-        );
+        assert!(is_malformed(plain(&request, LIMITS)), "{name}: {value:?}");
     }
 }
 
 #[test]
 fn options_may_ask_for_the_whole_server() {
     let fields = [(":method", "OPTIONS"), GET[1], GET[2], (":path", "*")];
-    let (request, _) = incoming::request(&block(&fields), LIMITS).expect("OPTIONS *");
+    let (request, _) = plain(&block(&fields), LIMITS).expect("OPTIONS *");
     assert_eq!(request.uri().path(), "*");
 }
 
@@ -139,7 +138,7 @@ fn connection_specific_fields_are_malformed() {
     ];
     for field in bad {
         assert!(
-            is_malformed(incoming::request(&get(None, &[field]), LIMITS)),
+            is_malformed(plain(&get(None, &[field]), LIMITS)),
             "{field:?}"
         );
         let response = block(&[(":status", "200"), field]);
@@ -152,7 +151,7 @@ fn connection_specific_fields_are_malformed() {
             "{field:?}"
         );
     }
-    assert!(incoming::request(&get(None, &[("te", "trailers")]), LIMITS).is_ok());
+    assert!(plain(&get(None, &[("te", "trailers")]), LIMITS).is_ok());
 }
 
 #[test]
@@ -172,7 +171,7 @@ fn names_are_lower_case_tokens_and_values_hold_no_control_characters() {
     ];
     for field in bad {
         assert!(
-            is_malformed(incoming::request(&get(None, &[field]), LIMITS)),
+            is_malformed(plain(&get(None, &[field]), LIMITS)),
             "{field:?}"
         );
         let response = block(&[(":status", "200"), field]);
@@ -189,7 +188,7 @@ fn names_are_lower_case_tokens_and_values_hold_no_control_characters() {
 
 #[test]
 fn authority_and_host_must_agree() {
-    let host = |value| incoming::request(&get(None, &[("host", value)]), LIMITS);
+    let host = |value| plain(&get(None, &[("host", value)]), LIMITS);
     assert!(host("invoices.default:80").is_ok());
     assert!(
         host("INVOICES.default:80").is_ok(),
@@ -201,19 +200,19 @@ fn authority_and_host_must_agree() {
         ("host", "invoices.default:80"),
         ("host", "invoices.default:80"),
     ];
-    assert!(is_malformed(incoming::request(&get(None, &twice), LIMITS)));
+    assert!(is_malformed(plain(&get(None, &twice), LIMITS)));
 
     let only_host = get(
         Some((":authority", &[])),
         &[("host", "invoices.default:80")],
     );
-    let (request, _) = incoming::request(&only_host, LIMITS).expect("Host stands in");
+    let (request, _) = plain(&only_host, LIMITS).expect("Host stands in");
     assert_eq!(request.uri().host(), Some("invoices.default"));
 }
 
 #[test]
 fn connect_carries_method_and_authority_only() {
-    let (request, _) = incoming::request(&block(&CONNECT), LIMITS).expect("the right form");
+    let (request, _) = plain(&block(&CONNECT), LIMITS).expect("the right form");
     assert_eq!(request.method(), http::Method::CONNECT);
     assert_eq!(request.uri().to_string(), "invoices.default:80");
     assert!(request.uri().scheme().is_none() && request.uri().path_and_query().is_none());
@@ -226,10 +225,7 @@ fn connect_carries_method_and_authority_only() {
         &[CONNECT[0], CONNECT[1], (":protocol", "websocket")],
     ];
     for fields in bad {
-        assert!(
-            is_malformed(incoming::request(&block(fields), LIMITS)),
-            "{fields:?}"
-        );
+        assert!(is_malformed(plain(&block(fields), LIMITS)), "{fields:?}");
     }
     for authority in [
         "invoices.default",
@@ -237,16 +233,13 @@ fn connect_carries_method_and_authority_only() {
         "invoices.default:",
     ] {
         let request = block(&[CONNECT[0], (":authority", authority)]);
-        assert!(
-            is_malformed(incoming::request(&request, LIMITS)),
-            "{authority}"
-        );
+        assert!(is_malformed(plain(&request, LIMITS)), "{authority}");
     }
 }
 
 #[test]
 fn content_length_is_one_number() {
-    let length = |value| incoming::request(&get(None, &[("content-length", value)]), LIMITS);
+    let length = |value| plain(&get(None, &[("content-length", value)]), LIMITS);
     assert_eq!(length("42").map(|(_, l)| l), Ok(Some(42)));
     for bad in [
         "",
@@ -261,7 +254,7 @@ fn content_length_is_one_number() {
         assert!(is_malformed(length(bad)), "{bad:?}");
     }
     let twice = [("content-length", "5"), ("content-length", "5")];
-    assert!(is_malformed(incoming::request(&get(None, &twice), LIMITS)));
+    assert!(is_malformed(plain(&get(None, &twice), LIMITS)));
 }
 
 #[test]
@@ -307,7 +300,7 @@ fn trailers_hold_no_pseudo_headers() {
 #[test]
 fn split_cookies_are_joined() {
     let request = get(None, &[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2")]);
-    let (request, _) = incoming::request(&request, LIMITS).unwrap();
+    let (request, _) = plain(&request, LIMITS).unwrap();
     let cookies: Vec<_> = request.headers().get_all(header::COOKIE).iter().collect();
     assert_eq!(cookies, ["a=1; b=2"]);
 }
@@ -319,7 +312,7 @@ fn a_request_keeps_path_query_and_order_as_sent() {
         Some((":path", &[(":path", path)])),
         &[("x-many", "1"), ("x-many", "2"), ("te", "trailers")],
     );
-    let (request, length) = incoming::request(&request, LIMITS).unwrap();
+    let (request, length) = plain(&request, LIMITS).unwrap();
     assert_eq!(request.uri().path_and_query().unwrap().as_str(), path);
     assert_eq!(request.uri().scheme_str(), Some("https"));
     let many: Vec<_> = request.headers().get_all("x-many").iter().collect();
@@ -345,14 +338,8 @@ fn a_sensitive_value_stays_sensitive_on_its_way() {
 fn sections_beyond_the_limits_are_too_large() {
     let fields: Vec<_> = (0..200).map(|_| ("x", "y")).collect();
     let many = get(None, &fields);
-    assert_eq!(
-        incoming::request(&many, LIMITS).unwrap_err(),
-        Fault::TooLarge
-    );
+    assert_eq!(plain(&many, LIMITS).unwrap_err(), Fault::TooLarge);
     let long = "v".repeat(70_000);
     let long = get(None, &[("x", &long)]);
-    assert_eq!(
-        incoming::request(&long, LIMITS).unwrap_err(),
-        Fault::TooLarge
-    );
+    assert_eq!(plain(&long, LIMITS).unwrap_err(), Fault::TooLarge);
 }

@@ -5,9 +5,12 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::frame::{HeadReader, kind};
+use super::frame::{HeadReader, Idle, kind};
 use super::{Fault, Role};
 use crate::Code;
+
+/// Frames in a row that bring nothing. Greasing peers send one or two for each message.
+pub(crate) const MAX_IDLE: u16 = 1024;
 
 /// What the next bytes of a stream mean.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +60,7 @@ pub(crate) struct MessageReader {
     block: BytesMut,
     max_block: u64,
     tunnel: bool,
+    idle: Idle,
     /// Content still to come, when the header said how much.
     left: Option<u64>,
 }
@@ -72,6 +76,7 @@ impl MessageReader {
             block: BytesMut::new(),
             max_block,
             tunnel: false,
+            idle: Idle::new(MAX_IDLE),
             left: None,
         }
     }
@@ -165,6 +170,10 @@ impl MessageReader {
                         "the content is longer than content-length",
                     ))?;
                 }
+                match len {
+                    0 => self.idle.add(0)?,
+                    _ => self.idle.progress(),
+                }
                 Ok(Frame::Data(len))
             }
             kind::HEADERS if self.stage == Stage::End => unexpected("HEADERS after the trailers"),
@@ -184,7 +193,10 @@ impl MessageReader {
             | kind::MAX_PUSH_ID
             | kind::PUSH_PROMISE => unexpected("a control frame on a request stream"),
             _ if kind::is_reserved(frame) => unexpected("a frame type of HTTP/2"),
-            _ => Ok(Frame::Skip(len)),
+            _ => {
+                self.idle.add(len)?;
+                Ok(Frame::Skip(len))
+            }
         }
     }
 

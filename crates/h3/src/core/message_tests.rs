@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::frame::{grease, kind};
-use super::message::{Content, Event, MessageReader};
+use super::frame::{Idle, grease, kind};
+use super::message::{Content, Event, MAX_IDLE, MessageReader};
 use super::{Fault, Role, varint};
 use crate::Code;
 
@@ -248,14 +248,35 @@ fn unknown_frames_are_never_kept() {
     let mut reader = MessageReader::new(Role::Server, 100);
     let mut start = Vec::new();
     varint::encode(grease(3), &mut start);
-    varint::encode(1 << 50, &mut start);
+    varint::encode(Idle::MAX_BYTES, &mut start);
     assert_eq!(reader.next(&mut Bytes::from(start)), Ok(None));
-    let before = reader.kept();
-    for _ in 0..1000 {
+    for _ in 0..Idle::MAX_BYTES / 65_536 {
         assert_eq!(reader.next(&mut Bytes::from(vec![0; 65_536])), Ok(None));
+        assert_eq!(reader.kept(), 0);
     }
-    assert_eq!(reader.kept(), before);
-    assert_eq!(before, 0);
+}
+
+/// RFC 9114 §10.5.
+#[test]
+fn frames_that_bring_nothing_are_h3_excessive_load_when_there_is_nothing_else() {
+    let load = Some((Code::EXCESSIVE_LOAD, "connection"));
+    let most = usize::from(MAX_IDLE);
+    let read = |frames: &[Vec<u8>]| code(feed(Role::Server, Content::Open, &[&frames.concat()]));
+    for useless in [frame(grease(1), b"x"), frame(0xf0700, b""), data(b"")] {
+        let mut frames = vec![head()];
+        frames.extend(std::iter::repeat_n(useless.clone(), most));
+        assert_eq!(read(&frames), None, "{most} are taken");
+        let mut more = frames.clone();
+        more.extend([data(b"x"), useless.clone()]);
+        assert_eq!(read(&more), None, "content in between counts");
+        frames.push(useless);
+        assert_eq!(read(&frames), load);
+    }
+    // By its length alone, before a byte of it is here.
+    let mut start = Vec::new();
+    varint::encode(grease(3), &mut start);
+    varint::encode(Idle::MAX_BYTES + 1, &mut start);
+    assert_eq!(code(feed(Role::Server, Content::Open, &[&start])), load);
 }
 
 #[test]

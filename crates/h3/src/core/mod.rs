@@ -1,6 +1,8 @@
 //! The protocol without I/O: bytes in, events and bytes out. No socket, no task, no clock.
 
+pub(crate) mod capsule;
 pub(crate) mod control;
+pub(crate) mod datagram;
 pub(crate) mod fields;
 pub(crate) mod frame;
 pub(crate) mod goaway;
@@ -9,6 +11,7 @@ pub(crate) mod message;
 pub(crate) mod outgoing;
 pub(crate) mod qpack;
 pub(crate) mod settings;
+pub(crate) mod udp;
 pub(crate) mod uni;
 pub(crate) mod varint;
 
@@ -47,8 +50,6 @@ pub(crate) enum Role {
     Server,
 }
 
-#[cfg(test)]
-mod fuzz_tests;
 #[cfg(test)]
 mod incoming_tests;
 #[cfg(test)]

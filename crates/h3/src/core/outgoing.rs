@@ -8,6 +8,7 @@ use super::fields::is_connection_specific;
 use super::frame::kind;
 use super::qpack::encode;
 use super::varint;
+use crate::Protocol;
 
 /// Why a message cannot be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,23 +41,32 @@ pub(crate) fn request(request: &Request<()>, limit: u64) -> Result<Vec<u8>, Unse
         "" => "/",
         path => path,
     };
-    let connect = method == Method::CONNECT;
+    let protocol = request.extensions().get::<Protocol>();
+    if protocol.is_some() && method != Method::CONNECT {
+        return Err(Unsendable::Rule("only CONNECT may name a protocol"));
+    }
+    let connect = method == Method::CONNECT && protocol.is_none();
     if connect && uri.port_u16().is_none_or(|port| port == 0) {
         return Err(Unsendable::Rule("CONNECT needs an authority with a port"));
     }
-    let mut pseudo: [(&str, &[u8]); 4] = [
+    let pseudo: [(&str, &[u8]); 5] = [
         (":method", method.as_str().as_bytes()),
         (":authority", authority),
         (":scheme", scheme.as_bytes()),
         (":path", path.as_bytes()),
+        (
+            ":protocol",
+            protocol.map_or("", Protocol::as_str).as_bytes(),
+        ),
     ];
-    // RFC 9114 §4.4: plain CONNECT has neither scheme nor path.
-    let pseudo = if connect {
-        &mut pseudo[..2]
-    } else {
-        &mut pseudo[..]
+    let used = match protocol {
+        // RFC 9114 §4.4: plain CONNECT has neither scheme nor path.
+        None if connect => 2,
+        None => 4,
+        // RFC 8441 §4: extended CONNECT has both.
+        Some(_) => 5,
     };
-    headers_frame(pseudo, request.headers(), limit)
+    headers_frame(&pseudo[..used], request.headers(), limit)
 }
 
 /// A response's HEADERS frame.

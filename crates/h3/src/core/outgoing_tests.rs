@@ -8,6 +8,7 @@ use super::frame::{HeadReader, kind};
 use super::incoming;
 use super::outgoing::{self, Unsendable};
 use super::qpack::decode::{Limits, decode};
+use crate::Protocol;
 
 const WIDE: Limits = Limits {
     size: 1 << 28,
@@ -50,6 +51,25 @@ fn connect_is_sent_with_method_and_authority_only() {
     );
 }
 
+/// RFC 8441 §4.
+#[test]
+fn extended_connect_is_sent_with_all_five_pseudo_headers() {
+    let mut connect = request(Method::CONNECT, "https://chat.default/socket?a=b");
+    connect.extensions_mut().insert(Protocol::WEBSOCKET);
+    let block = block(outgoing::request(&connect, u64::MAX).unwrap());
+    assert_eq!(
+        names(&block),
+        [":method", ":authority", ":scheme", ":path", ":protocol"]
+    );
+    let (back, _) = incoming::request(&block, WIDE, true).unwrap();
+    assert_eq!(back.extensions().get(), Some(&Protocol::WEBSOCKET));
+    assert_eq!(back.uri(), connect.uri());
+
+    let mut get = request(Method::GET, "https://chat.default/socket");
+    get.extensions_mut().insert(Protocol::WEBSOCKET);
+    assert!(outgoing::request(&get, u64::MAX).is_err(), "only CONNECT");
+}
+
 #[test]
 fn other_methods_are_sent_with_all_four_pseudo_headers_first() {
     for (uri, scheme, path) in [
@@ -64,7 +84,7 @@ fn other_methods_are_sent_with_all_four_pseudo_headers_first() {
             names(&block),
             [":method", ":authority", ":scheme", ":path", "accept"]
         );
-        let (back, _) = incoming::request(&block, WIDE).unwrap();
+        let (back, _) = incoming::request(&block, WIDE, true).unwrap();
         assert_eq!(back.uri().scheme_str(), Some(scheme));
         assert_eq!(back.uri().path_and_query().unwrap().as_str(), path);
     }
@@ -180,7 +200,7 @@ proptest! {
         *request.headers_mut() = headers;
         prop_assume!(request.method() != Method::CONNECT);
         let block = block(outgoing::request(&request, u64::MAX).unwrap());
-        let (back, _) = incoming::request(&block, WIDE).unwrap();
+        let (back, _) = incoming::request(&block, WIDE, true).unwrap();
         prop_assert_eq!(back.method(), request.method());
         prop_assert_eq!(back.uri(), request.uri());
         prop_assert_eq!(back.headers(), request.headers());

@@ -20,12 +20,18 @@ pub(crate) const MAX_PAYLOAD: u64 = 4096;
 pub(crate) struct Settings {
     /// Largest field section that the peer takes; no limit when it did not say.
     pub(crate) max_field_section_size: u64,
+    /// A server takes extended CONNECT (RFC 9220 §3).
+    pub(crate) enable_connect_protocol: bool,
+    /// HTTP datagrams are taken in QUIC DATAGRAM frames (RFC 9297 §2.1.1).
+    pub(crate) h3_datagram: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             max_field_section_size: u64::MAX,
+            enable_connect_protocol: false,
+            h3_datagram: false,
         }
     }
 }
@@ -48,6 +54,8 @@ impl Settings {
                 ENABLE_CONNECT_PROTOCOL | H3_DATAGRAM if value > 1 => {
                     return Err(error("a boolean setting was neither 0 nor 1"));
                 }
+                ENABLE_CONNECT_PROTOCOL => settings.enable_connect_protocol = value == 1,
+                H3_DATAGRAM => settings.h3_datagram = value == 1,
                 // Our encoder never uses a dynamic table, whatever the peer would allow.
                 QPACK_MAX_TABLE_CAPACITY | QPACK_BLOCKED_STREAMS => {}
                 _ => {}
@@ -57,11 +65,21 @@ impl Settings {
     }
 }
 
-/// Appends our SETTINGS frame. No dynamic table, no blocked streams, no push; values left out are zero.
-pub(crate) fn encode(max_field_section_size: u64, greased: bool, out: &mut Vec<u8>) {
-    let mut payload = Vec::with_capacity(16);
+/// Appends a SETTINGS frame that says `ours`. No dynamic table, no blocked streams, no push; values left out
+/// are zero.
+pub(crate) fn encode(ours: &Settings, greased: bool, out: &mut Vec<u8>) {
+    let mut payload = Vec::with_capacity(24);
     varint::encode(MAX_FIELD_SECTION_SIZE, &mut payload);
-    varint::encode(max_field_section_size.min(varint::MAX), &mut payload);
+    varint::encode(ours.max_field_section_size.min(varint::MAX), &mut payload);
+    for (id, on) in [
+        (ENABLE_CONNECT_PROTOCOL, ours.enable_connect_protocol),
+        (H3_DATAGRAM, ours.h3_datagram),
+    ] {
+        if on {
+            varint::encode(id, &mut payload);
+            varint::encode(1, &mut payload);
+        }
+    }
     if greased {
         varint::encode(grease(7), &mut payload);
         varint::encode(0, &mut payload);
@@ -133,7 +151,8 @@ mod tests {
         assert_eq!(
             parsed,
             Ok(Settings {
-                max_field_section_size: 77
+                max_field_section_size: 77,
+                ..Settings::default()
             })
         );
     }
@@ -151,14 +170,26 @@ mod tests {
 
     #[test]
     fn ours_are_greased_and_understood() {
-        let mut out = Vec::new();
-        encode(65_536, true, &mut out);
-        assert_eq!(u64::from(out[0]), kind::SETTINGS);
-        assert_eq!(usize::from(out[1]), out.len() - 2);
-        assert_eq!(
-            Settings::parse(&out[2..]).map(|s| s.max_field_section_size),
-            Ok(65_536)
-        );
-        assert!(out.len() > 2 + 5, "no greased setting in {out:02x?}");
+        let ours = Settings {
+            max_field_section_size: 65_536,
+            enable_connect_protocol: true,
+            h3_datagram: true,
+        };
+        for ours in [
+            ours,
+            Settings {
+                max_field_section_size: 1,
+                ..Settings::default()
+            },
+        ] {
+            let mut out = Vec::new();
+            encode(&ours, true, &mut out);
+            assert_eq!(u64::from(out[0]), kind::SETTINGS);
+            assert_eq!(usize::from(out[1]), out.len() - 2);
+            assert_eq!(Settings::parse(&out[2..]), Ok(ours));
+            let mut plain = Vec::new();
+            encode(&ours, false, &mut plain);
+            assert!(plain.len() < out.len(), "no greased setting in {out:02x?}");
+        }
     }
 }

@@ -14,7 +14,8 @@ use weft_h3::{Accept, Code, Config, Error, RecvStream, Requests, SendStream};
 pub(crate) struct Pair {
     pub(crate) client: quinn::Connection,
     pub(crate) server: quinn::Connection,
-    _endpoints: [quinn::Endpoint; 2],
+    #[allow(dead_code, reason = "not every test binary connects them again")]
+    pub(crate) endpoints: [quinn::Endpoint; 2],
 }
 
 /// Fails the test when `future` takes longer than any of these should.
@@ -24,42 +25,94 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
         .expect("the peer did not answer within 20 s")
 }
 
+/// A key and a certificate that is its own authority.
+pub(crate) struct Identity {
+    pub(crate) cert: rcgen::Certificate,
+    pub(crate) key: rcgen::KeyPair,
+}
+
+impl Identity {
+    pub(crate) fn new() -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (cert, key) = (made.cert, made.signing_key);
+        Self { cert, key }
+    }
+
+    fn private(&self) -> rustls::pki_types::PrivateKeyDer<'static> {
+        rustls::pki_types::PrivateKeyDer::Pkcs8(self.key.serialize_der().into())
+    }
+
+    fn roots(&self) -> rustls::RootCertStore {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.cert.der().clone()).unwrap();
+        roots
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// A server; `client`, if any, is whom it asks for a certificate.
+pub(crate) fn server_config(own: &Identity, client: Option<&Identity>) -> quinn::ServerConfig {
+    let builder = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap();
+    let builder = match client {
+        None => builder.with_no_client_auth(),
+        Some(client) => builder.with_client_cert_verifier(
+            rustls::server::WebPkiClientVerifier::builder_with_provider(
+                client.roots().into(),
+                provider(),
+            )
+            .build()
+            .unwrap(),
+        ),
+    };
+    let mut tls = builder
+        .with_single_cert(vec![own.cert.der().clone()], own.private())
+        .unwrap();
+    tls.alpn_protocols = vec![b"h3".to_vec()];
+    quinn::ServerConfig::with_crypto(Arc::new(
+        quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap(),
+    ))
+}
+
+/// A client that trusts `server` and perhaps has a certificate of its own.
+pub(crate) fn client_config(own: Option<&Identity>, server: &Identity) -> quinn::ClientConfig {
+    let builder = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(server.roots());
+    let mut tls = match own {
+        None => builder.with_no_client_auth(),
+        Some(own) => builder
+            .with_client_auth_cert(vec![own.cert.der().clone()], own.private())
+            .unwrap(),
+    };
+    tls.alpn_protocols = vec![b"h3".to_vec()];
+    quinn::ClientConfig::new(Arc::new(
+        quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap(),
+    ))
+}
+
+/// Any port of this machine.
+pub(crate) fn any() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
 pub(crate) fn endpoints(
     transport: quinn::TransportConfig,
 ) -> (quinn::Endpoint, quinn::Endpoint, SocketAddr) {
-    let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let cert = key.cert.der().clone();
-    let private = rustls::pki_types::PrivateKeyDer::Pkcs8(key.signing_key.serialize_der().into());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.clone()], private)
-        .unwrap();
-    tls.alpn_protocols = vec![b"h3".to_vec()];
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(cert).unwrap();
-    let mut client_tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    client_tls.alpn_protocols = vec![b"h3".to_vec()];
-
+    let own = Identity::new();
     let transport = Arc::new(transport);
-    let mut server_config = quinn::ServerConfig::with_crypto(Arc::new(
-        quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap(),
-    ));
+    let mut server_config = server_config(&own, None);
     server_config.transport_config(transport.clone());
-    let mut client_config = quinn::ClientConfig::new(Arc::new(
-        quinn::crypto::rustls::QuicClientConfig::try_from(client_tls).unwrap(),
-    ));
+    let mut client_config = client_config(None, &own);
     client_config.transport_config(transport);
 
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let server = quinn::Endpoint::server(server_config, any).unwrap();
-    let mut client = quinn::Endpoint::client(any).unwrap();
+    let server = quinn::Endpoint::server(server_config, any()).unwrap();
+    let mut client = quinn::Endpoint::client(any()).unwrap();
     client.set_default_client_config(client_config);
     let addr = server.local_addr().unwrap();
     (client, server, addr)
@@ -70,14 +123,21 @@ pub(crate) async fn pair() -> Pair {
 }
 
 pub(crate) async fn pair_with(transport: quinn::TransportConfig) -> Pair {
-    let (client, server, addr) = endpoints(transport);
+    let (client, server, _) = endpoints(transport);
+    connected([client, server]).await
+}
+
+/// Connects two endpoints, perhaps once more.
+pub(crate) async fn connected(endpoints: [quinn::Endpoint; 2]) -> Pair {
+    let [client, server] = &endpoints;
+    let addr = server.local_addr().unwrap();
     let accept = async { server.accept().await.unwrap().await.unwrap() };
     let connect = async { client.connect(addr, "localhost").unwrap().await.unwrap() };
-    let (server_conn, client_conn) = within(async { tokio::join!(accept, connect) }).await;
+    let (server, client) = within(async { tokio::join!(accept, connect) }).await;
     Pair {
-        client: client_conn,
-        server: server_conn,
-        _endpoints: [client, server],
+        client,
+        server,
+        endpoints,
     }
 }
 
@@ -133,9 +193,22 @@ pub(crate) async fn echo(request: Request<()>, mut send: SendStream, mut recv: R
 
 /// Our client on `conn`.
 pub(crate) fn requests(conn: quinn::Connection) -> Requests {
-    let (requests, driver) = weft_h3::client(conn, Config::default());
+    requests_with(conn, Config::default())
+}
+
+pub(crate) fn requests_with(conn: quinn::Connection, config: Config) -> Requests {
+    let (requests, driver) = weft_h3::client(conn, config);
     tokio::spawn(driver.run());
     requests
+}
+
+/// Everything switched on.
+pub(crate) fn all_on() -> Config {
+    Config {
+        extended_connect: true,
+        datagram_buffer: 64 * 1024,
+        ..Config::default()
+    }
 }
 
 pub(crate) fn get(path: &str) -> Request<()> {
@@ -234,6 +307,19 @@ pub(crate) const GET: [(&str, &str); 4] = [
     (":authority", "invoices.default:80"),
     (":path", "/raw"),
 ];
+
+/// A SETTINGS frame of these pairs.
+pub(crate) fn settings(pairs: &[(u64, u64)]) -> Vec<u8> {
+    let payload = pairs
+        .iter()
+        .flat_map(|(id, v)| [varint(*id), varint(*v)].concat());
+    frame(SETTINGS, &payload.collect::<Vec<_>>())
+}
+
+/// SETTINGS that offer extended CONNECT and HTTP datagrams.
+pub(crate) fn offers_all() -> Vec<u8> {
+    settings(&[(8, 1), (0x33, 1)])
+}
 
 /// `GET`'s fields without those of `but`'s names, then `but`.
 pub(crate) fn get_but<'a>(but: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {

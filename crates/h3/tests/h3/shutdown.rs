@@ -139,6 +139,36 @@ async fn without_a_goaway_any_request_that_was_sent_may_have_run() {
     assert!(error.is_unprocessed(), "it was never sent: {error:?}");
 }
 
+/// A TLS 1.3 server looks at the client's certificate when the client's handshake is done already, and its
+/// first requests are under way.
+#[tokio::test]
+async fn a_server_that_refuses_the_clients_certificate_processed_nothing() {
+    let (own, wanted, other) = (Identity::new(), Identity::new(), Identity::new());
+    let server = quinn::Endpoint::server(server_config(&own, Some(&wanted)), any()).unwrap();
+    let addr = server.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Some(incoming) = server.accept().await {
+            assert!(incoming.await.is_err(), "the certificate was accepted");
+        }
+    });
+    let client = quinn::Endpoint::client(any()).unwrap();
+    for presented in [None, Some(&other)] {
+        let config = client_config(presented, &own);
+        let connecting = client.connect_with(config, addr, "localhost").unwrap();
+        let conn = within(connecting).await.expect("our handshake is done");
+        let requests = requests(conn);
+        let error = match within(requests.send(&get("/"), true)).await {
+            Ok((_send, mut recv)) => within(recv.response()).await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert!(error.is_unprocessed() && error.is_connection(), "{error:?}");
+        let Error::ConnectionClosed { reason, .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert!(error.to_string().contains(&reason.to_string()), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_request_that_waits_for_a_stream_learns_that_the_server_is_going_away() {
     let mut transport = quinn::TransportConfig::default();

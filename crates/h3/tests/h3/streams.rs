@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response};
+use quinn::VarInt;
 use tokio::sync::mpsc;
 use weft_h3::{Code, Config, Error, Requests};
 
@@ -284,6 +285,9 @@ async fn a_tunnel_is_half_closed_in_each_direction_in_turn() {
     let (mut send, mut recv) = within(requests.send(&connect(), false)).await.unwrap();
     assert_eq!(within(recv.response()).await.unwrap().status(), 200);
     within(send.send_data(bytes(100_000))).await.unwrap();
+    // RFC 9114 §4.4.
+    let trailers = within(send.send_trailers(&HeaderMap::new())).await;
+    assert!(matches!(trailers, Err(Error::Unsendable { .. })));
     within(send.finish()).await.unwrap();
     assert_eq!(within(read_all(&mut recv)).await.unwrap(), b"100000 bytes");
 }
@@ -307,6 +311,62 @@ async fn a_reset_tunnel_tells_both_directions_h3_connect_error() {
     let error = within(recv.data()).await.unwrap_err();
     assert_eq!(error.code(), Some(Code::CONNECT_ERROR));
     assert_eq!(within(stopped).await, Ok(Some(Code::CONNECT_ERROR)));
+}
+
+/// RFC 9000 §3.5, in both roles.
+#[tokio::test]
+async fn stop_sending_is_told_to_the_sender_and_answered_with_a_reset() {
+    let code = VarInt::from_u32(0x10f);
+    // Our client's half.
+    let pair1 = pair().await;
+    let requests = requests(pair1.client.clone());
+    let raw = Raw::new(pair1.server.clone()).await;
+    let (mut send, _recv) = within(requests.send(&connect(), false)).await.unwrap();
+    let (_s, mut stopped) = within(raw.conn.accept_bi()).await.unwrap();
+    stopped.stop(code).unwrap();
+    assert_eq!(
+        stopped_with(&mut send).await,
+        [Some(Code::CONNECT_ERROR); 2]
+    );
+    drop(send);
+    within(has_reset(&raw.conn)).await;
+    // Our server's half.
+    let pair2 = pair().await;
+    let (told, mut heard) = mpsc::channel(1);
+    serve(
+        pair2.server.clone(),
+        Config::default(),
+        move |_, mut send, _recv| {
+            let told = told.clone();
+            async move {
+                send.send_response(&Response::new(())).await.unwrap();
+                told.send(stopped_with(&mut send).await).await.unwrap();
+            }
+        },
+    );
+    let raw = Raw::new(pair2.client.clone()).await;
+    let request = headers(&[(":method", "CONNECT"), (":authority", "a:1")]);
+    let (_send, mut recv) = raw.open(&request).await;
+    within(recv.read_chunk(1000, true)).await.unwrap().unwrap();
+    recv.stop(code).unwrap();
+    let heard = within(heard.recv()).await.unwrap();
+    assert_eq!(heard, [Some(Code::CONNECT_ERROR); 2]);
+    within(has_reset(&raw.conn)).await;
+}
+
+/// What a sender is told when it waits, and when it writes.
+async fn stopped_with(send: &mut weft_h3::SendStream) -> [Option<Code>; 2] {
+    let waited = within(send.stopped()).await.unwrap();
+    let wrote = within(send.send_data(bytes(10))).await.unwrap_err();
+    assert!(matches!(wrote, Error::Stopped { .. }), "{wrote:?}");
+    [waited, wrote.code()]
+}
+
+/// Waits until the peer has sent a RESET_STREAM.
+async fn has_reset(conn: &quinn::Connection) {
+    while conn.stats().frame_rx.reset_stream == 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
