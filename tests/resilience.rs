@@ -137,6 +137,23 @@ spec:
         assert_eq!(reply.status, 200, "{reply:?}");
     }
     shop.restart_control();
+    // Sidecars that are not back yet are waited for all the same, and are back at their next word: the new
+    // process tells them that it does not know their connections.
+    let restarted = std::time::Instant::now();
+    let wait = shop
+        .world
+        .admin(&["apply", "-f", &file, "--wait", "-o", "json"])
+        .json();
+    assert_eq!(
+        wait["wait"]["receipts"].as_array().map(Vec::len),
+        Some(2),
+        "{wait}"
+    );
+    assert!(
+        restarted.elapsed().as_secs() < 5,
+        "{:?}",
+        restarted.elapsed()
+    );
     let kept = shop
         .world
         .admin(&["get", "HTTPRoute", "invoices", "-o", "json"])

@@ -127,7 +127,14 @@ async fn start(
     })?;
     let ca = CaService::load(env, store.clone(), keys, &settings).await?;
     let own = OwnIdentity::new(env, ca.clone(), settings.control_id())?;
-    let mesh = mesh::Mesh::bind(env, tasks, config.mesh_listen, own.source.clone())?;
+    let reset_key = dir.reset_key(env).await?;
+    let mesh = mesh::Mesh::bind(
+        env,
+        tasks,
+        config.mesh_listen,
+        own.source.clone(),
+        reset_key,
+    )?;
     let registry = Registry::new(config.grace);
     restore(&registry, &*store, unix_ms(env.wall())).await?;
     let feed = Feed::load(&*store).await?;

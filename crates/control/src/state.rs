@@ -17,6 +17,8 @@ use weft_env::{Disk, DiskError, Env, LockGuard};
 
 use crate::error::ControlError;
 use crate::issue::{CaService, Keys};
+use weft_transport::ResetKey;
+
 use crate::settings::{MeshSettings, SETTINGS};
 use crate::store::{Condition, RedbStore, Store, StoreError, Txn};
 
@@ -24,6 +26,7 @@ use crate::store::{Condition, RedbStore, Store, StoreError, Txn};
 pub(crate) const SOCKET: &str = "control.sock";
 /// The store.
 const STORE: &str = "store.redb";
+const RESET_KEY: &str = "reset.key";
 /// Keys of the authority.
 const KEYS: &str = "ca";
 /// Held while a control node runs.
@@ -255,6 +258,15 @@ impl StateDir {
             keys: Arc::new(keys),
             settings,
         })
+    }
+
+    /// The secret by which sidecars know at once that this node was restarted.
+    pub(crate) async fn reset_key(&self, env: &Env) -> Result<ResetKey, ControlError> {
+        let path = self.path.join(RESET_KEY);
+        let mut fresh = [0; 32];
+        env.rng("quic-reset").fill_bytes(&mut fresh);
+        let key = env.disk(move |disk| disk.secret(&path, fresh)).await;
+        key.map(ResetKey).map_err(ControlError::Disk)
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,6 +82,20 @@ pub enum DiskError {
         path: PathBuf,
         /// The largest size accepted, in bytes.
         limit: usize,
+    },
+    /// A directory of another user is not ours to put keys into, even where root could.
+    #[error(
+        "the directory {path} belongs to user {owner}, and this process runs as user {me}: \
+         choose a directory of its own, or run it as that user",
+        path = path.display()
+    )]
+    NotOwner {
+        /// The directory.
+        path: PathBuf,
+        /// Who owns it.
+        owner: u32,
+        /// Who we are.
+        me: u32,
     },
     /// Another process has the lock.
     #[error(
@@ -234,12 +248,37 @@ impl Disk {
     /// Creates a directory with mode 0700, and its parents; an existing one is narrowed to 0700.
     ///
     /// # Errors
-    /// [`DiskError::Io`], for instance when it belongs to another user.
+    /// [`DiskError::NotOwner`] when it belongs to another user; [`DiskError::Io`].
     pub fn create_dir_private(&self, path: &Path) -> Result<(), DiskError> {
+        let me = rustix::process::geteuid().as_raw();
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() && metadata.uid() != me => {
+                return Err(DiskError::NotOwner {
+                    path: path.to_owned(),
+                    owner: metadata.uid(),
+                    me,
+                });
+            }
+            // What else may be wrong, making it says.
+            _ => {}
+        }
         self.step(DiskOp::CreateDir, path, || {
             DirBuilder::new().recursive(true).mode(0o700).create(path)?;
             fs::set_permissions(path, fs::Permissions::from_mode(0o700))
         })
+    }
+
+    /// A secret of 32 bytes that is made once: what the file holds, or `fresh` if it holds none.
+    ///
+    /// # Errors
+    /// [`DiskError::Io`] when it cannot be read or written.
+    pub fn secret(&self, path: &Path, fresh: [u8; 32]) -> Result<[u8; 32], DiskError> {
+        let known = self.read_optional(path, 1024)?;
+        if let Some(secret) = known.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
+            return Ok(secret);
+        }
+        self.write_atomic(path, &fresh, Mode::Secret)?;
+        Ok(fresh)
     }
 
     /// Removes a file; one that is not there is fine.

@@ -101,6 +101,21 @@ impl Snapshot {
         }
     }
 
+    /// Keeps the services of an earlier snapshot whose last instance is gone: they are services that are down, not
+    /// names that mean nothing.
+    #[must_use]
+    pub fn remembering(mut self, before: &Self) -> Self {
+        for (name, service) in &before.services {
+            self.services
+                .entry(name.clone())
+                .or_insert_with(|| Service {
+                    ports: service.ports.clone(),
+                    endpoints: Vec::new(),
+                });
+        }
+        self
+    }
+
     /// The compiled config, to be used again with other endpoints.
     #[must_use]
     pub fn config(&self) -> &Arc<Config> {

@@ -49,6 +49,7 @@ pub(crate) async fn identity(
         }
     };
     let (svid, bundles) = join(env, tasks, config, token).await?;
+    state.save_instance(env, &saved.instance).await?;
     state.save_identity(env, &svid, &bundles).await?;
     tracing::info!(id = %svid.id(), serial = svid.serial(), "joined");
     Ok((svid, bundles))

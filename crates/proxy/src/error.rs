@@ -21,6 +21,12 @@ pub enum Error {
         /// What went wrong on which file.
         source: DiskError,
     },
+    /// The state directory is a control node's.
+    #[error("{} is the state directory of a control node: give the sidecar one of its own with --state-dir", dir.display())]
+    ControlDir {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A file of the state directory holds what it should not.
     #[error("{} is damaged ({reason}): remove it and join again with a new token (`weft token create`)", path.display())]
     Damaged {

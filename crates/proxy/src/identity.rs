@@ -115,7 +115,7 @@ impl Renewal {
         self.wall() + wait
     }
 
-    /// One attempt. The new SVID is on disk before anyone sees it.
+    /// One attempt.
     async fn renew(&mut self) -> Result<(), String> {
         let connection = self
             .linked()
@@ -159,7 +159,11 @@ impl Renewal {
         } else {
             self.state.save_identity(&node.env, &svid, &bundles).await
         };
-        saved.map_err(|error| error.to_string())?;
+        if let Err(error) = saved {
+            // The old one on disk is good for a restart until it ends. Not to use the new one would make an
+            // outage of a full disk.
+            tracing::error!(%error, "the new SVID cannot be saved, and is used all the same: mend the disk before this sidecar is restarted");
+        }
         let serial = svid.serial().to_owned();
         let replaced = if bundles == *current.bundles {
             node.identity.replace_svid(svid, now)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use weft_certs::IdentitySource;
+use weft_certs::{BundleSet, IdentitySource, X509Svid};
 use weft_env::{Env, Listener, Tasks};
 use weft_resources::ServiceName;
 use weft_telemetry::{Direction, Side, Telemetry};
@@ -67,10 +67,10 @@ pub async fn run(
     outcome
 }
 
-/// The local sockets. They are opened first: a port in use must not cost a token.
+/// The doors of the own application. They are opened first, with the metrics port: one in use must not cost a
+/// token.
 struct Sockets {
     outbound: Listener,
-    metrics: Listener,
     tcp: Vec<(Listener, settings::Backend)>,
 }
 
@@ -86,29 +86,76 @@ struct Sidecar {
     _background: Tasks,
 }
 
+/// What there is once the sidecar has an identity.
+struct Begun {
+    saved: Saved,
+    sockets: Sockets,
+    telemetry: Telemetry,
+    readiness: Readiness,
+    metrics: SocketAddr,
+    svid: X509Svid,
+    bundles: BundleSet,
+}
+
+/// All that fails for reasons outside of the mesh, and the joining.
+async fn begin(
+    env: &Env,
+    config: &SidecarConfig,
+    backends: Vec<settings::Backend>,
+    tasks: &Tasks,
+    state: &StateDir,
+) -> Result<Begun, Error> {
+    if let Some(file) = config.ready_file.clone() {
+        // A crash has left it: whoever waits for it waits for this sidecar.
+        let _ = env.disk(move |disk| disk.remove(&file)).await;
+    }
+    let mut saved = state.load(env).await?;
+    let (sockets, listener) = Sockets::open(env, config, backends).await?;
+    let telemetry = Telemetry::new(VERSION);
+    let readiness = Readiness::not_yet("joining the mesh");
+    let metrics = address(&listener, "metrics")?;
+    drop(tasks.spawn(admin::serve(
+        listener,
+        tasks.clone(),
+        telemetry.clone(),
+        readiness.clone(),
+    )));
+    let (svid, bundles) = bootstrap::identity(env, tasks, config, state, &mut saved).await?;
+    Ok(Begun {
+        saved,
+        sockets,
+        telemetry,
+        readiness,
+        metrics,
+        svid,
+        bundles,
+    })
+}
+
 async fn start(
     env: &Env,
     config: &SidecarConfig,
     backends: Vec<settings::Backend>,
     tasks: &Tasks,
 ) -> Result<Sidecar, Error> {
-    let state = Arc::new(StateDir::open(env, &config.state_dir).await?);
-    if let Some(file) = config.ready_file.clone() {
-        // A crash has left it: whoever waits for it waits for this sidecar.
-        let _ = env.disk(move |disk| disk.remove(&file)).await;
-    }
-    let mut saved = state.load(env).await?;
-    let sockets = Sockets::open(env, config, backends).await?;
-    let telemetry = Telemetry::new(VERSION);
-    let readiness = Readiness::not_yet("joining the mesh");
-    let metrics = address(&sockets.metrics, "metrics")?;
-    drop(tasks.spawn(admin::serve(
-        sockets.metrics,
-        tasks.clone(),
-        telemetry.clone(),
-        readiness.clone(),
-    )));
-    let (svid, bundles) = bootstrap::identity(env, tasks, config, &state, &mut saved).await?;
+    let state = StateDir::open(env, &config.state_dir).await?;
+    let begun = match begin(env, config, backends, tasks, &state).await {
+        Ok(begun) => begun,
+        Err(error) => {
+            state.give_up(env).await;
+            return Err(error);
+        }
+    };
+    let state = Arc::new(state);
+    let Begun {
+        saved,
+        sockets,
+        telemetry,
+        readiness,
+        metrics,
+        svid,
+        bundles,
+    } = begun;
     let service = svid
         .id()
         .service()
@@ -121,12 +168,10 @@ async fn start(
         })?;
     readiness.set(Err("no snapshot from a control node yet".to_owned()));
     let identity = IdentitySource::new(svid, bundles);
-    let endpoint = Endpoint::bind(
-        TransportConfig::new(config.mesh_listen, Arc::clone(&identity)),
-        env,
-        &tasks.child(),
-    )
-    .map_err(|error| Error::Endpoint(error.to_string()))?;
+    let mut transport = TransportConfig::new(config.mesh_listen, Arc::clone(&identity));
+    transport.reset_key = Some(state.reset_key(env).await?);
+    let endpoint = Endpoint::bind(transport, env, &tasks.child())
+        .map_err(|error| Error::Endpoint(error.to_string()))?;
     let node = Node::new(Parts {
         env: env.clone(),
         telemetry,
@@ -173,7 +218,7 @@ impl Sockets {
         env: &Env,
         config: &SidecarConfig,
         backends: Vec<settings::Backend>,
-    ) -> Result<Self, Error> {
+    ) -> Result<(Self, Listener), Error> {
         let listen = async |addr: SocketAddr, what: &'static str| {
             let listener = env.listen(addr).await;
             listener.map_err(|source| Error::Listen { what, source })
@@ -192,11 +237,7 @@ impl Sockets {
         for (port, backend) in config.tcp_listeners.iter().zip(backends) {
             tcp.push((listen(port.listen, "a local TCP port").await?, backend));
         }
-        Ok(Self {
-            outbound,
-            metrics,
-            tcp,
-        })
+        Ok((Self { outbound, tcp }, metrics))
     }
 }
 
@@ -346,8 +387,12 @@ async fn vitals(node: Arc<Node>, endpoint: Endpoint) {
         let telemetry = &node.telemetry;
         telemetry.set_connections(Direction::Dialled, count(Dialler::Outbound));
         telemetry.set_connections(Direction::Accepted, count(Dialler::Inbound));
-        for (reason, total) in endpoint.refusals() {
-            telemetry.refusals_total(Side::Inbound, reason, total);
+        for ((direction, reason), total) in endpoint.refusals_by_direction() {
+            let side = match direction {
+                Dialler::Inbound => Side::Inbound,
+                Dialler::Outbound => Side::Outbound,
+            };
+            telemetry.refusals_total(side, reason, total);
         }
         let end = node.identity.current().svid.not_after();
         let left = end.duration_since(node.env.wall()).unwrap_or_default();

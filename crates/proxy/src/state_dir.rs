@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use weft_certs::{BundleSet, X509Svid};
 use weft_env::{Disk, DiskError, Env, LockGuard, Mode};
 
+use weft_transport::ResetKey;
+
 use crate::Error;
 
 /// Larger than any SVID, bundle or name that weft writes.
@@ -44,6 +46,8 @@ pub(crate) struct Saved {
 #[derive(Debug)]
 pub(crate) struct StateDir {
     dir: PathBuf,
+    /// This start made it.
+    made: bool,
     _lock: LockGuard,
 }
 
@@ -51,17 +55,25 @@ impl StateDir {
     /// Creates the directory if needed and takes its lock.
     pub(crate) async fn open(env: &Env, dir: &Path) -> Result<Self, Error> {
         let dir = dir.to_owned();
-        let path = dir.clone();
-        let lock = env
-            .disk(move |disk| {
-                disk.create_dir_private(&path)?;
-                disk.lock(&path.join("lock"))
+        env.disk(move |disk| {
+            let unusable = |source| Error::StateDir {
+                dir: dir.clone(),
+                source,
+            };
+            let made = !disk.exists(&dir).map_err(unusable)?;
+            disk.create_dir_private(&dir).map_err(unusable)?;
+            // `WEFT_STATE_DIR` is one name for two roles.
+            if disk.exists(&dir.join("store.redb")).map_err(unusable)? {
+                return Err(Error::ControlDir { dir });
+            }
+            let lock = disk.lock(&dir.join("lock")).map_err(unusable)?;
+            Ok(Self {
+                dir,
+                made,
+                _lock: lock,
             })
-            .await;
-        match lock {
-            Ok(lock) => Ok(Self { dir, _lock: lock }),
-            Err(source) => Err(Error::StateDir { dir, source }),
-        }
+        })
+        .await
     }
 
     /// Where it is.
@@ -69,13 +81,48 @@ impl StateDir {
         &self.dir
     }
 
-    /// Reads what was saved. An instance name is made on the first start.
+    /// Reads what was saved. Without an instance name, a new one is made up; it is saved with the identity.
     pub(crate) async fn load(&self, env: &Env) -> Result<Saved, Error> {
         let dir = self.dir.clone();
         let mut fresh = [0; 8];
         env.rng("instance").fill_bytes(&mut fresh);
         let fresh = format!("{:016x}", u64::from_be_bytes(fresh));
         env.disk(move |disk| load(disk, &dir, fresh)).await
+    }
+
+    /// The secret by which peers know at once that this sidecar was restarted.
+    pub(crate) async fn reset_key(&self, env: &Env) -> Result<ResetKey, Error> {
+        let path = self.dir.join("reset.key");
+        let mut fresh = [0; 32];
+        env.rng("quic-reset").fill_bytes(&mut fresh);
+        let key = env.disk(move |disk| disk.secret(&path, fresh)).await;
+        key.map(ResetKey).map_err(|source| Error::StateDir {
+            dir: self.dir.clone(),
+            source,
+        })
+    }
+
+    /// Saves the name of this instance, of one that has joined.
+    pub(crate) async fn save_instance(&self, env: &Env, name: &str) -> Result<(), Error> {
+        let name = name.to_owned();
+        self.write(env, "instance", move |disk, path| {
+            disk.write_atomic(path, name.as_bytes(), Mode::Secret)
+        })
+        .await
+    }
+
+    /// Removes the directory, if this start made it and it is as empty as it was.
+    pub(crate) async fn give_up(self, env: &Env) {
+        let Self { dir, made, _lock } = self;
+        if made {
+            env.disk(move |disk| {
+                let _ = disk.remove(&dir.join("lock"));
+                // Only an empty directory goes: what is in it is worth keeping.
+                let _ = std::fs::remove_dir(&dir);
+            })
+            .await;
+        }
+        drop(_lock);
     }
 
     /// Saves bundles and SVID, in the order in which a crash between the two leaves a pair that fits.
@@ -152,11 +199,6 @@ fn load_instance(disk: &Disk, dir: &Path, fresh: String) -> Result<String, Error
             Err(error) => Err(damaged(&path, &error)),
         };
     }
-    disk.write_atomic(&path, fresh.as_bytes(), Mode::Secret)
-        .map_err(|source| Error::StateDir {
-            dir: dir.to_owned(),
-            source,
-        })?;
     Ok(fresh)
 }
 
@@ -221,6 +263,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(&env, dir.path()).await.unwrap();
         let first = state.load(&env).await.unwrap();
+        state.save_instance(&env, &first.instance).await.unwrap();
         let second = state.load(&env).await.unwrap();
         assert_eq!(first.instance, second.instance);
         assert_eq!(first.instance.len(), 16);

@@ -25,6 +25,20 @@ pub struct TransportConfig {
     pub liveness: Liveness,
     /// What a peer may take.
     pub limits: Limits,
+    /// Kept over restarts, it lets peers of a process that was killed know at their next packet that their
+    /// connection is gone (stateless reset, RFC 9000 §10.3), and not only when it has been silent for the
+    /// idle timeout. `None`: a random one.
+    pub reset_key: Option<ResetKey>,
+}
+
+/// The secret behind stateless resets. Who has it can end this node's connections.
+#[derive(Clone, Copy)]
+pub struct ResetKey(pub [u8; 32]);
+
+impl std::fmt::Debug for ResetKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ResetKey(redacted)")
+    }
 }
 
 impl TransportConfig {
@@ -38,6 +52,7 @@ impl TransportConfig {
             profile: Profile::dc(),
             liveness: Liveness::SIDECAR,
             limits: Limits::default(),
+            reset_key: None,
         }
     }
 

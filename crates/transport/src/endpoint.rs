@@ -19,7 +19,8 @@ use crate::quic::Quic;
 use crate::refusal::{Refusal, Refusals};
 use crate::registry::Registry;
 use crate::{
-    ConnectionStats, Handler, TransportConfig, TransportError, accept, copies, paths, warden,
+    ConnectionStats, Direction, Handler, TransportConfig, TransportError, accept, copies, paths,
+    warden,
 };
 
 /// How long the last packets of closed connections may take to be sent.
@@ -104,6 +105,12 @@ impl Endpoint {
     /// Connections that did not come to be, by reason, since the start.
     #[must_use]
     pub fn refusals(&self) -> BTreeMap<&'static str, u64> {
+        self.core.refusals.totals()
+    }
+
+    /// The same, told apart by who dialled.
+    #[must_use]
+    pub fn refusals_by_direction(&self) -> BTreeMap<(Direction, &'static str), u64> {
         self.core.refusals.counts()
     }
 

@@ -25,7 +25,7 @@ pub enum TransportError {
 pub enum DialError {
     /// Nothing answered.
     #[error(
-        "no answer from {addr} within {after:?}: is a sidecar running there, and is UDP let through?"
+        "no answer from {addr} within {after:?}: is weft running there, and is UDP let through?"
     )]
     Timeout {
         /// Who was dialled.

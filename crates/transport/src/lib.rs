@@ -38,7 +38,7 @@ mod warden;
 
 pub use accept::{Handler, ServerRequest};
 pub use config::{
-    ALPN, Congestion, JoinConfig, Limits, Liveness, Profile, Target, TransportConfig,
+    ALPN, Congestion, JoinConfig, Limits, Liveness, Profile, ResetKey, Target, TransportConfig,
 };
 pub use connection::{Connection, Exchange};
 pub use copies::Copied;

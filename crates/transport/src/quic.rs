@@ -14,7 +14,8 @@ use weft_env::{Env, Rng};
 
 use crate::congestion::DiscerningConfig;
 use crate::{
-    ALPN, Congestion, JoinConfig, Limits, Liveness, Profile, TransportConfig, TransportError,
+    ALPN, Congestion, JoinConfig, Limits, Liveness, Profile, ResetKey, TransportConfig,
+    TransportError,
 };
 
 /// Control stream, two for QPACK, and room for streams of kinds that we do not know (RFC 9114 §6.2.3).
@@ -59,7 +60,7 @@ impl Quic {
     }
 
     pub(crate) fn endpoint(&self, env: &Env) -> Result<quinn::EndpointConfig, TransportError> {
-        endpoint(env, &self.config.profile)
+        endpoint(env, &self.config.profile, self.config.reset_key)
     }
 
     /// The config that the endpoint is born with; [`Quic::accept`] makes that of each connection.
@@ -130,9 +131,13 @@ pub(crate) fn join(
 pub(crate) fn endpoint(
     env: &Env,
     profile: &Profile,
+    reset_key: Option<ResetKey>,
 ) -> Result<quinn::EndpointConfig, TransportError> {
     let (mut reset, mut seed) = ([0; 32], [0; 32]);
-    env.rng("quic-reset").fill_bytes(&mut reset);
+    match reset_key {
+        Some(ResetKey(key)) => reset = key,
+        None => env.rng("quic-reset").fill_bytes(&mut reset),
+    }
     env.rng("quic-endpoint").fill_bytes(&mut seed);
     let env = env.clone();
     let mut endpoint =

@@ -55,7 +55,7 @@ pub(crate) struct Refusals {
 
 #[derive(Debug)]
 struct Inner {
-    counts: BTreeMap<&'static str, u64>,
+    counts: BTreeMap<(Direction, &'static str), u64>,
     recent: VecDeque<Refusal>,
     window_began: Instant,
     logged: u32,
@@ -91,7 +91,7 @@ impl Refusals {
     ) {
         let at = self.env.wall();
         let mut inner = self.lock();
-        *inner.counts.entry(reason).or_default() += 1;
+        *inner.counts.entry((direction, reason)).or_default() += 1;
         let log = inner.may_log(Instant::now());
         if let Some(silenced) = log {
             tracing::warn!(%direction, peer = %addr, reason, silenced, "connection refused: {detail}");
@@ -108,8 +108,17 @@ impl Refusals {
         });
     }
 
-    pub(crate) fn counts(&self) -> BTreeMap<&'static str, u64> {
+    pub(crate) fn counts(&self) -> BTreeMap<(Direction, &'static str), u64> {
         self.lock().counts.clone()
+    }
+
+    /// Both directions together.
+    pub(crate) fn totals(&self) -> BTreeMap<&'static str, u64> {
+        let mut totals = BTreeMap::new();
+        for ((_, reason), count) in &self.lock().counts {
+            *totals.entry(*reason).or_default() += count;
+        }
+        totals
     }
 
     pub(crate) fn recent(&self) -> Vec<Refusal> {
@@ -146,7 +155,7 @@ mod tests {
         }
         refusals.record(Direction::Outbound, addr, "timeout", "silent".to_owned());
         assert_eq!(
-            refusals.counts(),
+            refusals.totals(),
             BTreeMap::from([("expired", 100), ("timeout", 1)])
         );
         assert_eq!(refusals.recent().len(), REMEMBERED);

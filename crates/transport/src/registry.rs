@@ -132,6 +132,7 @@ impl Link {
             id: self.id,
             direction: self.terms.direction,
             peer: self.peer.clone(),
+            alpn: alpn(&self.quic),
             addr: self.remote(),
             opened: self.terms.opened,
             age: Instant::now().duration_since(self.opened),
@@ -148,6 +149,15 @@ impl Link {
             bytes_received: quic.udp_rx.bytes,
         }
     }
+}
+
+fn alpn(quic: &quinn::Connection) -> String {
+    quic.handshake_data()
+        .and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok())
+        .and_then(|data| data.protocol)
+        .map_or_else(String::new, |protocol| {
+            String::from_utf8_lossy(&protocol).into_owned()
+        })
 }
 
 impl std::fmt::Debug for Link {

@@ -16,6 +16,8 @@ pub struct ConnectionStats {
     pub direction: Direction,
     /// Who is at the other end; `None` for one that joins.
     pub peer: Option<PeerIdentity>,
+    /// The application protocol that the handshake agreed on.
+    pub alpn: String,
     /// The peer's address now: it may move.
     pub addr: SocketAddr,
     /// When its handshake was done, by the wall clock.

@@ -150,6 +150,8 @@ pub struct ConnectionReport {
     pub peer: String,
     /// Address of the peer.
     pub addr: String,
+    /// Application protocol that the handshake agreed on.
+    pub alpn: String,
     /// Smoothed round-trip time, microseconds.
     pub rtt_us: u64,
     /// Requests and tunnels carried since it was opened.

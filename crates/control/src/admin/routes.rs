@@ -19,7 +19,7 @@ use super::types::{
 use crate::issue::{Rotation, create_token, list_tokens};
 use crate::node::Node;
 use crate::problem::Reject;
-use crate::registry::receipts;
+use crate::registry::{Lost, receipts};
 use crate::time::unix_s;
 use crate::{resources, status};
 
@@ -111,13 +111,15 @@ async fn wait(node: &Node, query: &BTreeMap<String, String>) -> Result<WaitReply
     let deadline = Duration::from_millis(number("timeout_ms")?).min(MAX_WAIT);
     let deadline = Instant::now() + deadline;
     let mut changes = node.registry.subscribe();
+    let mut lost = Lost::default();
     loop {
         changes.mark_unchanged();
         let arrived = node.feed.arrived(revision);
-        let reply = node
+        let mut reply = node
             .registry
             .read(|table| receipts(table, revision, arrived));
-        if reply.stragglers.is_empty() || !reply.nacks.is_empty() {
+        lost.add_to(&mut reply);
+        if reply.stragglers.is_empty() {
             return Ok(reply);
         }
         match timeout_at(deadline, changes.changed()).await {

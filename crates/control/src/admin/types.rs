@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::registry::{percentile, success_rate};
 use serde_json::Value;
 use weft_wire::ConnectionReport;
 
@@ -273,6 +275,8 @@ pub struct Straggler {
     pub service: String,
     /// The newest revision that it acknowledged.
     pub acked_revision: Option<u64>,
+    /// Whether it is connected. One that is not may still carry traffic by what it knows.
+    pub connected: bool,
 }
 
 /// Reply of `GET /v1/wait`.
@@ -319,6 +323,40 @@ pub struct Edge {
     pub p90_us: Option<u64>,
     /// 99th percentile.
     pub p99_us: Option<u64>,
+    /// The samples behind them: upper bound of a bucket in microseconds, and its count.
+    #[serde(default)]
+    pub latency_us: Vec<(u64, u64)>,
+}
+
+impl Edge {
+    /// What was added since an earlier look at the same edge.
+    #[must_use]
+    pub fn since(&self, before: Option<&Self>) -> Self {
+        let Some(before) = before else {
+            return self.clone();
+        };
+        let old: BTreeMap<u64, u64> = before.latency_us.iter().copied().collect();
+        let buckets: BTreeMap<u64, u64> = self
+            .latency_us
+            .iter()
+            .map(|(bound, count)| {
+                let was = old.get(bound).copied().unwrap_or_default();
+                (*bound, count.saturating_sub(was))
+            })
+            .collect();
+        let failures = self.failures.saturating_sub(before.failures);
+        let requests = self.requests.saturating_sub(before.requests);
+        Self {
+            requests,
+            failures,
+            success_rate: success_rate(requests, failures),
+            p50_us: percentile(&buckets, 50),
+            p90_us: percentile(&buckets, 90),
+            p99_us: percentile(&buckets, 99),
+            latency_us: buckets.into_iter().collect(),
+            ..self.clone()
+        }
+    }
 }
 
 /// Reply of `GET /v1/edges`.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use weft_certs::{IdentitySource, PeerIdentity};
 use weft_env::{BoxFuture, Env, Tasks};
 use weft_h3::{RecvStream, SendStream};
-use weft_transport::{Endpoint, Handler, ServerRequest, TransportConfig};
+use weft_transport::{Endpoint, Handler, ResetKey, ServerRequest, TransportConfig};
 use weft_wire::MAX_BODY;
 
 use crate::error::ControlError;
@@ -39,8 +39,10 @@ impl Mesh {
         tasks: &Tasks,
         addr: SocketAddr,
         identity: Arc<IdentitySource>,
+        reset_key: ResetKey,
     ) -> Result<Self, ControlError> {
-        let config = TransportConfig::control(addr, identity);
+        let mut config = TransportConfig::control(addr, identity);
+        config.reset_key = Some(reset_key);
         let endpoint = Endpoint::bind(config, env, &tasks.child())
             .map_err(|error| ControlError::Transport(error.to_string()))?;
         Ok(Self {

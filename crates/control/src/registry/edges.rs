@@ -84,10 +84,11 @@ impl EdgeTable {
                 protocol: key.protocol.clone(),
                 requests: totals.requests,
                 failures: totals.failures,
-                success_rate: totals.success_rate(),
+                success_rate: success_rate(totals.requests, totals.failures),
                 p50_us: percentile(&totals.latency_us, 50),
                 p90_us: percentile(&totals.latency_us, 90),
                 p99_us: percentile(&totals.latency_us, 99),
+                latency_us: totals.latency_us.iter().map(|(b, n)| (*b, *n)).collect(),
             })
             .collect()
     }
@@ -103,18 +104,18 @@ impl Totals {
         next.or_else(|| self.latency_us.last_key_value())
             .map_or(bound, |(bound, _)| *bound)
     }
+}
 
-    fn success_rate(&self) -> f64 {
-        if self.requests == 0 {
-            return 1.0;
-        }
-        let good = self.requests.saturating_sub(self.failures);
-        good as f64 / self.requests as f64
+/// Share of requests that did not fail; 1 if there were none.
+pub(crate) fn success_rate(requests: u64, failures: u64) -> f64 {
+    if requests == 0 {
+        return 1.0;
     }
+    requests.saturating_sub(failures) as f64 / requests as f64
 }
 
 /// Upper bound of the bucket in which the percentile lies (nearest rank); `None` without samples.
-fn percentile(buckets: &BTreeMap<u64, u64>, percent: u64) -> Option<u64> {
+pub(crate) fn percentile(buckets: &BTreeMap<u64, u64>, percent: u64) -> Option<u64> {
     let total: u128 = buckets.values().map(|count| u128::from(*count)).sum();
     let rank = (total * u128::from(percent)).div_ceil(100).max(1);
     let mut seen = 0_u128;
@@ -176,6 +177,18 @@ mod tests {
         table.add("orders.default", vec![report("destination", 1, &[])]);
         table.add("orders.default", vec![report("elsewhere", 1, &[])]);
         assert!(table.list().is_empty());
+    }
+
+    #[test]
+    fn what_was_added_since_has_percentiles_of_its_own() {
+        let mut table = EdgeTable::default();
+        table.add("orders.default", vec![report("source", 50, &[(100, 50)])]);
+        let before = table.list().remove(0);
+        table.add("orders.default", vec![report("source", 10, &[(900, 10)])]);
+        let added = table.list().remove(0).since(Some(&before));
+        assert_eq!((added.requests, added.failures), (10, 1));
+        assert_eq!((added.p50_us, added.p99_us), (Some(900), Some(900)));
+        assert_eq!(before.since(None), before);
     }
 
     #[test]

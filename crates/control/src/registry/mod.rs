@@ -17,9 +17,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use weft_wire::{Ack, EdgeReport, Nack, Renew, Report};
 
-pub(crate) use edges::EdgeTable;
+pub(crate) use edges::{EdgeTable, percentile, success_rate};
 pub(crate) use endpoints::{keep_endpoints, restore};
-pub(crate) use receipts::{nack_info, receipts};
+pub(crate) use receipts::{Lost, nack_info, receipts};
 #[cfg(test)]
 pub(crate) use table::acknowledge;
 pub(crate) use table::{Arrival, Epoch, Link, Refusal, Sidecar, Table, service_of};

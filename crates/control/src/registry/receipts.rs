@@ -1,12 +1,15 @@
 //! Which sidecars have a revision in force, refuse it, or have not answered. Pure.
 
+use std::collections::BTreeMap;
+
 use tokio::time::Instant;
 
 use super::{Sidecar, Table};
 use crate::admin::types::{NackInfo, Receipt, Straggler, WaitReply};
 use crate::store::Revision;
 
-/// Sorts every live sidecar into one of three. `arrived` is when the revision became visible to sessions.
+/// Sorts every sidecar into one of three, also those whose connection broke a moment ago: they may carry traffic
+/// by what they know, and are expected back. `arrived` is when the revision became visible to sessions.
 pub(crate) fn receipts(table: &Table, revision: Revision, arrived: Option<Instant>) -> WaitReply {
     let mut reply = WaitReply {
         revision,
@@ -14,7 +17,7 @@ pub(crate) fn receipts(table: &Table, revision: Revision, arrived: Option<Instan
         nacks: Vec::new(),
         stragglers: Vec::new(),
     };
-    for sidecar in table.iter().filter(|sidecar| sidecar.is_live()) {
+    for sidecar in table.iter() {
         if let Some(nack) = nack_info(sidecar).filter(|nack| nack.revision >= revision) {
             reply.nacks.push(nack);
             continue;
@@ -32,10 +35,36 @@ pub(crate) fn receipts(table: &Table, revision: Revision, arrived: Option<Instan
                 instance: sidecar.instance.clone(),
                 service: sidecar.service.to_string(),
                 acked_revision: acked.as_ref().map(|acked| acked.ack.revision),
+                connected: sidecar.is_live(),
             }),
         }
     }
     reply
+}
+
+/// Those who were lost while somebody waited for them: their grace may end before the wait does, which is no
+/// receipt. Who said goodbye is not among them. Pure.
+#[derive(Debug, Default)]
+pub(crate) struct Lost(BTreeMap<String, Straggler>);
+
+impl Lost {
+    /// Adds to a reply those that the table has forgotten since.
+    pub(crate) fn add_to(&mut self, reply: &mut WaitReply) {
+        for (instance, straggler) in &self.0 {
+            let known = reply.stragglers.iter().any(|s| s.instance == *instance)
+                || reply.receipts.iter().any(|r| r.instance == *instance)
+                || reply.nacks.iter().any(|n| n.instance == *instance);
+            if !known {
+                reply.stragglers.push(straggler.clone());
+            }
+        }
+        self.0 = reply
+            .stragglers
+            .iter()
+            .filter(|straggler| !straggler.connected)
+            .map(|straggler| (straggler.instance.clone(), straggler.clone()))
+            .collect();
+    }
 }
 
 /// The refusal that a sidecar stands by.
@@ -77,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn every_live_sidecar_is_a_receipt_a_nack_or_a_straggler() {
+    fn every_sidecar_is_a_receipt_a_nack_or_a_straggler() {
         let start = Instant::now();
         let mut table = Table::default();
         for instance in ["newer", "exact", "nacks", "older", "silent", "gone"] {
@@ -118,8 +147,43 @@ mod tests {
         assert_eq!(reply.nacks.len(), 1);
         assert_eq!(reply.nacks[0].running, Some(9));
         let late: Vec<&str> = reply.stragglers.iter().map(|s| &*s.instance).collect();
-        assert_eq!(late, ["older", "silent"]);
+        assert_eq!(late, ["gone", "older", "silent"]);
+        assert_eq!(reply.stragglers.iter().filter(|s| !s.connected).count(), 1);
         assert!(!reply.is_complete());
+    }
+
+    #[test]
+    fn who_is_lost_and_forgotten_while_one_waits_is_missing_and_who_left_is_not() {
+        let start = Instant::now();
+        let mut table = Table::default();
+        let mut epochs = BTreeMap::new();
+        for instance in ["lost", "leaves"] {
+            let arrival = Arrival {
+                identity: &testing::id("invoices"),
+                not_after_unix: 1,
+                remote: "127.0.0.1".parse().unwrap(),
+                hello: &testing::hello(instance),
+                unix_ms: 1,
+            };
+            epochs.insert(instance, table.arrive(&arrival).unwrap());
+        }
+        let mut lost = Lost::default();
+        let missing = |table: &Table, lost: &mut Lost| {
+            let mut reply = receipts(table, 10, None);
+            lost.add_to(&mut reply);
+            let names = reply.stragglers.iter().map(|s| s.instance.clone());
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(missing(&table, &mut lost), ["leaves", "lost"]);
+        table.lose("lost", epochs["lost"], start, 1);
+        table.leave("leaves", epochs["leaves"]);
+        assert_eq!(missing(&table, &mut lost), ["lost"]);
+        table.expire(start + Duration::from_secs(60), Duration::from_secs(15));
+        assert_eq!(
+            missing(&table, &mut lost),
+            ["lost"],
+            "forgotten, and still missing"
+        );
     }
 
     #[test]

@@ -137,3 +137,19 @@ fn endpoints_are_in_order_and_only_those_that_serve_the_port() {
         Some(PortProtocol::Http)
     );
 }
+
+#[test]
+fn a_service_whose_last_instance_is_gone_is_down_and_not_unknown() {
+    let list = vec![endpoint("i1", "a")];
+    let config = std::sync::Arc::new(crate::Config::compile(&[]).unwrap());
+    let before = Snapshot::assemble(1, config.clone(), [(service("a"), list)].into());
+    let after = Snapshot::assemble(2, config, std::collections::BTreeMap::new());
+    assert!(!after.knows(&service("a")), "the control");
+    let after = after.remembering(&before);
+    assert!(after.knows(&service("a")));
+    assert_eq!(
+        after.port_protocol(&service("a"), 80),
+        before.port_protocol(&service("a"), 80)
+    );
+    assert_eq!(after.endpoints(&service("a"), 80).count(), 0);
+}

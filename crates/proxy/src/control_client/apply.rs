@@ -143,8 +143,11 @@ impl Applier {
 
     /// The moment from which new requests follow the revision.
     fn swap(&self, revision: u64, compiled: &Arc<Compiled>) {
-        let snapshot = Snapshot::assemble(revision, Arc::clone(compiled), self.endpoints());
+        let mut snapshot = Snapshot::assemble(revision, Arc::clone(compiled), self.endpoints());
         let before = self.node.running.load_full();
+        if let Some(before) = &before {
+            snapshot = snapshot.remembering(&before.snapshot);
+        }
         let next = Running::new(snapshot, before.as_deref(), self.node.uptime());
         self.node.running.store(Some(Arc::new(next)));
         self.node.telemetry.set_revision(revision);

@@ -95,6 +95,7 @@ fn connection(stats: &ConnectionStats) -> ConnectionReport {
             .as_ref()
             .map_or_else(String::new, |peer| peer.id.to_string()),
         addr: stats.addr.to_string(),
+        alpn: stats.alpn.clone(),
         rtt_us: micros(stats.rtt),
         streams: stats.requests_carried,
         lost_packets: stats.lost_packets,

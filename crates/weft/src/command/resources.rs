@@ -191,15 +191,18 @@ fn incomplete(wait: &WaitReply) -> Failure {
             )
         })
         .collect();
-    who.extend(
-        wait.stragglers
-            .iter()
-            .map(|late| format!("{}/{} did not answer in time", late.service, late.instance)),
-    );
+    who.extend(wait.stragglers.iter().map(|late| {
+        let why = if late.connected {
+            "did not answer in time"
+        } else {
+            "is not connected, and may go on with what it knows"
+        };
+        format!("{}/{} {why}", late.service, late.instance)
+    }));
     let next = if wait.nacks.is_empty() {
         "it stays stored and reaches them when they can be reached; see: weft status"
     } else {
-        "what they ran stays in force there; mend or delete the resource"
+        "who refused it goes on with what it ran; mend or delete the resource"
     };
     Failure::new(
         format!(
@@ -257,6 +260,7 @@ mod tests {
                 reason: "address in use".to_owned(),
             }],
             stragglers: vec![Straggler {
+                connected: true,
                 instance: "b2".to_owned(),
                 service: "invoices.default".to_owned(),
                 acked_revision: None,

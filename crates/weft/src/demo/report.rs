@@ -111,7 +111,7 @@ impl Step {
         } else {
             self.figure.clone()
         };
-        format!("{mark} {:<13}{figure:<26}{}", self.name, self.proves)
+        format!("{mark} {:<13}{figure:<26} {}", self.name, self.proves)
     }
 }
 

@@ -46,7 +46,7 @@ pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
                     .filter(|sidecar| sidecar.service == service)
                     .flat_map(|sidecar| &sidecar.connections)
                     .find(|c| c.direction == direction && c.peer == peer)
-                    .map(|c| c.peer.clone())
+                    .map(|c| (c.peer.clone(), c.alpn.clone()))
             };
             let caller = saw("orders.default", "outbound", INVOICES);
             let callee = saw("invoices.default", "inbound", ORDERS);
@@ -54,8 +54,14 @@ pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
         },
     )
     .await?;
+    let ((caller_saw, alpn), (callee_saw, callee_alpn)) = (caller_saw, callee_saw);
+    found.check(
+        alpn == "h3" && callee_alpn == "h3",
+        format!("h3 agreed on by both sides, saw '{alpn}' and '{callee_alpn}'"),
+    );
     found.detail("caller_saw_peer", caller_saw);
     found.detail("callee_saw_peer", callee_saw);
+    found.detail("alpn", alpn);
     found.detail("status", reply.status.as_u16());
     found.detail("echo", echo);
     Ok(found)
