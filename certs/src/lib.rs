@@ -19,6 +19,7 @@
 mod bundle;
 mod der;
 mod error;
+mod explain;
 mod id;
 mod jwk;
 mod pem;
@@ -36,6 +37,7 @@ use std::time::SystemTime;
 pub use bundle::{BundleSet, TrustBundle};
 pub use der::serial_of;
 pub use error::{Error, VerifyError};
+pub use explain::{Description, Finding, certificates, describe, explain, to_pem};
 pub use id::{SpiffeId, TrustDomain};
 pub use pin::RootPin;
 pub use revocation::{RevocationList, RevokedIdentity};
