@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::VarInt;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weft_env::{Env, Tasks};
 
-use crate::core::Core;
+use crate::core::{Core, Enforced};
 use crate::lifetime::EndReason;
 use crate::pool::{Pool, PoolState};
 use crate::quic::Quic;
@@ -54,6 +54,10 @@ impl Endpoint {
             registry: Registry::default(),
             pool: PoolState::new(&config.limits, env.rng("dial-backoff")),
             refusals: Refusals::new(env),
+            enforced: watch::Sender::new(Enforced {
+                bundle_generation: config.identity.current().bundle_generation,
+                cut: 0,
+            }),
             tasks: tasks.clone(),
             handshakes: Arc::new(Semaphore::new(config.limits.max_handshakes)),
             closing: CancellationToken::new(),
@@ -103,6 +107,13 @@ impl Endpoint {
     #[must_use]
     pub fn recent_refusals(&self) -> Vec<Refusal> {
         self.core.refusals.recent()
+    }
+
+    /// Tells how far the present bundles are enforced: a peer that they do not vouch for is refused from the moment
+    /// they are in place, and has no connection left when this has their generation.
+    #[must_use]
+    pub fn enforced(&self) -> watch::Receiver<Enforced> {
+        self.core.enforced.subscribe()
     }
 
     /// Ends in order: nothing new is taken or dialled, peers are told to go elsewhere, what is under way may

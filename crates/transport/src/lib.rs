@@ -36,6 +36,7 @@ mod warden;
 pub use accept::{Handler, ServerRequest};
 pub use config::{ALPN, JoinConfig, Limits, Liveness, Profile, Target, TransportConfig};
 pub use connection::{Connection, Exchange};
+pub use core::Enforced;
 pub use endpoint::Endpoint;
 pub use error::{DialError, RequestError, TransportError};
 pub use join::join_connection;
