@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use rand::CryptoRng;
-use rcgen::Issuer;
+use rcgen::{Issuer, PublicKeyData};
 use weft_certs::{RootPin, SpiffeId, TrustBundle};
 use x509_parser::parse_x509_certificate;
 
@@ -11,8 +11,8 @@ use crate::config::BACKDATE;
 use crate::issue::{check_identity, leaf_end};
 use crate::when::whole;
 use crate::{
-    CaConfig, Error, Issued, Journal, KeyId, KeyStore, Signer, Slot, SlotState, Tier, csr,
-    is_reserved, template,
+    CaConfig, Error, Issued, Journal, KeyId, KeyStore, Signer, Slot, Tier, csr, is_reserved,
+    prepare, template,
 };
 
 /// An authority, loaded from its journal. It does not change: a transition yields the next [`Journal`], which is
@@ -52,6 +52,14 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
+    /// The certificate by which those who know only the root before this one find their way to it; as long as that
+    /// one is in the bundle and in nobody else's hands.
+    fn cross<'a>(&self, root: &'a Slot) -> Option<&'a rustls::pki_types::CertificateDer<'static>> {
+        let cross = root.cross.as_ref()?;
+        let by = self.journal.slot(Tier::Root, &cross.by).ok()?;
+        (by.is_live() && !by.tainted).then_some(&cross.certificate)
+    }
+
     /// Makes root and issuing CA of a new trust domain, both active. Persist the journal, then
     /// [`load`](Self::load) it.
     ///
@@ -65,9 +73,9 @@ impl Authority {
     ) -> Result<Journal, Error> {
         config.validate()?;
         let journal = Journal::empty(config.trust_domain.clone());
-        let journal = prepare_root(config, &journal, keys, now, rng)?;
+        let journal = prepare::root(config, &journal, keys, now, rng)?;
         let journal = journal.activate(Tier::Root, "root-1", now)?;
-        let journal = prepare_issuing(config, &journal, keys, now, rng)?;
+        let journal = prepare::issuing(config, &journal, keys, now, rng)?;
         journal.activate(Tier::Issuing, "issuing-1", now)
     }
 
@@ -86,8 +94,8 @@ impl Authority {
             .chain(journal.slots(Tier::Issuing))
         {
             slot.pin()?;
-            if !slot.is_live() {
-                keys.remove(&slot.key)?;
+            if let (false, Some(key)) = (slot.is_live(), &slot.key) {
+                keys.remove(key)?;
             }
         }
         let signer = signer_of(journal.active(Tier::Issuing)?, keys)?;
@@ -108,18 +116,9 @@ impl Authority {
         &self.journal
     }
 
-    /// Whom to trust: all roots but removed ones, so that a root is known before and after its use.
+    /// [`Journal::bundle`].
     pub fn bundle(&self) -> TrustBundle {
-        let live = self
-            .journal
-            .slots(Tier::Root)
-            .iter()
-            .filter(|slot| slot.is_live());
-        TrustBundle {
-            trust_domain: self.config.trust_domain.clone(),
-            sequence: self.journal.sequence(),
-            roots: live.map(|slot| slot.certificate.clone()).collect(),
-        }
+        self.journal.bundle()
     }
 
     /// The pin of the active root, for joiners.
@@ -180,9 +179,13 @@ impl Authority {
         let root = self
             .journal
             .slot(Tier::Root, slot.issuer.as_deref().unwrap_or_default())?;
+        let mut chain = vec![leaf.into(), slot.certificate.clone()];
+        chain.extend(slot.above.iter().cloned());
+        chain.extend(self.cross(root).cloned());
         Ok(Issued {
             id: attested.clone(),
-            chain: vec![leaf.into(), slot.certificate.clone()],
+            chain,
+            key: RootPin::from(sha256(&key.subject_public_key_info())),
             root: root.certificate.clone(),
             serial,
             not_before: whole(now - BACKDATE),
@@ -191,31 +194,53 @@ impl Authority {
         })
     }
 
-    /// Makes the next root, which enters the bundle at once and signs nothing until it is activated.
+    /// The first half of making an authority or a request: the journal that names the key to come. Persist it, then
+    /// go on with [`prepare_root`](Self::prepare_root) or the like.
     ///
     /// # Errors
-    /// [`Error::Transition`] if one is already prepared; what the key store says.
+    /// [`Error::Transition`] if the tier's other slot is taken.
+    pub fn intend(&self, tier: Tier, rng: &mut dyn CryptoRng) -> Result<Journal, Error> {
+        let slot = self.journal.next_id(tier)?;
+        self.journal.with_intent(tier, key_id(&slot, rng)?)
+    }
+
+    /// Takes back an intent that a crash left behind, with the key if there is one.
+    ///
+    /// # Errors
+    /// What the key store says.
+    pub fn roll_back(&self, keys: &dyn KeyStore) -> Result<Journal, Error> {
+        if let Some(intent) = self.journal.intent() {
+            keys.remove(&intent.key)?;
+        }
+        Ok(self.journal.without_intent())
+    }
+
+    /// Makes the next root, which enters the bundle at once and signs nothing until it is activated. The present root
+    /// signs it too, for those who sleep through its coming.
+    ///
+    /// # Errors
+    /// [`Error::Transition`] if the other slot is taken; what the key store says.
     pub fn prepare_root(
         &self,
         keys: &dyn KeyStore,
         now: SystemTime,
         rng: &mut dyn CryptoRng,
     ) -> Result<Journal, Error> {
-        prepare_root(&self.config, &self.journal, keys, now, rng)
+        prepare::root(&self.config, &self.journal, keys, now, rng)
     }
 
     /// Makes the next issuing CA under the active root.
     ///
     /// # Errors
-    /// [`Error::Transition`] if one is already prepared; [`Error::IssuerEnding`] if the root ends too soon; what
-    /// the key store says.
+    /// [`Error::Transition`] if the other slot is taken; [`Error::IssuerEnding`] if the root ends too soon;
+    /// [`Error::OfflineRoot`] if the root's key is elsewhere; what the key store says.
     pub fn prepare_issuing(
         &self,
         keys: &dyn KeyStore,
         now: SystemTime,
         rng: &mut dyn CryptoRng,
     ) -> Result<Journal, Error> {
-        prepare_issuing(&self.config, &self.journal, keys, now, rng)
+        prepare::issuing(&self.config, &self.journal, keys, now, rng)
     }
 
     /// [`Journal::activate`] for an issuing CA.
@@ -251,124 +276,44 @@ impl Authority {
     }
 }
 
-fn prepare_root(
-    config: &CaConfig,
-    journal: &Journal,
-    keys: &dyn KeyStore,
-    now: SystemTime,
-    rng: &mut dyn CryptoRng,
-) -> Result<Journal, Error> {
-    let id = journal.next_id(Tier::Root)?;
-    let not_after = whole(now + config.root_ttl);
-    let params = template::authority(
-        Tier::Root,
-        &id,
-        &config.trust_domain.id(),
-        now,
-        not_after,
-        rng,
-    )?;
-    let key = key_id(&id, rng)?;
-    let signer = keys.generate(&key)?;
-    let certificate = params
-        .self_signed(&&*signer)
-        .map_err(Error::crypto("root certificate"))?
-        .into();
-    let slot = new_slot(id, key, None, certificate, not_after, now);
-    journal.with_prepared(Tier::Root, slot, now)
-}
-
-fn prepare_issuing(
-    config: &CaConfig,
-    journal: &Journal,
-    keys: &dyn KeyStore,
-    now: SystemTime,
-    rng: &mut dyn CryptoRng,
-) -> Result<Journal, Error> {
-    let id = journal.next_id(Tier::Issuing)?;
-    let root = journal.active(Tier::Root)?;
-    let not_after = whole((now + config.issuing_ttl).min(root.not_after - config.margin()));
-    if not_after < now + config.max_leaf_ttl * 6 - Duration::from_secs(1) {
-        return Err(Error::IssuerEnding {
-            issuer: root.id.clone(),
-            not_after: root.not_after,
-        });
-    }
-    let root_signer = signer_of(root, keys)?;
-    let params = template::authority(
-        Tier::Issuing,
-        &id,
-        &config.trust_domain.id(),
-        now,
-        not_after,
-        rng,
-    )?;
-    let key = key_id(&id, rng)?;
-    let signer = keys.generate(&key)?;
-    let certificate = params
-        .signed_by(&&*signer, &issuer(root, &root_signer)?)
-        .map_err(Error::crypto("issuing certificate"))?;
-    let slot = new_slot(
-        id,
-        key,
-        Some(root.id.clone()),
-        certificate.into(),
-        not_after,
-        now,
-    );
-    journal.with_prepared(Tier::Issuing, slot, now)
-}
-
-fn new_slot(
-    id: String,
-    key: KeyId,
-    issuer: Option<String>,
-    certificate: rustls::pki_types::CertificateDer<'static>,
-    not_after: SystemTime,
-    now: SystemTime,
-) -> Slot {
-    let (since, not_before) = (whole(now), whole(now - BACKDATE));
-    Slot {
-        id,
-        state: SlotState::Prepared,
-        since,
-        issuer,
-        signed_until: None,
-        key,
-        not_before,
-        not_after,
-        certificate,
-    }
-}
-
-/// The slot's name and some randomness: if a crash loses the journal entry, its key must not stand in the way of the
-/// next attempt.
-fn key_id(slot: &str, rng: &mut dyn CryptoRng) -> Result<KeyId, Error> {
-    let mut bytes = [0; 4];
-    rng.fill_bytes(&mut bytes);
-    KeyId::new(format!("{slot}-{}", hex(&bytes)))
-}
-
 /// The signer of a slot, after a check that it is the key which the certificate names.
-fn signer_of(slot: &Slot, keys: &dyn KeyStore) -> Result<Signer, Error> {
-    let signer = keys.signer(&slot.key)?;
+pub(crate) fn signer_of(slot: &Slot, keys: &dyn KeyStore) -> Result<Signer, Error> {
+    let key = slot.key.as_ref().ok_or_else(|| Error::OfflineRoot {
+        slot: slot.id.clone(),
+    })?;
+    let signer = keys.signer(key)?;
     let certificate = parse_x509_certificate(&slot.certificate).map(|(_, certificate)| certificate);
     let named =
         certificate.is_ok_and(|c| c.public_key().subject_public_key.data == signer.der_bytes());
     match named {
         true => Ok(signer),
         false => Err(Error::KeyUnusable {
-            key: slot.key.clone(),
+            key: key.clone(),
             reason: "it is not the key of its certificate",
         }),
     }
 }
 
-fn issuer<'a>(
+/// The slot's name and some randomness: if a crash loses the journal entry, its key must not stand in the way of the
+/// next attempt.
+pub(crate) fn key_id(slot: &str, rng: &mut dyn CryptoRng) -> Result<KeyId, Error> {
+    let mut bytes = [0; 4];
+    rng.fill_bytes(&mut bytes);
+    KeyId::new(format!("{slot}-{}", hex(&bytes)))
+}
+
+pub(crate) fn issuer<'a>(
     slot: &Slot,
     signer: &'a Signer,
 ) -> Result<Issuer<'static, &'a (dyn rcgen::SigningKey + Send + Sync)>, Error> {
     Issuer::from_ca_cert_der(&slot.certificate, &**signer).map_err(Error::crypto("issuer"))
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    let mut out = [0; 32];
+    out.copy_from_slice(digest.as_ref());
+    out
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -12,7 +12,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 
 use super::*;
 use crate::testing::{CONTROL, INVOICES, authority, config, days, hours, id, now, reload};
-use crate::{MemoryKeyStore, P256Key, make_csr};
+use crate::{MemoryKeyStore, SoftKey, make_csr};
 
 fn issue(ca: &Authority, ttl: Option<Duration>, at: SystemTime) -> Result<Issued, Error> {
     let request = make_csr(None).unwrap();
@@ -119,7 +119,7 @@ fn authority_key(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
 fn authorities_are_cas_of_the_trust_domain() {
     let (ca, _, _) = authority();
     let issued = issue(&ca, None, now()).unwrap();
-    for (der, path_len) in [(&issued.root, 1), (&issued.chain[1], 0)] {
+    for (der, path_len) in [(&issued.root, 2), (&issued.chain[1], 0)] {
         let certificate = parsed(der);
         let constraints = certificate.basic_constraints().unwrap().unwrap();
         assert!(constraints.critical && constraints.value.ca);
@@ -141,7 +141,7 @@ fn authorities_are_cas_of_the_trust_domain() {
 #[test]
 fn of_a_request_only_the_key_counts() {
     let (ca, _, mut rng) = authority();
-    let key = P256Key::generate().unwrap();
+    let key = SoftKey::generate(crate::KeyType::P256).unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -348,13 +348,77 @@ fn a_root_rotation_is_never_seen_by_relying_parties() {
     for issued in [&old, &still_old, &new] {
         verify_chain(&issued.chain, &ca.bundle().into(), now(), Usage::Server).unwrap();
     }
-    verify_chain(&still_old.chain, &first, now(), Usage::Server).unwrap();
+    // Who slept through all of it knows the first root only, and gets in by the cross-signed second.
+    for issued in [&still_old, &new] {
+        verify_chain(&issued.chain, &first, now(), Usage::Server).unwrap();
+    }
+    assert_eq!(new.chain.len(), 3, "leaf, issuing, cross");
+    let strangers: BundleSet = authority().0.bundle().into();
     assert_eq!(
-        verify_chain(&new.chain, &first, now(), Usage::Server)
+        verify_chain(&new.chain, &strangers, now(), Usage::Server)
             .unwrap_err()
             .reason(),
         "unknown_authority"
     );
+}
+
+#[test]
+fn nobody_builds_on_a_root_that_is_tainted_or_gone() {
+    let (ca, keys, mut rng) = authority();
+    let first: BundleSet = ca.bundle().into();
+    let ca = reload(&ca.prepare_root(&keys, now(), &mut rng).unwrap(), &keys);
+    let ca = reload(&ca.activate_root("root-2", now()).unwrap(), &keys);
+    let ca = reload(&ca.prepare_issuing(&keys, now(), &mut rng).unwrap(), &keys);
+    let ca = reload(&ca.activate_issuing("issuing-2", now()).unwrap(), &keys);
+    let active = ca.journal().taint(Tier::Root, "root-2", now()).unwrap_err();
+    assert!(active.to_string().contains("--now"), "{active}");
+    let ca = reload(
+        &ca.journal().taint(Tier::Root, "root-1", now()).unwrap(),
+        &keys,
+    );
+    let issued = issue(&ca, None, now()).unwrap();
+    assert_eq!(issued.chain.len(), 2, "no cross certificate any more");
+    let refused = verify_chain(&issued.chain, &first, now(), Usage::Server).unwrap_err();
+    assert_eq!(refused.reason(), "unknown_authority");
+
+    let ca = reload(&ca.retire_issuing("issuing-1", now()).unwrap(), &keys);
+    let gone = ca
+        .journal()
+        .retire_now(Tier::Root, "root-1", now())
+        .unwrap();
+    let ca = reload(&gone, &keys);
+    assert_eq!(
+        ca.bundle().roots.len(),
+        1,
+        "at once, whoever is left behind"
+    );
+}
+
+#[test]
+fn keys_of_every_kind_issue_and_are_issued_for() {
+    for kind in [
+        crate::KeyType::P256,
+        crate::KeyType::P384,
+        crate::KeyType::Ed25519,
+    ] {
+        let (keys, mut rng) = (MemoryKeyStore::new(), crate::testing::rng());
+        let config = CaConfig {
+            key_type: kind,
+            ..config()
+        };
+        let journal = Authority::create(&config, &keys, now(), &mut rng).unwrap();
+        let ca = Authority::load(config, journal, &keys).unwrap();
+        let key = SoftKey::generate(kind).unwrap();
+        let csr = CertificateParams::default()
+            .serialize_request(&key)
+            .unwrap();
+        let issued = ca
+            .issue(csr.der(), &id(INVOICES), None, now(), &mut rng)
+            .unwrap();
+        let svid = X509Svid::new(issued.chain, key.pkcs8().clone()).unwrap();
+        svid.validate(&ca.bundle().into(), now()).unwrap();
+        assert_eq!(svid.key_pin(), issued.key, "{kind}");
+    }
 }
 
 #[test]
@@ -374,8 +438,8 @@ fn an_issuing_ca_ends_before_its_root_or_is_not_made() {
 #[test]
 fn a_missing_key_is_named() {
     let (ca, keys, _) = authority();
-    keys.remove(&ca.journal().active(Tier::Issuing).unwrap().key)
-        .unwrap();
+    let key = ca.journal().active(Tier::Issuing).unwrap().key.clone();
+    keys.remove(&key.unwrap()).unwrap();
     let text = Authority::load(config(), ca.journal().clone(), &keys)
         .unwrap_err()
         .to_string();
@@ -425,6 +489,14 @@ fn openssl_accepts_what_is_issued() {
     write("root.pem", "CERTIFICATE", &[&issued.root]);
     write("issuing.pem", "CERTIFICATE", &[&issued.chain[1]]);
     write("leaf.pem", "CERTIFICATE", &[&issued.chain[0]]);
+    let (later, from_first) = after_a_root_rotation();
+    write("first.pem", "CERTIFICATE", &[&from_first]);
+    write("later.pem", "CERTIFICATE", &[&later.chain[0]]);
+    write(
+        "cross.pem",
+        "CERTIFICATE",
+        &[&later.chain[1], &later.chain[2]],
+    );
     write("csr.pem", "CERTIFICATE REQUEST", &[&request.csr]);
     let run = |arguments: &str| {
         let output = std::process::Command::new("openssl")
@@ -442,6 +514,7 @@ fn openssl_accepts_what_is_issued() {
             "verify -x509_strict -attime 1800000000 -purpose {purpose} -CAfile root.pem -untrusted issuing.pem leaf.pem"
         ));
     }
+    run("verify -x509_strict -attime 1800000000 -CAfile first.pem -untrusted cross.pem later.pem");
     run("req -in csr.pem -verify -noout");
     let text = run("x509 -in leaf.pem -noout -text");
     assert!(
@@ -449,4 +522,15 @@ fn openssl_accepts_what_is_issued() {
             && text.contains("X509v3 Subject Alternative Name: critical"),
         "{text}"
     );
+}
+
+/// What is issued under a second root, and the root before it.
+fn after_a_root_rotation() -> (Issued, CertificateDer<'static>) {
+    let (ca, keys, mut rng) = authority();
+    let first = ca.bundle().roots[0].clone();
+    let ca = reload(&ca.prepare_root(&keys, now(), &mut rng).unwrap(), &keys);
+    let ca = reload(&ca.activate_root("root-2", now()).unwrap(), &keys);
+    let ca = reload(&ca.prepare_issuing(&keys, now(), &mut rng).unwrap(), &keys);
+    let ca = reload(&ca.activate_issuing("issuing-2", now()).unwrap(), &keys);
+    (issue(&ca, None, now()).unwrap(), first)
 }

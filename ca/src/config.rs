@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weft_certs::TrustDomain;
 
-use crate::Error;
+use crate::{Error, KeyType};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -36,6 +36,8 @@ pub struct CaConfig {
     pub min_leaf_ttl: Duration,
     /// The longest life of a leaf; 24 hours.
     pub max_leaf_ttl: Duration,
+    /// Kind of the keys of authorities; P-256.
+    pub key_type: KeyType,
 }
 
 impl CaConfig {
@@ -48,6 +50,7 @@ impl CaConfig {
             leaf_ttl: HOUR,
             min_leaf_ttl: Duration::from_secs(300),
             max_leaf_ttl: LONGEST_LEAF,
+            key_type: KeyType::default(),
         }
     }
 

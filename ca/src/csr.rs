@@ -1,19 +1,50 @@
 //! Certificate requests (PKCS #10): making one, and what the authority takes from one.
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, UnparsedPublicKey,
+    VerificationAlgorithm,
+};
 use rcgen::string::Ia5String;
-use rcgen::{CertificateParams, DistinguishedName, PublicKeyData, SanType, SubjectPublicKeyInfo};
+use rcgen::{
+    CertificateParams, DistinguishedName, PublicKeyData, SanType, SignatureAlgorithm,
+    SubjectPublicKeyInfo,
+};
 use weft_certs::SpiffeId;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
-use crate::{Error, P256Key};
+use crate::{Error, KeyType, SoftKey};
 
 /// A request for one P-256 key is 300 bytes.
 const MAX_CSR: usize = 16 * 1024;
-/// ecdsa-with-SHA256, RFC 5758 §3.2.
-const ECDSA_WITH_SHA256: &str = "1.2.840.10045.4.3.2";
+
+/// A kind of key, and the one way in which it may sign a request (RFC 5758 §3.2, RFC 8410 §3).
+struct Kind {
+    key: &'static SignatureAlgorithm,
+    oid: &'static str,
+    verify: &'static dyn VerificationAlgorithm,
+}
+
+fn kinds() -> [Kind; 3] {
+    [
+        Kind {
+            key: &rcgen::PKCS_ECDSA_P256_SHA256,
+            oid: "1.2.840.10045.4.3.2",
+            verify: &ECDSA_P256_SHA256_ASN1,
+        },
+        Kind {
+            key: &rcgen::PKCS_ECDSA_P384_SHA384,
+            oid: "1.2.840.10045.4.3.3",
+            verify: &ECDSA_P384_SHA384_ASN1,
+        },
+        Kind {
+            key: &rcgen::PKCS_ED25519,
+            oid: "1.3.101.112",
+            verify: &ED25519,
+        },
+    ]
+}
 
 /// A fresh key and the request that proves its possession.
 pub struct NewKey {
@@ -39,7 +70,7 @@ impl std::fmt::Debug for NewKey {
 /// # Errors
 /// [`Error::Crypto`], which does not happen on a healthy system.
 pub fn make_csr(hint: Option<&SpiffeId>) -> Result<NewKey, Error> {
-    let key = P256Key::generate()?;
+    let key = SoftKey::generate(KeyType::P256)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     if let Some(id) = hint {
@@ -67,16 +98,17 @@ pub(crate) fn verified_key(csr: &[u8]) -> Result<SubjectPublicKeyInfo, Error> {
         return Err(refuse("there are bytes behind it"));
     }
     let info = &request.certification_request_info;
-    let not_p256 = || refuse("its key is not a P-256 key");
-    let key = SubjectPublicKeyInfo::from_der(info.subject_pki.raw).map_err(|_| not_p256())?;
-    if key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {
-        return Err(not_p256());
-    }
-    if request.signature_algorithm.algorithm.to_id_string() != ECDSA_WITH_SHA256 {
-        return Err(refuse("it is not signed with ECDSA and SHA-256"));
+    let unknown = || refuse("its key is not a P-256, P-384 or Ed25519 key");
+    let key = SubjectPublicKeyInfo::from_der(info.subject_pki.raw).map_err(|_| unknown())?;
+    let kind = kinds()
+        .into_iter()
+        .find(|kind| kind.key == key.algorithm())
+        .ok_or_else(unknown)?;
+    if request.signature_algorithm.algorithm.to_id_string() != kind.oid {
+        return Err(refuse("it is not signed in the way that fits its key"));
     }
     // RFC 2986 §3: signed with the very key that is to be certified.
-    UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.der_bytes())
+    UnparsedPublicKey::new(kind.verify, key.der_bytes())
         .verify(info.raw, &request.signature_value.data)
         .map_err(|_| refuse("its signature does not prove possession of the key"))?;
     Ok(key)

@@ -146,6 +146,48 @@ pub enum Error {
         /// What is wrong with it. Never the key itself.
         reason: &'static str,
     },
+    /// The keys are sealed and no secret was given.
+    #[error("the keys in {} are sealed: give the passphrase or key file with --ca-secret-file", path.display())]
+    KeysSealed {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The secret is not the one that seals them.
+    #[error("the passphrase or key file does not open {}: give the one that it was sealed with", path.display())]
+    WrongSecret {
+        /// What it should open.
+        path: PathBuf,
+    },
+    /// Sealed data that cannot be read at all.
+    #[error("{what} cannot be opened: {reason}")]
+    Sealed {
+        /// What.
+        what: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A secret that is easily guessed.
+    #[error(
+        "the passphrase has {len} bytes: give one of at least 8, or a key file made with: head -c 32 /dev/urandom"
+    )]
+    WeakSecret {
+        /// Its length.
+        len: usize,
+    },
+    /// A root whose key is not on this machine.
+    #[error(
+        "the key of {slot} is not on this machine: run `weft ca csr`, then `weft ca sign` where the key is, then `weft ca import`"
+    )]
+    OfflineRoot {
+        /// Which slot.
+        slot: String,
+    },
+    /// Certificates from elsewhere that this authority cannot use.
+    #[error("the certificates are not imported: {reason}")]
+    Import {
+        /// What is wrong with them.
+        reason: String,
+    },
     /// The cryptography failed, which it never should.
     #[error("cannot make the {what}: {reason}")]
     Crypto {

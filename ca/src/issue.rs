@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
-use weft_certs::SpiffeId;
+use weft_certs::{RootPin, SpiffeId};
 
 use crate::when::whole;
 use crate::{CaConfig, Error, Slot};
@@ -16,10 +16,12 @@ pub const RESERVED_NAMESPACE: &str = "weft-system";
 pub struct Issued {
     /// To whom.
     pub id: SpiffeId,
-    /// Leaf and issuing CA, in the order in which they are sent.
+    /// Leaf and issuing CA, in the order in which they are sent; behind them what leads to roots of before.
     pub chain: Vec<CertificateDer<'static>>,
     /// The root above them. The control node sends it along too, for joiners to check their pin against.
     pub root: CertificateDer<'static>,
+    /// SHA-256 of the leaf's public key.
+    pub key: RootPin,
     /// Serial number of the leaf, lower case hexadecimal.
     pub serial: String,
     /// Begin of the leaf.

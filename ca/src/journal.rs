@@ -6,16 +6,18 @@
 //!                  └───────────────────────── retire ────────────────────────────────────┘
 //! ```
 //!
+//! Each tier has two slots: beside the one that signs there is at most one that is prepared or old.
+//!
 //! Prepared exists so that everyone knows an authority before it is used; old so that everyone still knows it
 //! while something it signed is in use (ca-ops §9.2, §9.8, §10.5, §10.6).
 
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use weft_certs::TrustDomain;
+use weft_certs::{TrustBundle, TrustDomain};
 
 use crate::when::{self, whole};
-use crate::{CaConfig, Error, Slot, SlotState, Tier};
+use crate::{CaConfig, Error, KeyId, Slot, SlotState, Tier};
 
 /// Removed slots that are kept for the record, per tier.
 const KEPT_REMOVED: usize = 8;
@@ -46,6 +48,15 @@ pub enum Due {
     Activate(String),
 }
 
+/// A key that is about to be made, written down before it is: after a crash it is known, and rolled back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The slot that it is for.
+    pub slot: String,
+    /// Its name.
+    pub key: KeyId,
+}
+
 /// All authorities of a trust domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
@@ -59,6 +70,12 @@ pub struct Journal {
     roots: Vec<Slot>,
     issuing: Vec<Slot>,
     log: Vec<LogEntry>,
+    /// A key that is being made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    intent: Option<Intent>,
+    /// The key of a certificate request that waits for an offline root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    requested: Option<Intent>,
 }
 
 impl Journal {
@@ -72,6 +89,8 @@ impl Journal {
             roots: Vec::new(),
             issuing: Vec::new(),
             log: Vec::new(),
+            intent: None,
+            requested: None,
         }
     }
 
@@ -129,6 +148,48 @@ impl Journal {
         self.slots(tier).iter().find(|slot| slot.state == state)
     }
 
+    /// Whom to trust: all roots but removed ones, so that a root is known before and after its use.
+    pub fn bundle(&self) -> TrustBundle {
+        let live = self.roots.iter().filter(|slot| slot.is_live());
+        TrustBundle {
+            trust_domain: self.trust_domain.clone(),
+            sequence: self.sequence,
+            roots: live.map(|slot| slot.certificate.clone()).collect(),
+        }
+    }
+
+    /// The key that was being made when this was written.
+    pub fn intent(&self) -> Option<&Intent> {
+        self.intent.as_ref()
+    }
+
+    /// The key whose certificate request waits for an offline root.
+    pub fn requested(&self) -> Option<&Intent> {
+        self.requested.as_ref()
+    }
+
+    /// Every key that this journal still needs.
+    pub fn keys(&self) -> impl Iterator<Item = &KeyId> {
+        let slots = self.roots.iter().chain(&self.issuing);
+        slots
+            .filter(|slot| slot.is_live())
+            .filter_map(|slot| slot.key.as_ref())
+            .chain(self.intent.iter().chain(&self.requested).map(|i| &i.key))
+    }
+
+    /// The tier and slot of this name.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSlot`].
+    pub fn find(&self, id: &str) -> Result<(Tier, &Slot), Error> {
+        [Tier::Root, Tier::Issuing]
+            .into_iter()
+            .find_map(|tier| Some((tier, self.slot(tier, id).ok()?)))
+            .ok_or_else(|| Error::NoSuchSlot {
+                slot: id.to_owned(),
+            })
+    }
+
     /// What the schedule of ca-ops §10.5 asks for at `now`. Activation also needs the readiness of the mesh (99 % of
     /// the nodes know the bundle), which the caller knows.
     pub fn due(&self, tier: Tier, now: SystemTime) -> Option<Due> {
@@ -148,8 +209,13 @@ impl Journal {
     /// The name that the next slot of a tier will have.
     ///
     /// # Errors
-    /// [`Error::Transition`] if one is already prepared.
+    /// [`Error::Transition`] if the tier's other slot is taken.
     pub(crate) fn next_id(&self, tier: Tier) -> Result<String, Error> {
+        if let Some(old) = self.in_state(tier, SlotState::Old) {
+            let reason = "it must be removed before another can be prepared: its rotation goes on by itself, \
+                          and `weft ca revoke` cuts it short";
+            return Err(transition(old, reason));
+        }
         if let Some(waiting) = self.prepared(tier) {
             let reason = "activate it or retire it before preparing another";
             return Err(transition(waiting, reason));
@@ -159,6 +225,29 @@ impl Journal {
             Tier::Issuing => self.next_issuing,
         };
         Ok(format!("{}-{number}", tier.as_str()))
+    }
+
+    /// With the intent to make a key for the next slot of a tier.
+    pub(crate) fn with_intent(&self, tier: Tier, key: KeyId) -> Result<Self, Error> {
+        let slot = self.next_id(tier)?;
+        let mut next = self.clone();
+        next.intent = Some(Intent { slot, key });
+        Ok(next)
+    }
+
+    /// Without a key that was to be made.
+    pub(crate) fn without_intent(&self) -> Self {
+        let mut next = self.clone();
+        next.intent = None;
+        next
+    }
+
+    /// The intended key has been made, for a request that waits; of an earlier one nothing is expected any more.
+    pub(crate) fn with_requested(&self, intent: Intent) -> Self {
+        let mut next = self.clone();
+        next.intent = None;
+        next.requested = Some(intent);
+        next
     }
 
     /// With a freshly made authority, in state prepared.
@@ -172,6 +261,10 @@ impl Journal {
         let expected = self.next_id(tier)?;
         debug_assert_eq!(slot.id, expected);
         let mut next = self.clone();
+        next.intent = None;
+        if next.requested.as_ref().map(|r| &r.key) == slot.key.as_ref() {
+            next.requested = None;
+        }
         match tier {
             Tier::Root => {
                 next.next_root += 1;
@@ -214,6 +307,50 @@ impl Journal {
         Ok(next)
     }
 
+    /// Notes that the key of an authority may be in other hands. From now on nothing is sent along that builds on it.
+    ///
+    /// # Errors
+    /// [`Error::Transition`] for the one that signs, or one that is gone.
+    pub fn taint(&self, tier: Tier, id: &str, now: SystemTime) -> Result<Self, Error> {
+        let slot = self.slot(tier, id)?;
+        match slot.state {
+            SlotState::Active => {
+                let reason =
+                    "rotate it first with --now: its successor must sign before it is distrusted";
+                return Err(transition(slot, reason));
+            }
+            SlotState::Removed => return Err(transition(slot, "nobody trusts it any more")),
+            SlotState::Prepared | SlotState::Old => {}
+        }
+        let mut next = self.clone();
+        let state = slot.state;
+        if let Some(slot) = next.slots_mut(tier).iter_mut().find(|slot| slot.id == id) {
+            slot.tainted = true;
+        }
+        next.note(id, state, now);
+        Ok(next)
+    }
+
+    /// When a root that signs no more may go: the last leaf below it has ended then. `None`: at once.
+    pub fn needed_until(&self, root: &Slot, config: &CaConfig) -> Option<SystemTime> {
+        root.signed_until
+            .map(|stopped| stopped + config.max_leaf_ttl + SKEW)
+    }
+
+    /// As [`retire`](Self::retire), whatever may still chain to it: for one that is tainted, or when it is known that
+    /// nothing live does.
+    ///
+    /// # Errors
+    /// [`Error::Transition`].
+    pub fn retire_now(&self, tier: Tier, id: &str, now: SystemTime) -> Result<Self, Error> {
+        let slot = self.slot(tier, id)?;
+        Self::check_retirable(slot)?;
+        if tier == Tier::Root {
+            self.check_childless(slot)?;
+        }
+        Ok(self.removed(tier, id, now))
+    }
+
     /// Removes an old authority, or discards a prepared one.
     ///
     /// An issuing CA may go at once: peers carry its certificate along with their leaves and check it against the
@@ -230,30 +367,35 @@ impl Journal {
         now: SystemTime,
     ) -> Result<Self, Error> {
         let slot = self.slot(tier, id)?;
-        match slot.state {
-            SlotState::Active => {
-                return Err(transition(
-                    slot,
-                    "activate its successor before retiring it",
-                ));
+        Self::check_retirable(slot)?;
+        if tier == Tier::Root {
+            self.check_childless(slot)?;
+            match self.needed_until(slot, config) {
+                Some(until) if now < until => {
+                    return Err(Error::StillNeeded {
+                        slot: slot.id.clone(),
+                        until,
+                    });
+                }
+                _ => {}
             }
-            SlotState::Removed => return Err(transition(slot, "there is nothing left to retire")),
-            SlotState::Prepared | SlotState::Old => {}
         }
-        if tier == Tier::Root {
-            self.check_unused(slot, config, now)?;
-        }
-        let mut next = self.clone();
-        next.set(tier, id, SlotState::Removed, now);
-        if tier == Tier::Root {
-            next.sequence += 1;
-        }
-        next.forget_removed(tier);
-        Ok(next)
+        Ok(self.removed(tier, id, now))
     }
 
-    /// Nothing live chains to this root: no issuing CA, and no leaf that one signed before it was replaced.
-    fn check_unused(&self, root: &Slot, config: &CaConfig, now: SystemTime) -> Result<(), Error> {
+    fn check_retirable(slot: &Slot) -> Result<(), Error> {
+        match slot.state {
+            SlotState::Active => Err(transition(
+                slot,
+                "activate its successor before retiring it",
+            )),
+            SlotState::Removed => Err(transition(slot, "there is nothing left to retire")),
+            SlotState::Prepared | SlotState::Old => Ok(()),
+        }
+    }
+
+    /// No issuing CA is below this root.
+    fn check_childless(&self, root: &Slot) -> Result<(), Error> {
         let mut children = self
             .issuing
             .iter()
@@ -264,16 +406,17 @@ impl Journal {
                 "an issuing authority under it is not removed yet: rotate or retire that first",
             ));
         }
-        match root
-            .signed_until
-            .map(|stopped| stopped + config.max_leaf_ttl + SKEW)
-        {
-            Some(until) if now < until => Err(Error::StillNeeded {
-                slot: root.id.clone(),
-                until,
-            }),
-            _ => Ok(()),
+        Ok(())
+    }
+
+    fn removed(&self, tier: Tier, id: &str, now: SystemTime) -> Self {
+        let mut next = self.clone();
+        next.set(tier, id, SlotState::Removed, now);
+        if tier == Tier::Root {
+            next.sequence += 1;
         }
+        next.forget_removed(tier);
+        next
     }
 
     fn set(&mut self, tier: Tier, id: &str, state: SlotState, now: SystemTime) {

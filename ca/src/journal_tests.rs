@@ -252,6 +252,41 @@ fn a_damaged_journal_is_refused_with_what_is_wrong() {
 }
 
 #[test]
+fn an_intent_is_carried_out_with_its_key_or_rolled_back() {
+    let (ca, keys, mut rng) = authority();
+    let before = keys.names();
+    let ca = reload(&ca.intend(Tier::Root, &mut rng).unwrap(), &keys);
+    let key = ca.journal().intent().unwrap().key.clone();
+    assert!(ca.journal().keys().any(|k| *k == key));
+
+    // The crash comes after the key was made and before the journal says so.
+    ca.prepare_root(&keys, now(), &mut rng).unwrap();
+    assert!(keys.names().contains(&key));
+    let resumed = reload(&ca.prepare_root(&keys, now(), &mut rng).unwrap(), &keys);
+    let slot = resumed.journal().prepared(Tier::Root).unwrap();
+    assert_eq!(slot.key.as_ref(), Some(&key));
+    assert!(resumed.journal().intent().is_none());
+
+    let back = reload(&ca.roll_back(&keys).unwrap(), &keys);
+    assert_eq!(keys.names(), before);
+    assert!(back.journal().intent().is_none() && back.journal().prepared(Tier::Root).is_none());
+}
+
+#[test]
+fn a_tier_has_two_slots() {
+    let (ca, keys, mut rng) = authority();
+    let ca = reload(&ca.prepare_root(&keys, now(), &mut rng).unwrap(), &keys);
+    let ca = reload(&ca.activate_root("root-2", now()).unwrap(), &keys);
+    let error = ca.prepare_root(&keys, now(), &mut rng).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("root-1 is old: it must be removed"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_crash_between_key_and_journal_does_not_stand_in_the_way() {
     let (ca, keys, mut rng) = authority();
     let lost = ca.prepare_issuing(&keys, now(), &mut rng).unwrap();

@@ -12,16 +12,23 @@
 //! Running and restarting are the same path: after each change the authority is loaded from the journal that was
 //! persisted, so a crash between any two steps leaves a state from which it goes on.
 //!
+//! [`seal`] and [`unseal`] lock what leaves the machine, [`offline`] is the side of a root that never joins.
+//!
 //! The crate is pure but for [`FileKeyStore`]: time and randomness are arguments, persistence is the caller's
 //! (`weft-control`). What it issues is checked by `weft-certs`, which knows nothing of this crate.
 
+pub mod audit;
 mod authority;
 mod config;
 mod csr;
 mod error;
+mod import;
 mod issue;
 mod journal;
 mod keys;
+pub mod offline;
+mod prepare;
+mod seal;
 mod slot;
 mod template;
 mod token;
@@ -32,9 +39,10 @@ pub use config::CaConfig;
 pub use csr::{NewKey, make_csr};
 pub use error::{Error, TokenError};
 pub use issue::{Issued, RESERVED_NAMESPACE, is_reserved};
-pub use journal::{Due, Journal, LogEntry};
-pub use keys::{FileKeyStore, KeyId, KeyStore, MemoryKeyStore, P256Key, Signer};
-pub use slot::{Slot, SlotState, Tier};
+pub use journal::{Due, Intent, Journal, LogEntry};
+pub use keys::{FileKeyStore, KeyId, KeyStore, KeyType, MemoryKeyStore, Signer, SoftKey};
+pub use seal::{Secret, seal, unseal};
+pub use slot::{Cross, Slot, SlotState, Tier};
 pub use token::{JoinToken, TokenRecord};
 
 #[cfg(test)]

@@ -71,8 +71,12 @@ pub struct Slot {
     /// Of a root: when an issuing CA under it last stopped signing. Leaves below it end a leaf's life later.
     #[serde(with = "when::option", default)]
     pub signed_until: Option<SystemTime>,
-    /// The name of its private key.
-    pub key: KeyId,
+    /// The name of its private key. `None`: the key is elsewhere, as that of an offline root is.
+    #[serde(default)]
+    pub key: Option<KeyId>,
+    /// Whether its key may be in other hands: nobody is to build on it any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tainted: bool,
     /// Begin of its certificate.
     #[serde(with = "when")]
     pub not_before: SystemTime,
@@ -80,7 +84,23 @@ pub struct Slot {
     #[serde(with = "when")]
     pub not_after: SystemTime,
     /// Its certificate.
-    #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
+    #[serde(with = "base64_der")]
+    pub certificate: CertificateDer<'static>,
+    /// Of a root: itself, signed by the root before it, for those who know only that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross: Option<Cross>,
+    /// Of an issuing CA whose root is somebody else's: the authorities between the two, lowest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "base64_ders")]
+    pub above: Vec<CertificateDer<'static>>,
+}
+
+/// A root's certificate from another root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cross {
+    /// The root that signed it.
+    pub by: String,
+    /// The certificate.
+    #[serde(with = "base64_der")]
     pub certificate: CertificateDer<'static>,
 }
 
@@ -101,19 +121,48 @@ impl Slot {
     }
 }
 
-fn to_base64<S: Serializer>(
-    der: &CertificateDer<'static>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&STANDARD.encode(der))
+fn encode(der: &CertificateDer<'static>) -> String {
+    STANDARD.encode(der)
 }
 
-fn from_base64<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<CertificateDer<'static>, D::Error> {
-    let text = String::deserialize(deserializer)?;
+fn decode<E: serde::de::Error>(text: &str) -> Result<CertificateDer<'static>, E> {
     STANDARD
         .decode(text)
         .map(CertificateDer::from)
-        .map_err(serde::de::Error::custom)
+        .map_err(E::custom)
+}
+
+mod base64_der {
+    use super::{CertificateDer, Deserialize, Deserializer, Serializer, decode, encode};
+
+    pub(super) fn serialize<S: Serializer>(
+        der: &CertificateDer<'static>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&encode(der))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<CertificateDer<'static>, D::Error> {
+        decode(&String::deserialize(deserializer)?)
+    }
+}
+
+mod base64_ders {
+    use super::{CertificateDer, Deserialize, Deserializer, Serializer, decode, encode};
+
+    pub(super) fn serialize<S: Serializer>(
+        ders: &[CertificateDer<'static>],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(ders.iter().map(encode))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<CertificateDer<'static>>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        texts.iter().map(|text| decode(text)).collect()
+    }
 }

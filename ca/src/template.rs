@@ -10,13 +10,34 @@ use rcgen::{
 };
 use weft_certs::SpiffeId;
 
+use crate::Error;
 use crate::config::BACKDATE;
 use crate::when::offset;
-use crate::{Error, Tier};
+
+/// How many authorities may stand below one (RFC 5280 §4.2.1.9).
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Level {
+    /// A cross-signed root and its issuing CA.
+    Root,
+    /// An issuing CA.
+    Cross,
+    /// Leaves only.
+    Issuing,
+}
+
+impl Level {
+    fn below(self) -> u8 {
+        match self {
+            Self::Root => 2,
+            Self::Cross => 1,
+            Self::Issuing => 0,
+        }
+    }
+}
 
 /// A root or an issuing CA: CA, keyCertSign, named after the trust domain; an issuing CA signs leaves only.
 pub(crate) fn authority(
-    tier: Tier,
+    level: Level,
     slot: &str,
     trust_domain: &SpiffeId,
     now: SystemTime,
@@ -28,10 +49,7 @@ pub(crate) fn authority(
     params
         .distinguished_name
         .push(DnType::CommonName, format!("weft {slot}"));
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(match tier {
-        Tier::Root => 1,
-        Tier::Issuing => 0,
-    }));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(level.below()));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
 }

@@ -18,6 +18,11 @@ fn seconds(time: SystemTime) -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
+/// From a certificate's time; before 1970 counts as 1970.
+pub(crate) fn from_unix(seconds: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
 pub(crate) fn offset(time: SystemTime) -> OffsetDateTime {
     let seconds = i64::try_from(seconds(time)).unwrap_or(i64::MAX);
     // Past the year 9999, which X.509 cannot write either: the end of time.

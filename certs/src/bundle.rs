@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
-use crate::{RootPin, TrustDomain};
+use crate::{RevocationList, RootPin, TrustDomain};
 
 /// The roots of one trust domain, with the number of this edition.
 ///
@@ -30,8 +30,13 @@ impl TrustBundle {
 }
 
 /// Trust bundles by trust domain. They are never merged: a leaf is checked against the bundle of its own domain.
+///
+/// With each may stand a list of what is revoked, which [`verify_chain`](crate::verify_chain) heeds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BundleSet(BTreeMap<TrustDomain, Arc<TrustBundle>>);
+pub struct BundleSet {
+    bundles: BTreeMap<TrustDomain, Arc<TrustBundle>>,
+    revoked: BTreeMap<TrustDomain, Arc<RevocationList>>,
+}
 
 impl BundleSet {
     /// An empty set, which trusts nobody.
@@ -41,27 +46,55 @@ impl BundleSet {
 
     /// The bundle of this trust domain.
     pub fn get(&self, trust_domain: &TrustDomain) -> Option<&TrustBundle> {
-        self.0.get(trust_domain).map(Arc::as_ref)
+        self.bundles.get(trust_domain).map(Arc::as_ref)
     }
 
     /// Adds a bundle, in place of an earlier one of the same trust domain.
     pub fn insert(&mut self, bundle: TrustBundle) {
-        self.0.insert(bundle.trust_domain.clone(), Arc::new(bundle));
+        self.bundles
+            .insert(bundle.trust_domain.clone(), Arc::new(bundle));
+    }
+
+    /// What is revoked in this trust domain; `None` if nothing ever was.
+    pub fn revoked(&self, trust_domain: &TrustDomain) -> Option<&RevocationList> {
+        self.revoked.get(trust_domain).map(Arc::as_ref)
+    }
+
+    /// Sets what is revoked in a trust domain, in place of an earlier list.
+    pub fn revoke(&mut self, trust_domain: TrustDomain, list: impl Into<Arc<RevocationList>>) {
+        self.revoked.insert(trust_domain, list.into());
+    }
+
+    /// All lists of what is revoked, ordered by trust domain.
+    pub fn revocations(&self) -> impl Iterator<Item = (&TrustDomain, &RevocationList)> {
+        self.revoked
+            .iter()
+            .map(|(domain, list)| (domain, list.as_ref()))
+    }
+
+    /// The same roots with nothing revoked: for a node that looks at its own certificate, whose revocation must
+    /// not keep it from learning about the others.
+    #[must_use]
+    pub fn without_revocations(&self) -> Self {
+        Self {
+            bundles: self.bundles.clone(),
+            revoked: BTreeMap::new(),
+        }
     }
 
     /// All bundles, ordered by trust domain.
     pub fn iter(&self) -> impl Iterator<Item = &TrustBundle> {
-        self.0.values().map(Arc::as_ref)
+        self.bundles.values().map(Arc::as_ref)
     }
 
     /// How many trust domains are known.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.bundles.len()
     }
 
     /// Whether no trust domain is known.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bundles.is_empty()
     }
 }
 

@@ -6,7 +6,7 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
-use crate::{SpiffeId, VerifyError};
+use crate::{RootPin, SpiffeId, VerifyError};
 
 /// What a leaf says of itself, once it has passed the leaf rules.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub(crate) struct Leaf {
     pub(crate) serial: String,
     pub(crate) not_before: SystemTime,
     pub(crate) not_after: SystemTime,
+    /// SHA-256 of its public key, as pins are made.
+    pub(crate) key: RootPin,
 }
 
 /// Parses one certificate, with nothing behind it.
@@ -38,6 +40,7 @@ pub(crate) fn leaf(der: &CertificateDer<'_>) -> Result<Leaf, VerifyError> {
         serial: serial(&certificate),
         not_before: system_time(certificate.validity().not_before.timestamp()),
         not_after: system_time(certificate.validity().not_after.timestamp()),
+        key: RootPin::from(sha256(certificate.public_key().raw)),
     })
 }
 

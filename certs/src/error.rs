@@ -128,6 +128,16 @@ pub enum VerifyError {
         /// The time it was checked against.
         now: SystemTime,
     },
+    /// An operator has revoked it.
+    #[error(
+        "the certificate of {id} is revoked by its {by}: if that was a mistake, `weft cert readmit` lets the identity in again, with a new certificate"
+    )]
+    Revoked {
+        /// Who the peer claims to be.
+        id: SpiffeId,
+        /// What the revocation names: `identity`, `key`, `serial number` or `issuer's key`.
+        by: &'static str,
+    },
     /// A valid identity, but not one that this connection is for.
     #[error("the peer is {presented}, expected {expected}")]
     WrongIdentity {
@@ -161,6 +171,7 @@ impl VerifyError {
             Self::BadChain { .. } => "bad_chain",
             Self::Expired { .. } => "expired",
             Self::NotYetValid { .. } => "not_yet_valid",
+            Self::Revoked { .. } => "revoked",
             Self::WrongIdentity { .. } => "wrong_identity",
             Self::WrongPin { .. } => "wrong_pin",
             Self::BadSignature => "bad_signature",

@@ -1,5 +1,6 @@
 //! The text form of bundles: JWK Set and Bundle Map (SPIFFE Trust Domain and Bundle §4, §5; X509-SVID §6).
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine;
@@ -12,7 +13,7 @@ use serde_json::{Map, Value, json};
 use x509_parser::public_key::PublicKey;
 
 use crate::error::shown;
-use crate::{BundleSet, Error, TrustBundle, TrustDomain, der};
+use crate::{BundleSet, Error, RevocationList, TrustBundle, TrustDomain, der};
 
 /// A trust domain has a root or two, a few more in the middle of rotations.
 const MAX_KEYS: usize = 256;
@@ -173,15 +174,23 @@ impl<'de> Deserialize<'de> for TrustBundle {
     }
 }
 
-/// The Bundle Map of Trust Domain and Bundle §5: `{"trust_domains": {"<name>": {JWK Set}}}`.
+/// What is revoked, by trust domain: a member of the Bundle Map that is weft's own, and that others ignore.
+const REVOKED: &str = "weft_revoked";
+
+/// The Bundle Map of Trust Domain and Bundle §5: `{"trust_domains": {"<name>": {JWK Set}}}`, and with it what is
+/// revoked, if anything is.
 impl Serialize for BundleSet {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let domains: Map<String, Value> = self
             .iter()
             .map(|bundle| (bundle.trust_domain.to_string(), bundle.to_jwks()))
             .collect();
-        let mut map = serializer.serialize_map(Some(1))?;
+        let revoked: BTreeMap<_, _> = self.revocations().collect();
+        let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("trust_domains", &domains)?;
+        if !revoked.is_empty() {
+            map.serialize_entry(REVOKED, &revoked)?;
+        }
         map.end()
     }
 }
@@ -191,8 +200,15 @@ impl<'de> Deserialize<'de> for BundleSet {
         #[derive(Deserialize)]
         struct BundleMap {
             trust_domains: Domains,
+            #[serde(default, rename = "weft_revoked")]
+            revoked: BTreeMap<TrustDomain, RevocationList>,
         }
-        BundleMap::deserialize(deserializer).map(|map| map.trust_domains.0)
+        let map = BundleMap::deserialize(deserializer)?;
+        let mut set = map.trust_domains.0;
+        for (trust_domain, list) in map.revoked {
+            set.revoke(trust_domain, list);
+        }
+        Ok(set)
     }
 }
 

@@ -66,7 +66,7 @@ impl X509Svid {
 }
 
 /// RFC 7468 §3: lines of 64 characters.
-fn push_block(text: &mut String, label: &str, der: &[u8]) {
+pub(crate) fn push_block(text: &mut String, label: &str, der: &[u8]) {
     let body = Zeroizing::new(STANDARD.encode(der));
     text.push_str(&format!("-----BEGIN {label}-----\n"));
     for start in (0..body.len()).step_by(64) {

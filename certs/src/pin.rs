@@ -80,6 +80,12 @@ impl FromStr for RootPin {
     }
 }
 
+impl From<[u8; 32]> for RootPin {
+    fn from(hash: [u8; 32]) -> Self {
+        Self(hash)
+    }
+}
+
 impl From<RootPin> for String {
     fn from(pin: RootPin) -> Self {
         pin.to_string()

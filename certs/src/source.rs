@@ -69,13 +69,15 @@ impl IdentitySource {
     }
 
     /// Replaces all bundles, if they still vouch for the present SVID. An SVID that has expired is judged as of
-    /// its last second, so that a node whose renewal is late still learns whom to trust.
+    /// its last second, so that a node whose renewal is late still learns whom to trust; one that is revoked is
+    /// judged as if it were not, for the same reason.
     ///
     /// # Errors
     /// Why not; the old bundles stay in use.
     pub fn replace_bundles(&self, bundles: BundleSet, now: SystemTime) -> Result<(), VerifyError> {
         self.change(|old| {
-            old.svid.validate(&bundles, now.min(old.svid.not_after()))?;
+            let roots = bundles.without_revocations();
+            old.svid.validate(&roots, now.min(old.svid.not_after()))?;
             Ok(Identity {
                 bundles: Arc::new(bundles),
                 bundle_generation: old.bundle_generation + 1,

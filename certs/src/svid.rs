@@ -118,6 +118,11 @@ impl X509Svid {
         &self.leaf.serial
     }
 
+    /// SHA-256 of the leaf's public key: what a revocation by key names.
+    pub fn key_pin(&self) -> crate::RootPin {
+        self.leaf.key
+    }
+
     /// Serial number of the certificate that issued the leaf; `None` if the chain has the leaf only.
     pub fn issuer_serial(&self) -> Option<String> {
         der::serial_of(self.chain.get(1)?).ok()

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
-use crate::{BundleSet, SpiffeId, VerifyError, der};
+use crate::{BundleSet, RevocationList, SpiffeId, VerifyError, der};
 
 /// Leaf, issuers and root of a chain; more is not a mesh's chain but an attempt to keep us busy.
 const MAX_CHAIN: usize = 10;
@@ -122,8 +122,12 @@ pub fn verify_chain(
         intermediates,
         now,
         usage,
+        revoked: bundles.revoked(trust_domain),
     };
     check.to_roots(&bundle.roots)?;
+    if let Some(by) = check.revoked.and_then(|list| list.names(&leaf)) {
+        return Err(VerifyError::Revoked { id: leaf.id, by });
+    }
     Ok(PeerIdentity {
         id: leaf.id,
         serial: leaf.serial,
@@ -186,6 +190,7 @@ struct PathCheck<'a> {
     intermediates: &'a [CertificateDer<'a>],
     now: SystemTime,
     usage: Usage,
+    revoked: Option<&'a RevocationList>,
 }
 
 impl PathCheck<'_> {
@@ -247,7 +252,7 @@ impl PathCheck<'_> {
             time,
             usage,
             None,
-            Some(&check_path),
+            Some(&|path: &webpki::VerifiedPath<'_>| check_path(path, self.revoked)),
         )
         .map(drop)
         .map_err(|e| self.explain(e))
@@ -270,6 +275,10 @@ impl PathCheck<'_> {
                 not_before: time(not_before),
                 now,
             },
+            webpki::Error::CertRevoked => VerifyError::Revoked {
+                id,
+                by: "issuer's key",
+            },
             // Another authority of the same name, whose key is not the one we know, is an unknown one.
             webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
                 VerifyError::UnknownAuthority { id }
@@ -282,12 +291,19 @@ impl PathCheck<'_> {
     }
 }
 
-/// RFC 5280 §4.2.1.3: whoever issued a certificate of the path has keyCertSign.
-fn check_path(path: &webpki::VerifiedPath<'_>) -> Result<(), webpki::Error> {
+/// RFC 5280 §4.2.1.3: whoever issued a certificate of the path has keyCertSign. Nor may its key be revoked.
+fn check_path(
+    path: &webpki::VerifiedPath<'_>,
+    revoked: Option<&RevocationList>,
+) -> Result<(), webpki::Error> {
     for issuer in path.intermediate_certificates() {
         let der = issuer.der();
         let certificate = der::parse(&der).map_err(|_| webpki::Error::BadDer)?;
         der::check_issuer(&certificate).map_err(|_| webpki::Error::EndEntityUsedAsCa)?;
+        let key = der::sha256(certificate.public_key().raw).into();
+        if revoked.is_some_and(|list| list.has_key(&key)) {
+            return Err(webpki::Error::CertRevoked);
+        }
     }
     Ok(())
 }

@@ -1,4 +1,7 @@
-//! Keys in files: one PKCS#8 PEM file per key, mode 0600, in a directory of mode 0700.
+//! Keys in files: one PEM file per key, mode 0600, in a directory of mode 0700.
+//!
+//! With a secret each file is sealed: a copy of the disk without the secret is of no use. The directory says by its
+//! `seal.json` that its keys are sealed, and whether a secret is the right one.
 //!
 //! A key that others could have read is not used: whoever could read it could be this authority.
 
@@ -14,16 +17,22 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
-use super::{KeyId, KeyStore, P256Key, Signer};
+use super::{KeyId, KeyStore, KeyType, Signer, SoftKey};
 use crate::Error;
+use crate::seal::{Keyring, Secret};
 
-/// A P-256 key in PEM is 250 bytes.
+/// A key in PEM is 250 bytes, a sealed one 400.
 const MAX_FILE: u64 = 16 * 1024;
+const PLAIN: &str = "PRIVATE KEY";
+const SEALED: &str = "WEFT SEALED PRIVATE KEY";
+/// How the keys of a directory are sealed.
+const KEYRING: &str = "seal.json";
 
 /// Keeps keys as files. It blocks on the disk, so the shell calls it on a thread that may wait.
 #[derive(Debug)]
 pub struct FileKeyStore {
     directory: PathBuf,
+    keyring: Option<Keyring>,
 }
 
 impl FileKeyStore {
@@ -54,11 +63,144 @@ impl FileKeyStore {
             });
         }
         check_private(&directory, &metadata, "700")?;
-        Ok(Self { directory })
+        if directory.join(KEYRING).symlink_metadata().is_ok() {
+            return Err(Error::KeysSealed { path: directory });
+        }
+        Ok(Self {
+            directory,
+            keyring: None,
+        })
+    }
+
+    /// As [`open`](Self::open), with a secret that seals the keys. An empty directory is sealed with it from now
+    /// on; keys that lie there unsealed are sealed now.
+    ///
+    /// # Errors
+    /// [`Error::WrongSecret`], and as [`open`](Self::open).
+    pub fn open_sealed(directory: impl Into<PathBuf>, secret: &Secret) -> Result<Self, Error> {
+        let directory = directory.into();
+        let path = directory.join(KEYRING);
+        let keyring = match fs::read(&path) {
+            Ok(text) => Some(Keyring::open(&text, secret, &path)?),
+            Err(e) if e.kind() == ErrorKind::NotFound => None,
+            Err(source) => return Err(io_error("read", &path)(source)),
+        };
+        if let Some(keyring) = keyring {
+            let metadata = fs::metadata(&directory).map_err(io_error("look at", &directory))?;
+            check_private(&directory, &metadata, "700")?;
+            let store = Self {
+                directory,
+                keyring: Some(keyring),
+            };
+            // What a crash left unsealed in the middle of sealing.
+            store.seal_plain()?;
+            return Ok(store);
+        }
+        let mut store = Self::open(directory)?;
+        let (keyring, text) = Keyring::create(secret)?;
+        store.write_whole(&path, ".seal.new", &text)?;
+        store.keyring = Some(keyring);
+        store.seal_plain()?;
+        Ok(store)
+    }
+
+    /// Whether the keys of a directory are sealed.
+    pub fn is_sealed(directory: &Path) -> bool {
+        directory.join(KEYRING).symlink_metadata().is_ok()
+    }
+
+    fn seal_plain(&self) -> Result<(), Error> {
+        let entries = fs::read_dir(&self.directory).map_err(io_error("read", &self.directory))?;
+        for entry in entries {
+            let name = entry
+                .map_err(io_error("read", &self.directory))?
+                .file_name();
+            let Some(id) = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(".key"))
+                .and_then(|name| KeyId::new(name).ok())
+            else {
+                continue;
+            };
+            let (label, body) = self.read(&id)?;
+            if label == PLAIN {
+                self.write(&id, &body)?;
+            }
+        }
+        Ok(())
     }
 
     fn path(&self, id: &KeyId) -> PathBuf {
         self.directory.join(format!("{id}.key"))
+    }
+
+    /// Label and content of a key's file.
+    fn read(&self, id: &KeyId) -> Result<(String, Zeroizing<Vec<u8>>), Error> {
+        let path = self.path(id);
+        // The checks are of the file that was opened, not of whatever bears its name a moment later.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(no_follow())
+            .open(&path);
+        let file = match file {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return Err(Error::KeyMissing { key: id.clone() });
+            }
+            other => other.map_err(io_error("read", &path))?,
+        };
+        let metadata = file.metadata().map_err(io_error("look at", &path))?;
+        check_private(&path, &metadata, "600")?;
+        let mut text = Zeroizing::new(String::with_capacity(1024));
+        file.take(MAX_FILE)
+            .read_to_string(&mut text)
+            .map_err(io_error("read", &path))?;
+        let unusable = || Error::KeyUnusable {
+            key: id.clone(),
+            reason: "its file does not hold a PRIVATE KEY in PEM",
+        };
+        from_pem(&text).ok_or_else(unusable)
+    }
+
+    /// The PKCS#8 of a key.
+    fn pkcs8(&self, id: &KeyId) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let (label, body) = self.read(id)?;
+        let unusable = |reason| Error::KeyUnusable {
+            key: id.clone(),
+            reason,
+        };
+        match (label.as_str(), &self.keyring) {
+            (PLAIN, None) => Ok(body),
+            (PLAIN, Some(_)) => Err(unusable(
+                "it lies there unsealed among sealed keys: who put it there?",
+            )),
+            (_, None) => Err(unusable("it is sealed, and the directory is not")),
+            (_, Some(keyring)) => keyring
+                .unseal(id.as_str(), &body)
+                .ok_or_else(|| unusable("its file was changed or belongs to another directory")),
+        }
+    }
+
+    /// Writes a key's file whole, sealed if the directory is.
+    fn write(&self, id: &KeyId, pkcs8: &[u8]) -> Result<(), Error> {
+        let text = match &self.keyring {
+            None => to_pem(PLAIN, pkcs8),
+            Some(keyring) => to_pem(SEALED, &keyring.seal(id.as_str(), pkcs8)?),
+        };
+        self.write_whole(&self.path(id), &format!(".{id}.new"), text.as_bytes())
+    }
+
+    fn write_whole(&self, path: &Path, temporary: &str, text: &[u8]) -> Result<(), Error> {
+        let temporary = self.directory.join(temporary);
+        write_new(&temporary, text).map_err(io_error("write", &temporary))?;
+        fs::rename(&temporary, path).map_err(io_error("write", path))?;
+        self.sync_directory()
+    }
+
+    fn is_there(&self, id: &KeyId) -> Result<(), Error> {
+        match self.path(id).symlink_metadata() {
+            Ok(_) => Err(Error::KeyExists { key: id.clone() }),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Makes renames and removals durable.
@@ -99,50 +241,32 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Erro
 }
 
 impl KeyStore for FileKeyStore {
-    fn generate(&self, id: &KeyId) -> Result<Signer, Error> {
-        let path = self.path(id);
-        if path.symlink_metadata().is_ok() {
-            return Err(Error::KeyExists { key: id.clone() });
-        }
-        let key = P256Key::generate()?;
-        let temporary = self.directory.join(format!(".{id}.new"));
-        write_new(&temporary, &to_pem(&key)).map_err(io_error("write", &temporary))?;
-        fs::rename(&temporary, &path).map_err(io_error("write", &path))?;
-        self.sync_directory()?;
+    fn generate(&self, id: &KeyId, kind: KeyType) -> Result<Signer, Error> {
+        self.is_there(id)?;
+        let key = SoftKey::generate(kind)?;
+        self.write(id, key.pkcs8())?;
         Ok(Arc::new(key))
     }
 
     fn signer(&self, id: &KeyId) -> Result<Signer, Error> {
-        let path = self.path(id);
-        // The checks are of the file that was opened, not of whatever bears its name a moment later.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(no_follow())
-            .open(&path);
-        let file = match file {
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                return Err(Error::KeyMissing { key: id.clone() });
-            }
-            other => other.map_err(io_error("read", &path))?,
-        };
-        check_private(
-            &path,
-            &file.metadata().map_err(io_error("look at", &path))?,
-            "600",
-        )?;
-        let mut text = Zeroizing::new(String::with_capacity(1024));
-        file.take(MAX_FILE)
-            .read_to_string(&mut text)
-            .map_err(io_error("read", &path))?;
-        let unusable = |reason| Error::KeyUnusable {
+        let key = SoftKey::from_pkcs8(self.pkcs8(id)?).ok_or_else(|| Error::KeyUnusable {
             key: id.clone(),
-            reason,
-        };
-        let der = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes())
-            .map_err(|_| unusable("its file does not hold a PRIVATE KEY in PEM"))?;
-        let pkcs8 = Zeroizing::new(der.secret_pkcs8_der().to_vec());
-        let key = P256Key::from_pkcs8(pkcs8).ok_or_else(|| unusable("it is not a P-256 key"))?;
+            reason: "it is not a P-256, P-384 or Ed25519 key",
+        })?;
         Ok(Arc::new(key))
+    }
+
+    fn export(&self, id: &KeyId) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.pkcs8(id)
+    }
+
+    fn import(&self, id: &KeyId, pkcs8: Zeroizing<Vec<u8>>) -> Result<(), Error> {
+        self.is_there(id)?;
+        let key = SoftKey::from_pkcs8(pkcs8).ok_or_else(|| Error::KeyUnusable {
+            key: id.clone(),
+            reason: "it is not a private key in PKCS#8",
+        })?;
+        self.write(id, key.pkcs8())
     }
 
     fn remove(&self, id: &KeyId) -> Result<(), Error> {
@@ -164,7 +288,7 @@ fn no_follow() -> i32 {
 }
 
 /// A file that did not exist, 0600 from its first moment, on the disk when this returns.
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
+fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
         _ => {} // a leftover of a crash; no journal knows its key
@@ -174,20 +298,35 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(text)?;
     file.sync_all()
 }
 
-fn to_pem(key: &P256Key) -> Zeroizing<String> {
-    let body = Zeroizing::new(STANDARD.encode(key.pkcs8().as_slice()));
-    let mut text = Zeroizing::new(String::with_capacity(1024));
-    text.push_str("-----BEGIN PRIVATE KEY-----\n");
+fn to_pem(label: &str, der: &[u8]) -> Zeroizing<String> {
+    let body = Zeroizing::new(STANDARD.encode(der));
+    let mut text = Zeroizing::new(String::with_capacity(2048));
+    text.push_str(&format!("-----BEGIN {label}-----\n"));
     for start in (0..body.len()).step_by(64) {
         text.push_str(&body[start..body.len().min(start + 64)]);
         text.push('\n');
     }
-    text.push_str("-----END PRIVATE KEY-----\n");
+    text.push_str(&format!("-----END {label}-----\n"));
     text
+}
+
+/// The first block that holds a key, plain or sealed.
+fn from_pem(text: &str) -> Option<(String, Zeroizing<Vec<u8>>)> {
+    if let Ok(der) = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()) {
+        return Some((
+            PLAIN.to_owned(),
+            Zeroizing::new(der.secret_pkcs8_der().to_vec()),
+        ));
+    }
+    let body = text
+        .strip_prefix(&format!("-----BEGIN {SEALED}-----\n"))?
+        .strip_suffix(&format!("-----END {SEALED}-----\n"))?;
+    let sealed = STANDARD.decode(body.replace('\n', "")).ok()?;
+    Some((SEALED.to_owned(), Zeroizing::new(sealed)))
 }
 
 #[cfg(test)]

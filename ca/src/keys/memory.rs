@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{KeyId, KeyStore, P256Key, Signer};
+use zeroize::Zeroizing;
+
+use super::{KeyId, KeyStore, KeyType, Signer, SoftKey};
 use crate::Error;
 
 /// Keeps keys for as long as it lives.
 #[derive(Debug, Default)]
-pub struct MemoryKeyStore(Mutex<BTreeMap<KeyId, Arc<P256Key>>>);
+pub struct MemoryKeyStore(Mutex<BTreeMap<KeyId, Arc<SoftKey>>>);
 
 impl MemoryKeyStore {
     /// An empty store.
@@ -21,20 +23,25 @@ impl MemoryKeyStore {
         self.keys().keys().cloned().collect()
     }
 
-    fn keys(&self) -> MutexGuard<'_, BTreeMap<KeyId, Arc<P256Key>>> {
+    fn insert(&self, id: &KeyId, key: Arc<SoftKey>) -> Result<(), Error> {
+        let mut keys = self.keys();
+        if keys.contains_key(id) {
+            return Err(Error::KeyExists { key: id.clone() });
+        }
+        keys.insert(id.clone(), key);
+        Ok(())
+    }
+
+    fn keys(&self) -> MutexGuard<'_, BTreeMap<KeyId, Arc<SoftKey>>> {
         // No code that can panic runs under the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl KeyStore for MemoryKeyStore {
-    fn generate(&self, id: &KeyId) -> Result<Signer, Error> {
-        let key = Arc::new(P256Key::generate()?);
-        let mut keys = self.keys();
-        if keys.contains_key(id) {
-            return Err(Error::KeyExists { key: id.clone() });
-        }
-        keys.insert(id.clone(), key.clone());
+    fn generate(&self, id: &KeyId, kind: KeyType) -> Result<Signer, Error> {
+        let key = Arc::new(SoftKey::generate(kind)?);
+        self.insert(id, key.clone())?;
         Ok(key)
     }
 
@@ -46,5 +53,19 @@ impl KeyStore for MemoryKeyStore {
     fn remove(&self, id: &KeyId) -> Result<(), Error> {
         self.keys().remove(id);
         Ok(())
+    }
+
+    fn export(&self, id: &KeyId) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let key = self.keys().get(id).cloned();
+        key.map(|key| key.pkcs8().clone())
+            .ok_or_else(|| Error::KeyMissing { key: id.clone() })
+    }
+
+    fn import(&self, id: &KeyId, pkcs8: Zeroizing<Vec<u8>>) -> Result<(), Error> {
+        let key = SoftKey::from_pkcs8(pkcs8).ok_or_else(|| Error::KeyUnusable {
+            key: id.clone(),
+            reason: "it is not a private key in PKCS#8",
+        })?;
+        self.insert(id, Arc::new(key))
     }
 }

@@ -2,18 +2,18 @@
 
 mod file;
 mod memory;
+mod soft;
 
 use std::fmt;
 use std::sync::Arc;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
-use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, SigningKey};
+use rcgen::SigningKey;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub use file::FileKeyStore;
 pub use memory::MemoryKeyStore;
+pub use soft::{KeyType, SoftKey};
 
 use crate::Error;
 
@@ -69,11 +69,11 @@ pub type Signer = Arc<dyn SigningKey + Send + Sync>;
 
 /// Holds private keys by name. Synchronous: the shell calls it where blocking is allowed.
 pub trait KeyStore: Send + Sync {
-    /// Makes a P-256 key, keeps it durably, and returns its signer.
+    /// Makes a key, keeps it durably, and returns its signer.
     ///
     /// # Errors
     /// [`Error::KeyExists`], or what the store's medium says.
-    fn generate(&self, id: &KeyId) -> Result<Signer, Error>;
+    fn generate(&self, id: &KeyId, kind: KeyType) -> Result<Signer, Error>;
 
     /// The signer of a key that was made earlier.
     ///
@@ -86,66 +86,16 @@ pub trait KeyStore: Send + Sync {
     /// # Errors
     /// What the store's medium says.
     fn remove(&self, id: &KeyId) -> Result<(), Error>;
-}
 
-/// A P-256 private key in memory, for authorities and for the identities of nodes.
-///
-/// The bytes are wiped when dropped; `Debug` shows nothing of them.
-pub struct P256Key {
-    pair: EcdsaKeyPair,
-    pkcs8: Zeroizing<Vec<u8>>,
-}
-
-impl P256Key {
-    /// Makes a new key from the system's randomness.
+    /// The key itself, PKCS#8, for a backup.
     ///
     /// # Errors
-    /// [`Error::Crypto`], which does not happen on a healthy system.
-    pub fn generate() -> Result<Self, Error> {
-        let failed = |reason: String| Error::Crypto {
-            what: "private key",
-            reason,
-        };
-        let document =
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
-                .map_err(|e| failed(e.to_string()))?;
-        let pkcs8 = Zeroizing::new(document.as_ref().to_vec());
-        Self::from_pkcs8(pkcs8).ok_or_else(|| failed("the new key cannot be read back".to_owned()))
-    }
+    /// [`Error::KeyMissing`]; [`Error::KeyUnusable`] if the store does not give keys out.
+    fn export(&self, id: &KeyId) -> Result<Zeroizing<Vec<u8>>, Error>;
 
-    /// Reads PKCS#8; `None` if it is not a P-256 key.
-    pub fn from_pkcs8(pkcs8: Zeroizing<Vec<u8>>) -> Option<Self> {
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8).ok()?;
-        Some(Self { pair, pkcs8 })
-    }
-
-    /// The key as PKCS#8 DER.
-    pub fn pkcs8(&self) -> &Zeroizing<Vec<u8>> {
-        &self.pkcs8
-    }
-}
-
-impl fmt::Debug for P256Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("P256Key(redacted)")
-    }
-}
-
-impl PublicKeyData for P256Key {
-    fn der_bytes(&self) -> &[u8] {
-        self.pair.public_key().as_ref()
-    }
-
-    fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &PKCS_ECDSA_P256_SHA256
-    }
-}
-
-impl SigningKey for P256Key {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        let signature = self.pair.sign(&SystemRandom::new(), message);
-        signature
-            .map(|s| s.as_ref().to_vec())
-            .map_err(|_| rcgen::Error::RemoteKeyError)
-    }
+    /// Puts a key from a backup in its place.
+    ///
+    /// # Errors
+    /// [`Error::KeyExists`]; [`Error::KeyUnusable`] if it is no key.
+    fn import(&self, id: &KeyId, pkcs8: Zeroizing<Vec<u8>>) -> Result<(), Error>;
 }

@@ -57,6 +57,7 @@ pub fn alert_reason(alert: u8) -> Option<&'static str> {
     // RFC 8446 §6; the other direction is in `refuse`.
     match alert {
         42 => Some("not_an_svid"),
+        44 => Some("revoked"),
         45 => Some("expired"),
         46 => Some("bad_chain"),
         48 => Some("unknown_authority"),
@@ -79,6 +80,7 @@ fn refuse(error: &VerifyError) -> rustls::Error {
         | VerifyError::WrongPin { .. } => CertificateError::UnknownIssuer,
         VerifyError::Expired { .. } => CertificateError::Expired,
         VerifyError::NotYetValid { .. } => CertificateError::NotValidYet,
+        VerifyError::Revoked { .. } => CertificateError::Revoked,
         VerifyError::WrongIdentity { .. } => CertificateError::ApplicationVerificationFailure,
         VerifyError::BadSignature => CertificateError::BadSignature,
         VerifyError::BadChain { .. } => {

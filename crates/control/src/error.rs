@@ -93,6 +93,12 @@ pub enum ControlError {
     /// The ready file could not be written.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// A backup that cannot be used.
+    #[error("the backup is not usable: {reason}")]
+    Backup {
+        /// Why.
+        reason: String,
+    },
     /// What is stored makes no sense.
     #[error("{what}; restore the state directory from a backup")]
     Damaged {

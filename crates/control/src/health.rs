@@ -112,6 +112,13 @@ fn measure(node: &Node, telemetry: &Telemetry) {
     let not_after = node.own.source.current().svid.not_after();
     let left = not_after.duration_since(node.env.wall());
     telemetry.set_svid_left(left.unwrap_or_default());
+    if let Ok(ca) = node.ca.info() {
+        let live = ca.authorities.iter().filter(|a| a.state != "removed");
+        telemetry.set_authorities_left(live.map(|a| {
+            let left = Duration::from_secs(u64::try_from(a.seconds_left).unwrap_or(0));
+            (a.role.as_str(), a.name.as_str(), left)
+        }));
+    }
     for (reason, total) in (node.refusals)() {
         telemetry.refusals_total(Side::Inbound, reason, total);
     }

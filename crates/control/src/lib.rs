@@ -21,6 +21,8 @@
 //! functions that get the time as an argument.
 
 mod admin;
+mod audit;
+mod backup;
 mod error;
 mod health;
 mod issue;
@@ -42,7 +44,9 @@ mod testing;
 
 pub use admin::types::*;
 pub use admin::{AdminClient, AdminError, ProgressStream};
+pub use backup::{BackupReport, backup, restore};
 pub use error::ControlError;
+pub use issue::{Anchor, Secret, verify_evidence};
 pub use run::{ControlConfig, ControlReady, run};
 pub use state::{InitConfig, InitReport, init};
 

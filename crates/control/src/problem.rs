@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use weft_ca::{Error as CaError, TokenError};
+use weft_certs::{RootPin, SpiffeId};
 use weft_wire::Problem;
 
 use crate::registry::Refusal;
@@ -33,15 +34,29 @@ impl Reject {
     }
 
     /// Too many at once; whole seconds, rounded up.
-    pub(crate) fn rate_limited(after: Duration) -> Self {
+    pub(crate) fn rate_limited(rate: u32, after: Duration) -> Self {
         let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
         let mut reject = Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             "rate_limited",
-            format!("the authority signs 50 certificates per second; try again in {seconds} s"),
+            format!("the authority signs {rate} certificates per second; try again in {seconds} s"),
         );
         reject.problem.retry_after_s = Some(seconds);
         reject
+    }
+
+    /// An identity that gets nothing.
+    pub(crate) fn revoked(id: &SpiffeId) -> Self {
+        let message = format!(
+            "{id} is revoked; an operator lets it in again with: weft cert readmit --spiffe-id {id}"
+        );
+        Self::new(StatusCode::FORBIDDEN, "revoked", message)
+    }
+
+    /// A key that is never certified again.
+    pub(crate) fn revoked_key(key: &RootPin) -> Self {
+        let message = format!("the key {key} is revoked: make a new one");
+        Self::new(StatusCode::FORBIDDEN, "revoked_key", message)
     }
 
     /// The body to send.
@@ -83,7 +98,12 @@ impl From<CaError> for Reject {
                 (StatusCode::FORBIDDEN, "foreign_identity")
             }
             CaError::Lifetime { .. } => (StatusCode::BAD_REQUEST, "lifetime"),
-            CaError::Transition { .. } => (StatusCode::CONFLICT, "transition"),
+            CaError::Transition { .. } | CaError::StillNeeded { .. } => {
+                (StatusCode::CONFLICT, "transition")
+            }
+            CaError::NoSuchSlot { .. } => (StatusCode::NOT_FOUND, "no_such_authority"),
+            CaError::OfflineRoot { .. } => (StatusCode::CONFLICT, "offline_root"),
+            CaError::Import { .. } => (StatusCode::BAD_REQUEST, "bad_import"),
             CaError::IssuerEnding { .. } => (StatusCode::SERVICE_UNAVAILABLE, "issuer_ending"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "authority"),
         };

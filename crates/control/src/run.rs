@@ -10,8 +10,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_env::{Env, Mode, Tasks};
 
+use crate::audit::Audit;
 use crate::error::ControlError;
-use crate::issue::{CaService, OwnIdentity, Rotations, keep_own_svid, upkeep};
+use crate::issue::{
+    CaService, OwnIdentity, Rotations, Secret, keep_own_svid, keep_own_trust, upkeep,
+};
 use crate::node::Node;
 use crate::push::Feed;
 use crate::registry::{DEFAULT_GRACE, Registry, keep_endpoints, restore};
@@ -40,6 +43,8 @@ pub struct ControlConfig {
     pub grace: Duration,
     /// How long connections may take to end after a stop.
     pub drain_deadline: Duration,
+    /// What seals the authority's keys; `None`: they are not sealed.
+    pub secret: Option<Arc<Secret>>,
 }
 
 impl ControlConfig {
@@ -54,6 +59,7 @@ impl ControlConfig {
             init_if_missing: None,
             grace: DEFAULT_GRACE,
             drain_deadline: Duration::from_secs(5),
+            secret: None,
         }
     }
 }
@@ -83,7 +89,13 @@ pub async fn run(
     config: ControlConfig,
     shutdown: CancellationToken,
 ) -> Result<(), ControlError> {
-    let dir = claim(env, &config.state_dir, config.init_if_missing.as_ref()).await?;
+    let dir = claim(
+        env,
+        &config.state_dir,
+        config.init_if_missing.as_ref(),
+        config.secret.clone(),
+    )
+    .await?;
     if let Some(file) = config.ready_file.clone() {
         // A crash has left it: whoever waits for it waits for this node.
         let _ = env.disk(move |disk| disk.remove(&file)).await;
@@ -125,8 +137,9 @@ async fn start(
     let settings: MeshSettings = settings.ok_or_else(|| ControlError::NotInitialised {
         dir: dir.path.clone(),
     })?;
-    let ca = CaService::load(env, store.clone(), keys, &settings).await?;
-    let own = OwnIdentity::new(env, ca.clone(), settings.control_id())?;
+    let audit = Audit::load(env, store.clone()).await?;
+    let ca = CaService::load(env, store.clone(), keys, &settings, audit).await?;
+    let own = OwnIdentity::new(env, ca.clone(), settings.control_id()).await?;
     let reset_key = dir.reset_key(env).await?;
     let mesh = mesh::Mesh::bind(
         env,
@@ -135,7 +148,7 @@ async fn start(
         own.source.clone(),
         reset_key,
     )?;
-    let registry = Registry::new(config.grace);
+    let registry = Registry::new(config.grace, env.clock());
     restore(&registry, &*store, unix_ms(env.wall())).await?;
     let feed = Feed::load(&*store).await?;
     let rotations = Rotations::new(ca.clone(), own.clone(), registry.clone(), tasks.clone());
@@ -166,6 +179,7 @@ async fn start(
         stop.clone(),
     ));
     tasks.spawn(keep_own_svid(node.own.clone(), stop.clone()));
+    tasks.spawn(keep_own_trust(node.own.clone(), stop.clone()));
     tasks.spawn(upkeep(
         node.ca.clone(),
         node.rotations.clone(),

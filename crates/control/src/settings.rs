@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use weft_ca::CaConfig;
+use weft_ca::{CaConfig, KeyType};
 use weft_certs::{SpiffeId, TrustDomain};
 use weft_resources::SYSTEM_NAMESPACE;
 
@@ -20,6 +20,18 @@ pub(crate) struct MeshSettings {
     pub(crate) leaf_ttl_s: u64,
     pub(crate) issuing_ttl_s: u64,
     pub(crate) root_ttl_s: u64,
+    /// The longest life of a leaf; `None`: 24 hours, or a sixth of the issuing CA's life.
+    #[serde(default)]
+    pub(crate) max_leaf_ttl_s: Option<u64>,
+    #[serde(default)]
+    pub(crate) key_type: KeyType,
+    /// Rate limit of issuance.
+    #[serde(default = "certificates_per_s")]
+    pub(crate) certificates_per_s: u32,
+}
+
+fn certificates_per_s() -> u32 {
+    crate::issue::CERTIFICATES_PER_S
 }
 
 impl MeshSettings {
@@ -28,7 +40,11 @@ impl MeshSettings {
         config.leaf_ttl = Duration::from_secs(self.leaf_ttl_s);
         config.issuing_ttl = Duration::from_secs(self.issuing_ttl_s);
         config.root_ttl = Duration::from_secs(self.root_ttl_s);
-        config.max_leaf_ttl = config.max_leaf_ttl.min(config.issuing_ttl / 6);
+        config.max_leaf_ttl = match self.max_leaf_ttl_s {
+            Some(seconds) => Duration::from_secs(seconds),
+            None => config.max_leaf_ttl.min(config.issuing_ttl / 6),
+        };
+        config.key_type = self.key_type;
         config.min_leaf_ttl = config.min_leaf_ttl.min(config.leaf_ttl);
         config
     }

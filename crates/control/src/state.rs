@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_ca::FileKeyStore;
+use weft_ca::{FileKeyStore, KeyType, Secret};
 use weft_certs::{RootPin, SpiffeId, TrustDomain};
 use weft_env::{Disk, DiskError, Env, LockGuard};
 
 use crate::error::ControlError;
-use crate::issue::{CaService, Keys};
+use crate::issue::{CERTIFICATES_PER_S, CaService, Keys};
 use weft_transport::ResetKey;
 
 use crate::settings::{MeshSettings, SETTINGS};
@@ -33,7 +33,7 @@ const KEYS: &str = "ca";
 const LOCK: &str = "lock";
 
 /// What is fixed for the life of a mesh.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct InitConfig {
     /// Name of the trust domain.
     pub trust_domain: TrustDomain,
@@ -43,6 +43,14 @@ pub struct InitConfig {
     pub issuing_ttl: Duration,
     /// Life of the root: 10 years.
     pub root_ttl: Duration,
+    /// The longest life of a sidecar's certificate. `None`: 24 hours, or a sixth of the issuing certificate's life.
+    pub max_leaf_ttl: Option<Duration>,
+    /// Kind of the authority's keys.
+    pub key_type: KeyType,
+    /// Certificates that are signed per second.
+    pub certificates_per_s: u32,
+    /// What seals the authority's keys; `None`: they are not sealed.
+    pub secret: Option<Arc<Secret>>,
 }
 
 impl InitConfig {
@@ -55,6 +63,10 @@ impl InitConfig {
             leaf_ttl: defaults.leaf_ttl,
             issuing_ttl: defaults.issuing_ttl,
             root_ttl: defaults.root_ttl,
+            max_leaf_ttl: None,
+            key_type: KeyType::default(),
+            certificates_per_s: CERTIFICATES_PER_S,
+            secret: None,
         }
     }
 
@@ -64,6 +76,9 @@ impl InitConfig {
             leaf_ttl_s: self.leaf_ttl.as_secs(),
             issuing_ttl_s: self.issuing_ttl.as_secs(),
             root_ttl_s: self.root_ttl.as_secs(),
+            max_leaf_ttl_s: self.max_leaf_ttl.map(|ttl| ttl.as_secs()),
+            key_type: self.key_type,
+            certificates_per_s: self.certificates_per_s.max(1),
         }
     }
 }
@@ -89,6 +104,7 @@ pub struct InitReport {
 /// A state directory that this process holds.
 pub(crate) struct StateDir {
     pub(crate) path: PathBuf,
+    secret: Option<Arc<Secret>>,
     _lock: LockGuard,
 }
 
@@ -117,7 +133,7 @@ pub async fn init(
         let path = state_dir.to_owned();
         env.disk(move |disk| check_target(disk, &path)).await?
     };
-    let result = make(env, state_dir, &settings).await;
+    let result = make(env, state_dir, &settings, config.secret.clone()).await;
     if result.is_err() && !existed {
         // Only an empty directory goes: what is in it is not ours to remove.
         let path = state_dir.to_owned();
@@ -126,8 +142,13 @@ pub async fn init(
     result
 }
 
-async fn make(env: &Env, path: &Path, settings: &MeshSettings) -> Result<InitReport, ControlError> {
-    let dir = hold(env, path).await?;
+async fn make(
+    env: &Env,
+    path: &Path,
+    settings: &MeshSettings,
+    secret: Option<Arc<Secret>>,
+) -> Result<InitReport, ControlError> {
+    let dir = hold(env, path, secret).await?;
     if dir.is_initialised(env).await? {
         return Err(ControlError::AlreadyInitialised { dir: dir.path });
     }
@@ -143,12 +164,34 @@ async fn make(env: &Env, path: &Path, settings: &MeshSettings) -> Result<InitRep
     result
 }
 
+/// Takes a directory that has no state, and clears away what an attempt that was cut off has left in it.
+pub(crate) async fn hold_empty(
+    env: &Env,
+    path: &Path,
+    secret: Option<Arc<Secret>>,
+) -> Result<StateDir, ControlError> {
+    let target = path.to_owned();
+    env.disk(move |disk| check_target(disk, &target)).await?;
+    let dir = hold(env, path, secret).await?;
+    let started = {
+        let path = dir.path.clone();
+        env.disk(move |disk| disk.exists(&path.join(STORE))).await?
+    };
+    if started && dir.is_initialised(env).await? {
+        return Err(ControlError::AlreadyInitialised { dir: dir.path });
+    }
+    let path = dir.path.clone();
+    env.disk(move |_| clear(&path)).await;
+    Ok(dir)
+}
+
 /// Takes a directory with a state, to run on it. One without is initialised if `missing` says with what.
 /// A directory that is not weft's is left as it is.
 pub(crate) async fn claim(
     env: &Env,
     path: &Path,
     missing: Option<&InitConfig>,
+    secret: Option<Arc<Secret>>,
 ) -> Result<StateDir, ControlError> {
     let target = path.to_owned();
     let may_init = missing.is_some();
@@ -164,7 +207,7 @@ pub(crate) async fn claim(
         }
     })
     .await?;
-    let dir = hold(env, path).await?;
+    let dir = hold(env, path, secret).await?;
     if !dir.is_initialised(env).await? {
         let Some(config) = missing else {
             return Err(ControlError::NotInitialised { dir: dir.path });
@@ -177,14 +220,22 @@ pub(crate) async fn claim(
 }
 
 /// Takes a directory for this process; makes it if it is not there.
-pub(crate) async fn hold(env: &Env, path: &Path) -> Result<StateDir, ControlError> {
+pub(crate) async fn hold(
+    env: &Env,
+    path: &Path,
+    secret: Option<Arc<Secret>>,
+) -> Result<StateDir, ControlError> {
     let path = path.to_owned();
     env.disk(move |disk| {
         check_owner(&path)?;
         disk.create_dir_private(&path)
             .map_err(|error| unusable(&path, &error))?;
         match disk.lock(&path.join(LOCK)) {
-            Ok(lock) => Ok(StateDir { path, _lock: lock }),
+            Ok(lock) => Ok(StateDir {
+                path,
+                secret,
+                _lock: lock,
+            }),
             Err(DiskError::Locked { .. }) => Err(ControlError::InUse { dir: path }),
             Err(error) => Err(unusable(&path, &error)),
         }
@@ -252,7 +303,12 @@ impl StateDir {
         let store = store.map_err(|error| ControlError::of_store(&self.path, error))?;
         let settings = MeshSettings::load(&store).await?;
         let path = self.path.join(KEYS);
-        let keys = env.disk(move |_| FileKeyStore::open(path)).await?;
+        let secret = self.secret.clone();
+        let keys = env.disk(move |_| match secret {
+            Some(secret) => FileKeyStore::open_sealed(path, &secret),
+            None => FileKeyStore::open(path),
+        });
+        let keys = keys.await?;
         Ok(Opened {
             store: Arc::new(store),
             keys: Arc::new(keys),
@@ -267,6 +323,16 @@ impl StateDir {
         env.rng("quic-reset").fill_bytes(&mut fresh);
         let key = env.disk(move |disk| disk.secret(&path, fresh)).await;
         key.map(ResetKey).map_err(ControlError::Disk)
+    }
+
+    /// Where the authority's keys are.
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.path.join(KEYS)
+    }
+
+    /// Where the store is.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.path.join(STORE)
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

@@ -208,3 +208,17 @@ impl EncodeLabelSet for DirectionLabels {
         ("direction", self.0).encode(encoder.encode_label())
     }
 }
+
+/// One authority.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct AuthorityLabels {
+    pub(crate) role: String,
+    pub(crate) name: String,
+}
+
+impl EncodeLabelSet for AuthorityLabels {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        ("role", self.role.as_str()).encode(encoder.encode_label())?;
+        ("name", self.name.as_str()).encode(encoder.encode_label())
+    }
+}

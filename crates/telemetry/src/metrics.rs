@@ -14,7 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::edge::{Edge, EdgeDelta};
-use crate::labels::{CodeLabels, DirectionLabels, EdgeLabels, RefusalLabels};
+use crate::labels::{AuthorityLabels, CodeLabels, DirectionLabels, EdgeLabels, RefusalLabels};
 use crate::{Direction, EdgeKey, Party, Side};
 
 /// Edges told apart by one process; the rest is recorded on an edge named `other`.
@@ -50,6 +50,7 @@ pub(crate) struct Families {
     revision: Gauge,
     nacks: Counter,
     svid_left: Gauge,
+    authority_left: Family<AuthorityLabels, Gauge>,
     svid_renewals: Counter,
 }
 
@@ -156,6 +157,22 @@ impl Telemetry {
         self.0.families.svid_left.set(clamp(left.as_secs()));
     }
 
+    /// Sets the remaining life of every authority, in place of all that were set before: role, name, life.
+    pub fn set_authorities_left<'a>(
+        &self,
+        authorities: impl IntoIterator<Item = (&'a str, &'a str, Duration)>,
+    ) {
+        let family = &self.0.families.authority_left;
+        family.clear();
+        for (role, name, left) in authorities {
+            let labels = AuthorityLabels {
+                role: role.to_owned(),
+                name: name.to_owned(),
+            };
+            family.get_or_create(&labels).set(clamp(left.as_secs()));
+        }
+    }
+
     /// Counts a revision whose config was not used.
     pub fn config_nacked(&self) {
         self.0.families.nacks.inc();
@@ -202,6 +219,7 @@ impl Families {
             revision: Gauge::default(),
             nacks: Counter::default(),
             svid_left: Gauge::default(),
+            authority_left: Family::default(),
             svid_renewals: Counter::default(),
         };
         families.register_http(registry);
@@ -298,6 +316,12 @@ impl Families {
             "Remaining life of the served SVID",
             Unit::Seconds,
             self.svid_left.clone(),
+        );
+        registry.register_with_unit(
+            "authority_remaining",
+            "Remaining life of each root and issuing certificate",
+            Unit::Seconds,
+            self.authority_left.clone(),
         );
         registry.register(
             "svid_renewals",

@@ -42,6 +42,17 @@ fn one_prefix_base_units_and_istio_label_names() {
     telemetry.set_connections(Direction::Dialled, 2);
     telemetry.set_revision(42);
     telemetry.set_svid_left(Duration::from_secs(1800));
+    telemetry.set_authorities_left([("root", "root-1", Duration::from_secs(9))]);
+    telemetry.set_authorities_left([("root", "root-2", Duration::from_secs(7))]);
+    let text = telemetry.encode();
+    assert!(
+        text.contains("weft_authority_remaining_seconds{role=\"root\",name=\"root-2\"} 7"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("root-1"),
+        "one that is gone is not shown: {text}"
+    );
     telemetry.config_nacked();
     let text = telemetry.encode();
     for line in text

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use weft_certs::tls::{self, Failure};
-use weft_certs::{Identity, IdentitySource};
+use weft_certs::{Identity, IdentitySource, VerifyError};
 use weft_env::{Env, Tasks};
 
 use crate::copies::Copies;
@@ -15,6 +15,15 @@ use crate::quic::Quic;
 use crate::refusal::Refusals;
 use crate::registry::{Link, NewLink, Registry};
 use crate::{Connection, DialError, Direction, Target, TransportConfig, dial};
+
+/// How far an endpoint has come in holding its connections against the bundles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Enforced {
+    /// Every connection has been verified against this generation of the bundles, or begun under it.
+    pub bundle_generation: u64,
+    /// Connections that were cut because the bundles no longer vouched for the peer, since the start.
+    pub cut: u64,
+}
 
 /// An endpoint's inside.
 #[derive(Debug)]
@@ -28,6 +37,7 @@ pub(crate) struct Core {
     pub(crate) pool: PoolState,
     pub(crate) refusals: Refusals,
     pub(crate) copies: Arc<Copies>,
+    pub(crate) enforced: watch::Sender<Enforced>,
     pub(crate) tasks: Tasks,
     /// Places for handshakes that others begin.
     pub(crate) handshakes: Arc<Semaphore>,
@@ -75,7 +85,12 @@ impl Core {
                 reason = error.reason(),
                 "connection cut: {error}"
             );
-            link.close(EndReason::PeerNotTrusted);
+            let reason = match error {
+                VerifyError::Revoked { .. } => EndReason::PeerRevoked,
+                _ => EndReason::PeerNotTrusted,
+            };
+            link.close(reason);
+            self.enforced.send_modify(|enforced| enforced.cut += 1);
         }
     }
 

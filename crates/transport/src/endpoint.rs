@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::VarInt;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weft_env::{Env, Tasks};
 
 use crate::copies::{Copied, Copies, CopySocket};
-use crate::core::Core;
+use crate::core::{Core, Enforced};
 use crate::lifetime::EndReason;
 use crate::pool::{Pool, PoolState};
 use crate::quic::Quic;
@@ -61,6 +61,10 @@ impl Endpoint {
             pool: PoolState::new(&config.limits, env.rng("dial-backoff")),
             refusals: Refusals::new(env),
             copies: copies.clone(),
+            enforced: watch::Sender::new(Enforced {
+                bundle_generation: config.identity.current().bundle_generation,
+                cut: 0,
+            }),
             tasks: tasks.clone(),
             handshakes: Arc::new(Semaphore::new(config.limits.max_handshakes)),
             closing: CancellationToken::new(),
@@ -124,6 +128,13 @@ impl Endpoint {
     #[must_use]
     pub fn copied(&self) -> Copied {
         self.core.copies.copied()
+    }
+
+    /// Tells how far the present bundles are enforced: a peer that they do not vouch for is refused from the moment
+    /// they are in place, and has no connection left when this has their generation.
+    #[must_use]
+    pub fn enforced(&self) -> watch::Receiver<Enforced> {
+        self.core.enforced.subscribe()
     }
 
     /// Ends in order: nothing new is taken or dialled, peers are told to go elsewhere, what is under way may

@@ -42,6 +42,7 @@ pub use config::{
 };
 pub use connection::{Connection, Exchange};
 pub use copies::Copied;
+pub use core::Enforced;
 pub use endpoint::Endpoint;
 pub use error::{DialError, RequestError, TransportError};
 pub use join::join_connection;

@@ -22,6 +22,8 @@ pub enum EndReason {
     PeerCertificateEnds,
     /// The trust bundle no longer vouches for the peer.
     PeerNotTrusted,
+    /// An operator has revoked the peer.
+    PeerRevoked,
     /// No request for a while.
     Idle,
     /// The peer asked for it (GOAWAY).
@@ -41,6 +43,7 @@ impl EndReason {
             Self::OwnCertificateEnds => "own_certificate_ends",
             Self::PeerCertificateEnds => "peer_certificate_ends",
             Self::PeerNotTrusted => "peer_not_trusted",
+            Self::PeerRevoked => "peer_revoked",
             Self::Idle => "idle",
             Self::PeerGoingAway => "peer_going_away",
             Self::ShuttingDown => "shutting_down",
@@ -56,6 +59,7 @@ impl fmt::Display for EndReason {
             Self::OwnCertificateEnds => "the certificate of this end has reached its end",
             Self::PeerCertificateEnds => "the certificate of the peer has reached its end",
             Self::PeerNotTrusted => "the trust bundle no longer vouches for the peer",
+            Self::PeerRevoked => "the peer is revoked",
             Self::Idle => "no request for a while",
             Self::PeerGoingAway => "the peer is going away",
             Self::ShuttingDown => "the node is shutting down",

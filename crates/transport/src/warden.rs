@@ -21,12 +21,18 @@ pub(crate) async fn watch(core: Arc<Core>) {
     let mut changes = core.identity.subscribe();
     let token = core.tasks.token();
     let mut seen = core.identity.current();
+    // Nobody is connected yet: what changed since the endpoint was bound holds for all who come.
+    core.enforced
+        .send_modify(|enforced| enforced.bundle_generation = seen.bundle_generation);
     loop {
         // Marked as seen before it is read: a change in between is looked at again, never missed.
         changes.borrow_and_update();
         let identity = core.identity.current();
         if identity.bundle_generation != seen.bundle_generation {
             verify_again(&core, &identity).await;
+            core.enforced.send_modify(|enforced| {
+                enforced.bundle_generation = identity.bundle_generation;
+            });
         }
         let changed = identity.generation != seen.generation
             || identity.bundle_generation != seen.bundle_generation;

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+mod identity;
+
+pub(crate) use identity::{CaCommand, CertCommand, Role as CaRole, SecretArgs};
+
 use crate::demo::DemoArgs;
 use crate::demo_app::DemoAppArgs;
 use crate::output::Format;
@@ -100,6 +104,29 @@ pub(crate) struct InitArgs {
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub(crate) leaf_ttl: Duration,
 
+    /// Longest life that a certificate of a sidecar may have [default: 24h, or a sixth of --issuing-ttl]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) max_leaf_ttl: Option<Duration>,
+
+    /// Life of the issuing certificate; at least 6 times the longest life of a sidecar's
+    #[arg(long, value_name = "DURATION", default_value = "720h", value_parser = duration)]
+    pub(crate) issuing_ttl: Duration,
+
+    /// Life of the root
+    #[arg(long, value_name = "DURATION", default_value = "87648h", value_parser = duration)]
+    pub(crate) root_ttl: Duration,
+
+    /// Kind of the authority's keys
+    #[arg(long, value_name = "p256|p384|ed25519", default_value = "p256")]
+    pub(crate) key_type: weft_ca::KeyType,
+
+    /// Certificates that the authority signs per second; beyond it, it says when to come back
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) certificates_per_second: u32,
+
+    #[command(flatten)]
+    pub(crate) secret: SecretArgs,
+
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -122,6 +149,13 @@ pub(crate) enum TokenCommand {
         ttl: Duration,
         #[command(flatten)]
         output: OutputArgs,
+    },
+    /// Takes an unused token back: whoever holds it cannot join with it any more
+    Revoke {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// Its id, or how it begins, as `weft token list` shows it
+        id: String,
     },
     /// Lists tokens: for whom, how long, used or not. Never the token itself, which is not kept
     List {
@@ -211,69 +245,15 @@ pub(crate) struct DeleteArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// Certificates of sidecars.
-#[derive(Debug, Subcommand)]
-pub(crate) enum CertCommand {
-    /// Lists every sidecar's certificate: identity, serial, issuer, remaining life
-    Show {
-        #[command(flatten)]
-        admin: AdminArgs,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
-    /// Has sidecars take new certificates now; requests under way are not disturbed
-    Rotate {
-        #[command(flatten)]
-        admin: AdminArgs,
-        /// Every sidecar
-        #[arg(
-            long,
-            required_unless_present_any = ["service", "instance"],
-            conflicts_with_all = ["service", "instance"]
-        )]
-        all: bool,
-        /// Only sidecars of this service. May be given several times
-        #[arg(long, value_name = "NAME[.NAMESPACE]")]
-        service: Vec<String>,
-        /// Only this instance (see `weft status`). May be given several times
-        #[arg(long, value_name = "INSTANCE")]
-        instance: Vec<String>,
-        /// How long to wait for all of them
-        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
-        timeout: Duration,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
-}
-
-/// The authority.
-#[derive(Debug, Subcommand)]
-pub(crate) enum CaCommand {
-    /// Shows root and issuing certificates, and the root's pin
-    Show {
-        #[command(flatten)]
-        admin: AdminArgs,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
-    /// Replaces the issuing certificate, then every certificate that it signed, without a failed request
-    Rotate {
-        #[command(flatten)]
-        admin: AdminArgs,
-        /// How long to wait for every sidecar's new certificate
-        #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
-        timeout: Duration,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
-}
-
 /// Shows every sidecar: identity, version, revision in force or why it was refused, certificate,
 /// connections, round-trip time.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
+    /// Only certificates and authorities that end within this time; exit 1 if there is one
+    #[arg(long, value_name = "DURATION", value_parser = identity::days)]
+    pub(crate) expiring: Option<Duration>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -11,7 +11,7 @@ pub enum Group {
     Config,
     /// A live instance of a service: `endpoint/<namespace>/<service>/<instance>`.
     Endpoint,
-    /// The trust bundle of a trust domain: `trust/<trust domain>`.
+    /// Whom to trust: `trust/<trust domain>`, `trust/<trust domain>/revoked`.
     Trust,
 }
 
@@ -41,6 +41,11 @@ pub enum ResourcePath {
         /// The trust domain without scheme.
         trust_domain: String,
     },
+    /// `trust/<trust domain>/revoked`: what is revoked in it. Sidecars before it skip it.
+    Revoked {
+        /// The trust domain without scheme.
+        trust_domain: String,
+    },
 }
 
 /// A key that is of no known form. Sidecars skip such keys: they come from a later version.
@@ -55,7 +60,7 @@ impl ResourcePath {
         match self {
             Self::Config { .. } => Group::Config,
             Self::Endpoint { .. } => Group::Endpoint,
-            Self::Trust { .. } => Group::Trust,
+            Self::Trust { .. } | Self::Revoked { .. } => Group::Trust,
         }
     }
 }
@@ -76,6 +81,7 @@ impl fmt::Display for ResourcePath {
                 write!(f, "endpoint/{namespace}/{service}/{instance}")
             }
             Self::Trust { trust_domain } => write!(f, "trust/{trust_domain}"),
+            Self::Revoked { trust_domain } => write!(f, "trust/{trust_domain}/revoked"),
         }
     }
 }
@@ -102,6 +108,9 @@ impl FromStr for ResourcePath {
             ["trust", trust_domain] => Ok(Self::Trust {
                 trust_domain: (*trust_domain).to_owned(),
             }),
+            ["trust", trust_domain, "revoked"] => Ok(Self::Revoked {
+                trust_domain: (*trust_domain).to_owned(),
+            }),
             _ => Err(KeyError(text.to_owned())),
         }
     }
@@ -117,6 +126,7 @@ mod tests {
             "config/HTTPRoute/default/invoices",
             "endpoint/default/invoices/a1",
             "trust/weft.local",
+            "trust/weft.local/revoked",
         ] {
             assert_eq!(text.parse::<ResourcePath>().unwrap().to_string(), text);
         }

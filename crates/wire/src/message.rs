@@ -138,6 +138,24 @@ pub struct Report {
     pub edges: Vec<EdgeReport>,
     /// Refused peers and dials since the start, by reason (a total: the receiver replaces).
     pub refusals: BTreeMap<String, u64>,
+    /// Whom it trusts now; absent from sidecars before this field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<TrustReport>,
+}
+
+/// How far a sidecar has come in trusting, and distrusting, what was pushed: a receipt. New handshakes follow it and
+/// no connection is left that it forbids.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrustReport {
+    /// `spiffe_sequence` of the bundle of its own trust domain.
+    pub sequence: u64,
+    /// Edition of the list of what is revoked; 0: it has none.
+    pub revoked: u64,
+    /// From when, Unix milliseconds by its clock.
+    pub in_force_unix_ms: u64,
+    /// Connections cut since its start, because their peer was revoked or no longer trusted (a total).
+    pub cut: u64,
 }
 
 /// One mesh connection.

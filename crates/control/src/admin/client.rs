@@ -25,7 +25,7 @@ use super::{MAX_REPLY, query};
 /// Time for the socket to accept: the node is on this machine.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Time for an ordinary reply. An apply that validates thousands of resources takes part of a second.
-const REPLY: Duration = Duration::from_secs(30);
+pub(super) const REPLY: Duration = Duration::from_secs(30);
 /// Longest line of a progress stream, in bytes.
 const MAX_LINE: usize = 4 * 1024 * 1024;
 
@@ -206,11 +206,11 @@ impl AdminClient {
         self.stream("/v1/certs/rotate", request).await
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, AdminError> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, AdminError> {
         self.call(Method::GET, path, None::<&()>).await
     }
 
-    async fn call<T: DeserializeOwned>(
+    pub(super) async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
@@ -219,7 +219,7 @@ impl AdminClient {
         self.exchange(request(method, path, body)?, REPLY).await
     }
 
-    async fn exchange<T: DeserializeOwned>(
+    pub(super) async fn exchange<T: DeserializeOwned>(
         &self,
         request: Request<Full<Bytes>>,
         limit: Duration,
@@ -287,7 +287,7 @@ impl AdminClient {
     }
 }
 
-fn request(
+pub(super) fn request(
     method: Method,
     path: &str,
     body: Option<&impl Serialize>,

@@ -1,6 +1,8 @@
 //! The admin API: JSON over HTTP/1.1 on a Unix socket in the state directory.
 
+mod authority;
 mod client;
+mod client_ca;
 mod query;
 mod routes;
 mod server;

@@ -9,14 +9,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+use weft_ca::audit::Event;
 use weft_resources::ResourceKey;
 
 use super::query;
 use super::types::{
-    ApplyRequest, EdgeList, Progress, ResourceFilter, RotateCa, RotateCerts, TokenCreated,
+    ApplyRequest, EdgeList, Progress, Proof, ResourceFilter, RotateCerts, TokenCreated,
     TokenRequest, WaitReply,
 };
-use crate::issue::{Rotation, create_token, list_tokens};
+use crate::issue::{self, Rotation, create_token, list_tokens, revoke_token};
 use crate::node::Node;
 use crate::problem::Reject;
 use crate::registry::{Lost, receipts};
@@ -44,13 +45,14 @@ pub(super) async fn answer(
     method: &Method,
     uri: &Uri,
     body: &[u8],
+    by: &str,
 ) -> Result<Answer, Reject> {
     let segments = segments(uri.path())?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let query = query::decode(uri.query().unwrap_or_default())
         .ok_or_else(|| Reject::bad_request("bad_query", "the query string is malformed"))?;
     match (method.as_str(), segments.as_slice()) {
-        ("POST", ["v1", "tokens"]) => token(node, &read(body)?).await,
+        ("POST", ["v1", "tokens"]) => token(node, &read(body)?, by).await,
         ("GET", ["v1", "tokens"]) => ok(&list_tokens(&*node.store, node.env.wall()).await?),
         ("POST", ["v1", "apply"]) => {
             let request: ApplyRequest = read(body)?;
@@ -68,14 +70,29 @@ pub(super) async fn answer(
         ("GET", ["v1", "edges"]) => ok(&EdgeList {
             edges: node.registry.edges(|edges| edges.list()),
         }),
-        ("GET", ["v1", "ca"]) => ok(&node.ca.info()?),
-        ("POST", ["v1", "ca", "rotate"]) => {
-            let request: RotateCa = read_or_default(body)?;
-            rotate(node, Rotation::Issuing(request))
-        }
         ("POST", ["v1", "certs", "rotate"]) => {
             let request: RotateCerts = read_or_default(body)?;
-            rotate(node, Rotation::Leaves(request))
+            rotate(node, Rotation::Leaves(request), by).await
+        }
+        ("POST", ["v1", "tokens", id, "revoke"]) => {
+            let (txn, subject) = revoke_token(&*node.store, id).await?;
+            let event = Event::new("token.revoked", subject, by).with("token", id);
+            node.ca.audit().commit(txn, vec![event]).await?;
+            ok(&())
+        }
+        ("GET" | "POST", ["v1", "ca", ..]) => {
+            super::authority::answer(node, method, &segments[2..], body, by).await
+        }
+        ("POST", ["v1", "revoke"]) => ok(&issue::revoke(&node.ca, &read(body)?, by).await?),
+        ("POST", ["v1", "readmit"]) => ok(&issue::readmit(&node.ca, &read(body)?, by).await?),
+        ("GET", ["v1", "revoked"]) => ok(&node.ca.ledger().list()),
+        ("GET", ["v1", "proof"]) => ok(&prove(node, &query).await?),
+        ("GET", ["v1", "audit"]) => {
+            let after = query.get("after").map(|after| after.parse::<u64>());
+            let after = after
+                .transpose()
+                .map_err(|_| Reject::bad_request("bad_query", "'after' must be a whole number"))?;
+            ok(&node.ca.audit().page(after.unwrap_or(0)).await?)
         }
         _ => Err(Reject::new(
             StatusCode::NOT_FOUND,
@@ -85,9 +102,8 @@ pub(super) async fn answer(
     }
 }
 
-async fn token(node: &Node, request: &TokenRequest) -> Result<Answer, Reject> {
-    let trust_domain = &node.settings.trust_domain;
-    let (token, id, expires) = create_token(&node.env, &*node.store, trust_domain, request).await?;
+async fn token(node: &Node, request: &TokenRequest, by: &str) -> Result<Answer, Reject> {
+    let (token, id, expires) = create_token(&node.env, &node.ca, request, by).await?;
     ok(&TokenCreated {
         token: token.reveal().to_owned(),
         spiffe_id: id.to_string(),
@@ -96,17 +112,42 @@ async fn token(node: &Node, request: &TokenRequest) -> Result<Answer, Reject> {
     })
 }
 
-fn rotate(node: &Node, rotation: Rotation) -> Result<Answer, Reject> {
-    node.rotations.start(rotation).map(Answer::Progress)
+pub(super) async fn rotate(node: &Node, rotation: Rotation, by: &str) -> Result<Answer, Reject> {
+    let started = node.rotations.start(rotation, by).await;
+    started.map(Answer::Progress)
+}
+
+/// Waits until every sidecar enforces an edition of what is revoked, or the time is over.
+async fn prove(node: &Node, query: &BTreeMap<String, String>) -> Result<Proof, Reject> {
+    let number = |name| number(query, name);
+    let (edition, revoked_at) = (number("edition")?, number("since_unix_ms")?);
+    let deadline = Duration::from_millis(number("timeout_ms")?).min(MAX_WAIT);
+    let deadline = Instant::now() + deadline;
+    let mut changes = node.registry.subscribe();
+    loop {
+        changes.mark_unchanged();
+        let asleep = node.rotations.asleep().await?;
+        let proof = node
+            .registry
+            .read(|table| issue::proof(table, edition, revoked_at, &asleep));
+        if proof.absent.is_empty() {
+            return Ok(proof);
+        }
+        match timeout_at(deadline, changes.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Ok(proof),
+        }
+    }
+}
+
+fn number(query: &BTreeMap<String, String>, name: &str) -> Result<u64, Reject> {
+    let value = query.get(name).and_then(|value| value.parse::<u64>().ok());
+    value
+        .ok_or_else(|| Reject::bad_request("bad_query", format!("'{name}' must be a whole number")))
 }
 
 async fn wait(node: &Node, query: &BTreeMap<String, String>) -> Result<WaitReply, Reject> {
-    let number = |name: &str| {
-        let value = query.get(name).and_then(|value| value.parse::<u64>().ok());
-        value.ok_or_else(|| {
-            Reject::bad_request("bad_query", format!("'{name}' must be a whole number"))
-        })
-    };
+    let number = |name| number(query, name);
     let revision = number("revision")?;
     let deadline = Duration::from_millis(number("timeout_ms")?).min(MAX_WAIT);
     let deadline = Instant::now() + deadline;
@@ -152,7 +193,7 @@ fn segments(path: &str) -> Result<Vec<String>, Reject> {
         .ok_or_else(|| Reject::bad_request("bad_path", "the path is malformed"))
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Reject> {
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Reject> {
     serde_json::from_slice(body).map_err(|error| {
         Reject::bad_request(
             "bad_request",
@@ -161,14 +202,14 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Reject> {
     })
 }
 
-fn read_or_default<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Reject> {
+pub(super) fn read_or_default<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Reject> {
     if body.is_empty() {
         return Ok(T::default());
     }
     read(body)
 }
 
-fn ok(value: &impl Serialize) -> Result<Answer, Reject> {
+pub(super) fn ok(value: &impl Serialize) -> Result<Answer, Reject> {
     let body = serde_json::to_vec(value).map_err(|error| {
         Reject::new(
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -76,9 +76,13 @@ fn may_use(stream: &Stream) -> bool {
 }
 
 async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
+    let by: Arc<str> = match stream.peer_cred() {
+        Some(peer) => format!("uid {}", peer.uid).into(),
+        None => "simulation".into(),
+    };
     let service = service_fn(|request| {
-        let node = node.clone();
-        async move { Ok::<_, Infallible>(respond(&node, request).await) }
+        let (node, by) = (node.clone(), by.clone());
+        async move { Ok::<_, Infallible>(respond(&node, request, &by).await) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -101,10 +105,10 @@ async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
 
 type ReplyBody = Either<Full<Bytes>, Lines>;
 
-async fn respond(node: &Arc<Node>, request: Request<Incoming>) -> Response<ReplyBody> {
+async fn respond(node: &Arc<Node>, request: Request<Incoming>, by: &str) -> Response<ReplyBody> {
     let (head, body) = request.into_parts();
     let answer = match read_body(body).await {
-        Ok(body) => routes::answer(node, &head.method, &head.uri, &body).await,
+        Ok(body) => routes::answer(node, &head.method, &head.uri, &body, by).await,
         Err(reject) => Err(reject),
     };
     match answer {

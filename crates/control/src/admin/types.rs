@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::registry::{percentile, success_rate};
 use serde_json::Value;
+use weft_ca::audit::{Head, Record};
+use weft_certs::{RootPin, SignedDocument, SignedError};
 use weft_wire::ConnectionReport;
 
 /// `POST /v1/tokens`
@@ -55,6 +57,8 @@ pub enum TokenState {
     Used,
     /// Nobody used it in time.
     Expired,
+    /// An operator took it back.
+    Revoked,
 }
 
 /// A token as `GET /v1/tokens` lists it: never the token itself, which is not kept.
@@ -384,6 +388,21 @@ pub struct CaInfo {
 /// A certificate of the authority.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorityInfo {
+    /// Its name, such as `issuing-2`.
+    #[serde(default)]
+    pub name: String,
+    /// The root above it; of an issuing CA only.
+    #[serde(default)]
+    pub issuer: Option<String>,
+    /// Whether its key may be in other hands.
+    #[serde(default)]
+    pub tainted: bool,
+    /// Whether its key is on this machine; that of an offline root is not.
+    #[serde(default)]
+    pub key_here: bool,
+    /// SHA-256 of its public key.
+    #[serde(default)]
+    pub pin: String,
     /// `root` or `issuing`.
     pub role: String,
     /// `prepared`, `active`, `old` or `removed`.
@@ -407,6 +426,251 @@ pub struct RotateCa {
     pub within_ms: Option<u64>,
     /// Give up waiting for a sidecar after this time, milliseconds. `None`: 10 minutes.
     pub timeout_ms: Option<u64>,
+    /// Replace the root, and the issuing CA with it; else the issuing CA only.
+    pub root: bool,
+    /// Drop the old one as soon as no connected sidecar needs it; do not wait for the certificates of those that are
+    /// not connected.
+    pub now: bool,
+    /// Go on without sidecars that do not answer in time; they are named.
+    pub allow_missing: bool,
+}
+
+/// Reply of `POST /v1/ca/plan`: what a rotation would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaPlan {
+    /// Step by step, in words.
+    pub steps: Vec<String>,
+    /// Connected sidecars: `service/instance`.
+    pub sidecars: Vec<String>,
+    /// Identities that have a certificate and are not connected.
+    pub asleep: Vec<String>,
+}
+
+/// An authority as evidence names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// Its name.
+    pub name: String,
+    /// `root` or `issuing`.
+    pub role: String,
+    /// Serial of its certificate.
+    pub serial: String,
+    /// SHA-256 of its public key.
+    pub pin: String,
+}
+
+impl Named {
+    pub(crate) fn of(tier: weft_ca::Tier, slot: &weft_ca::Slot) -> Self {
+        Self {
+            name: slot.id.clone(),
+            role: tier.as_str().to_owned(),
+            serial: weft_certs::serial_of(&slot.certificate).unwrap_or_default(),
+            pin: slot.pin().map(|pin| pin.to_string()).unwrap_or_default(),
+        }
+    }
+}
+
+/// A sidecar, and when something was heard of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// `service/instance`
+    pub sidecar: String,
+    /// Unix milliseconds by the control node's clock.
+    pub at_unix_ms: u64,
+}
+
+/// What proves that a rotation is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Number of the rotation.
+    pub rotation: u64,
+    /// What was replaced: `root` or `issuing`.
+    pub role: String,
+    /// The mesh.
+    pub trust_domain: String,
+    /// Begin.
+    pub started_unix_ms: u64,
+    /// End: the old one is gone.
+    pub finished_unix_ms: u64,
+    /// What signed before.
+    pub old: Vec<Named>,
+    /// The new root, if the root was replaced.
+    pub new_root: Option<String>,
+    /// The new issuing CA.
+    pub new_issuing: Option<String>,
+    /// Edition of the trust bundle at the end.
+    pub bundle_sequence: u64,
+    /// Whether the certificates of sidecars that were not connected were waited for.
+    pub waited_for_sleepers: bool,
+    /// Who acknowledged the new root before it signed anything, and when.
+    pub acknowledged: Vec<Seen>,
+    /// Who had a certificate under the new issuing CA, and since when.
+    pub renewed: Vec<Seen>,
+    /// Who was connected and did not follow in time (`--allow-missing`).
+    pub missing: Vec<String>,
+    /// Identities with certificates that were not connected.
+    pub asleep: Vec<String>,
+    /// The last time that a connected sidecar was seen with a certificate under the old one.
+    pub last_chain_to_old: Option<Seen>,
+    /// When the old one was dropped.
+    pub dropped_unix_ms: Option<u64>,
+    /// The audit log's last record before this.
+    pub audit_seq: u64,
+    /// Its hash: who keeps evidence can tell whether the log before it was changed.
+    pub audit_hash: String,
+}
+
+/// Reply of `GET /v1/ca/evidence`: each with the signed document that carries it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceInfo {
+    /// What it says.
+    pub evidence: Evidence,
+    /// The document, to be kept and checked elsewhere.
+    pub document: SignedDocument,
+}
+
+/// Why evidence proves nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvidenceError {
+    /// It is something else.
+    #[error("it is not evidence of a rotation: {0}")]
+    Unreadable(String),
+    /// It is of another mesh, or from before this root.
+    #[error(
+        "no certificate in it has the pinned key {pin}: it is of another mesh, or of another root"
+    )]
+    OtherRoot {
+        /// The pin.
+        pin: RootPin,
+    },
+    /// It is not what the control node signed.
+    #[error("it proves nothing: {0}")]
+    Signature(#[from] SignedError),
+}
+
+/// Names an authority.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SlotRequest {
+    /// Its name, such as `root-1`.
+    pub slot: String,
+    /// Do it even if connected sidecars are cut off by it; they are named.
+    pub allow_missing: bool,
+}
+
+/// `POST /v1/ca/activate`
+pub type ActivateRequest = SlotRequest;
+
+/// What was done to authorities, and at whose cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotReply {
+    /// The authorities.
+    pub slots: Vec<String>,
+    /// Sidecars that were left behind: `service/instance`.
+    pub left_behind: Vec<String>,
+}
+
+/// Reply of `POST /v1/ca/csr`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CsrReply {
+    /// PKCS#10 request, DER in standard base64.
+    pub csr: String,
+}
+
+/// `POST /v1/ca/import`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportRequest {
+    /// The issuing certificate, its issuers and the root, in any order: DER in standard base64.
+    pub certificates: Vec<String>,
+}
+
+/// `POST /v1/revoke`: one of the three.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RevokeRequest {
+    /// A SPIFFE ID.
+    pub spiffe_id: Option<String>,
+    /// SHA-256 of a public key, `sha256:<hexadecimal>`.
+    pub key: Option<String>,
+    /// Serial number of a certificate, hexadecimal.
+    pub serial: Option<String>,
+    /// Why, for the audit log.
+    pub reason: Option<String>,
+}
+
+/// Reply to a revocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// What.
+    pub target: String,
+    /// Edition of the list that brings it.
+    pub edition: u64,
+    /// The store's revision that pushes it.
+    pub revision: u64,
+    /// When, Unix milliseconds.
+    pub at_unix_ms: u64,
+    /// Serials of live certificates that are dead by it.
+    pub serials: Vec<String>,
+    /// Unused join tokens that are useless now.
+    pub tokens: usize,
+}
+
+/// `POST /v1/readmit`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadmitRequest {
+    /// The SPIFFE ID.
+    pub spiffe_id: String,
+}
+
+/// A sidecar enforces a revocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofReceipt {
+    /// `service/instance`
+    pub sidecar: String,
+    /// From when it refuses handshakes, Unix milliseconds by its clock.
+    pub refused_from_unix_ms: u64,
+    /// Connections that it has cut for it.
+    pub cut: u64,
+    /// From the revocation to the receipt's arrival, milliseconds.
+    pub after_ms: u64,
+}
+
+/// Reply of `GET /v1/proof`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// Edition of the list.
+    pub edition: u64,
+    /// Who enforces it.
+    pub receipts: Vec<ProofReceipt>,
+    /// Sidecars that have not said so, or are just gone: `service/instance`.
+    pub absent: Vec<String>,
+    /// Identities that have a certificate and are not connected.
+    pub asleep: Vec<String>,
+}
+
+/// `POST /v1/ca/backup`
+#[derive(Serialize, Deserialize)]
+pub struct BackupRequest {
+    /// The passphrase, or the content of a key file: base64.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for BackupRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BackupRequest(redacted)")
+    }
+}
+
+/// Reply of `GET /v1/audit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditPage {
+    /// In their order.
+    pub records: Vec<Record>,
+    /// Ask again with `after` this, for more.
+    pub next: Option<u64>,
+    /// Where the log ends.
+    pub head: Head,
 }
 
 /// `POST /v1/certs/rotate`. Without services and instances: every sidecar.
@@ -440,6 +704,10 @@ pub struct Rotated {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
+    /// Nothing is done yet.
+    Started,
+    /// Sidecars are told to trust the new root, which signs nothing before they do.
+    Distributing,
     /// A new issuing certificate exists and is not used yet.
     Prepared,
     /// It signs now.
@@ -448,6 +716,8 @@ pub enum Phase {
     Renewing,
     /// The old issuing key is gone.
     Retired,
+    /// The old root stays trusted until the certificates under it have ended; the control node goes on by itself.
+    Waiting,
     /// All is done.
     Done,
     /// It ended before all was done; `message` says why.
@@ -475,4 +745,16 @@ pub struct Progress {
     pub issuer_after: Option<String>,
     /// Certificates that changed so far.
     pub rotated: Vec<Rotated>,
+    /// Connected sidecars that were left behind: `service/instance`.
+    #[serde(default)]
+    pub missing: Vec<String>,
+    /// Identities that have a certificate and are not connected.
+    #[serde(default)]
+    pub asleep: Vec<String>,
+    /// Number of the evidence that was signed.
+    #[serde(default)]
+    pub evidence: Option<u64>,
+    /// While it waits: until when, Unix seconds.
+    #[serde(default)]
+    pub until_unix: Option<u64>,
 }

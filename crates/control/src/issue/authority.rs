@@ -3,13 +3,20 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
-use weft_ca::{Authority, CaConfig, Error as CaError, Issued, Journal, KeyStore, SlotState, Tier};
-use weft_certs::{BundleSet, RootPin, SpiffeId, TrustBundle, X509Svid, serial_of};
+use weft_ca::audit::Event;
+use weft_ca::{
+    Authority, CaConfig, Error as CaError, Issued, Journal, KeyStore, Slot, SlotState, Tier,
+};
+use weft_certs::{BundleSet, RevocationList, RootPin, SpiffeId, TrustBundle, X509Svid, serial_of};
 use weft_env::{Env, Rng};
 
+use super::issued;
+use super::ledger::Ledger;
 use super::limit::RateLimit;
 use crate::admin::types::{AuthorityInfo, CaInfo};
+use crate::audit::Audit;
 use crate::error::ControlError;
 use crate::problem::Reject;
 use crate::settings::MeshSettings;
@@ -18,6 +25,8 @@ use crate::time::{seconds_left, unix_s};
 
 /// Where the journal is kept.
 const JOURNAL: &str = "ca/journal";
+/// Where it is kept what is revoked.
+const LEDGER: &str = "ca/revoked";
 
 /// Keys live here, apart from the store.
 pub(crate) type Keys = Arc<dyn KeyStore>;
@@ -38,6 +47,9 @@ struct Shared {
     rng: Mutex<Rng>,
     /// One transition of the journal at a time.
     changing: tokio::sync::Mutex<()>,
+    audit: Audit,
+    /// Counts changes of whom the mesh trusts.
+    trust: watch::Sender<u64>,
 }
 
 #[derive(Clone)]
@@ -45,12 +57,32 @@ struct Current {
     authority: Arc<Authority>,
     /// The revision that wrote its journal.
     journal: Revision,
+    ledger: Arc<Ledger>,
+    /// The ledger in the form that is pushed.
+    revoked: Arc<RevocationList>,
 }
 
 /// A step of the journal.
 pub(crate) type Step = Box<
     dyn FnOnce(&Authority, &dyn KeyStore, SystemTime, &mut Rng) -> Result<Journal, CaError> + Send,
 >;
+
+/// What is committed along with a step, or not at all.
+#[derive(Default)]
+pub(crate) struct Along {
+    pub(crate) txn: Txn,
+    pub(crate) events: Vec<Event>,
+}
+
+impl Along {
+    /// One record of the audit log.
+    pub(crate) fn event(event: Event) -> Self {
+        Self {
+            txn: Txn::new(),
+            events: vec![event],
+        }
+    }
+}
 
 impl CaService {
     /// Makes root and issuing CA, and writes their journal and trust bundle into `txn`. The keys are on
@@ -82,17 +114,13 @@ impl CaService {
         store: Arc<dyn Store>,
         keys: Keys,
         settings: &MeshSettings,
+        audit: Audit,
     ) -> Result<Self, ControlError> {
-        let entry = store.get(JOURNAL).await?;
-        let entry = entry.ok_or_else(|| ControlError::Damaged {
-            what: "the authority's journal is missing from the store".to_owned(),
-        })?;
-        let journal: Journal =
-            serde_json::from_slice(&entry.value).map_err(|error| ControlError::Damaged {
-                what: format!("the authority's journal cannot be read: {error}"),
-            })?;
+        let (journal, journal_revision) = read_journal(&*store).await?;
         let config = settings.ca_config();
         let authority = load(env, config.clone(), journal, keys.clone()).await?;
+        let ledger = read_ledger(&*store).await?;
+        let rate = settings.certificates_per_s;
         let service = Self {
             shared: Arc::new(Shared {
                 env: env.clone(),
@@ -101,11 +129,15 @@ impl CaService {
                 config,
                 current: Mutex::new(Current {
                     authority: Arc::new(authority),
-                    journal: entry.mod_revision,
+                    journal: journal_revision,
+                    revoked: Arc::new(ledger.list()),
+                    ledger: Arc::new(ledger),
                 }),
-                limit: Mutex::new(RateLimit::new(Instant::now())),
+                limit: Mutex::new(RateLimit::new(rate, Instant::now())),
                 rng: Mutex::new(env.rng("ca")),
                 changing: tokio::sync::Mutex::new(()),
+                audit,
+                trust: watch::Sender::new(0),
             }),
         };
         service.publish_trust().await?;
@@ -125,8 +157,43 @@ impl CaService {
         self.current().authority
     }
 
-    /// Takes a step: the next journal is stored before anything follows from it.
-    pub(crate) async fn step(&self, step: Step) -> Result<(), ControlError> {
+    /// The audit log.
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.shared.audit
+    }
+
+    /// The store that holds all of it.
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// Where its keys are.
+    pub(crate) fn keys(&self) -> Keys {
+        self.shared.keys.clone()
+    }
+
+    /// The settings.
+    pub(crate) fn config(&self) -> &CaConfig {
+        &self.shared.config
+    }
+
+    /// The node's wall clock.
+    pub(crate) fn wall(&self) -> SystemTime {
+        self.shared.env.wall()
+    }
+
+    /// Tells when it changes whom the mesh trusts.
+    pub(crate) fn trust_changes(&self) -> watch::Receiver<u64> {
+        self.shared.trust.subscribe()
+    }
+
+    /// Takes a step: the next journal is stored before anything follows from it, with the bundle that it makes, the
+    /// records of it, and what `along` adds.
+    pub(crate) async fn step(
+        &self,
+        step: Step,
+        along: impl FnOnce(&Journal) -> Along + Send,
+    ) -> Result<Revision, ControlError> {
         let _one = self.shared.changing.lock().await;
         let before = self.current();
         let (keys, now) = (self.shared.keys.clone(), self.shared.env.wall());
@@ -137,10 +204,16 @@ impl CaService {
             .env
             .disk(move |_| step(&authority, &*keys, now, &mut rng))
             .await?;
-        let txn = Txn::new()
+        let Along { txn, mut events } = along(&journal);
+        events.extend(transitions(before.authority.journal(), &journal));
+        let mut txn = txn
             .when(Condition::At(JOURNAL.to_owned(), before.journal))
             .put(JOURNAL, json(&journal));
-        let revision = self.shared.store.commit(txn).await?;
+        if journal.bundle() != before.authority.bundle() {
+            let (key, value) = trust_entry(&journal.bundle());
+            txn = txn.put(key, value);
+        }
+        let revision = self.shared.audit.commit(txn, events).await?;
         let loaded = load(
             &self.shared.env,
             self.shared.config.clone(),
@@ -148,15 +221,21 @@ impl CaService {
             self.shared.keys.clone(),
         )
         .await?;
-        *self
-            .shared
+        {
+            let mut current = self.lock();
+            current.authority = Arc::new(loaded);
+            current.journal = revision;
+        }
+        self.shared.trust.send_modify(|count| *count += 1);
+        Ok(revision)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Current> {
+        // Each change is a few fields put in place.
+        self.shared
             .current
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Current {
-            authority: Arc::new(loaded),
-            journal: revision,
-        };
-        self.publish_trust().await
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Brings the stored bundle, which is pushed, to what the authority says.
@@ -170,37 +249,132 @@ impl CaService {
         Ok(())
     }
 
-    /// Signs a leaf for an identity that the caller has attested.
+    /// The revision that brought the present bundle, and its edition.
+    pub(crate) async fn bundle_revision(&self) -> Result<(Revision, u64), ControlError> {
+        let bundle = self.authority().bundle();
+        let (key, _) = trust_entry(&bundle);
+        let entry = self.shared.store.get(&key).await?;
+        let revision = entry.map_or(0, |entry| entry.mod_revision);
+        Ok((revision, bundle.sequence))
+    }
+
+    /// What is revoked.
+    pub(crate) fn ledger(&self) -> Arc<Ledger> {
+        self.current().ledger
+    }
+
+    /// Changes what is revoked: stored, pushed and recorded in one transaction, or not at all. The revision that
+    /// brings it.
+    pub(crate) async fn change_ledger(
+        &self,
+        next: Ledger,
+        before: &Arc<Ledger>,
+        along: Along,
+    ) -> Result<(Revision, u64), ControlError> {
+        let _one = self.shared.changing.lock().await;
+        if !Arc::ptr_eq(&self.current().ledger, before) {
+            return Err(ControlError::Store(StoreError::Conflict {
+                key: LEDGER.to_owned(),
+            }));
+        }
+        let list = next.list();
+        let edition = list.edition;
+        let key = format!("trust/{}/revoked", self.shared.config.trust_domain);
+        let txn = along.txn.put(LEDGER, json(&next)).put(key, json(&list));
+        let revision = self.shared.audit.commit(txn, along.events).await?;
+        {
+            let mut current = self.lock();
+            current.ledger = Arc::new(next);
+            current.revoked = Arc::new(list);
+        }
+        self.shared.trust.send_modify(|count| *count += 1);
+        Ok((revision, edition))
+    }
+
+    /// Signs a leaf for an identity that the caller has attested, and remembers it together with `txn`, before it is
+    /// handed out.
     ///
     /// # Errors
-    /// 429 over the rate limit; otherwise what the authority says.
-    pub(crate) fn issue(&self, csr: &[u8], attested: &SpiffeId) -> Result<Issued, Reject> {
-        let limited = self
-            .shared
-            .limit
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(Instant::now());
-        limited.map_err(Reject::rate_limited)?;
-        let issued =
-            self.sign(|authority, now, rng| authority.issue(csr, attested, None, now, rng))?;
+    /// 429 over the rate limit; 403 for what is revoked; otherwise what the authority or the store says.
+    pub(crate) async fn issue(
+        &self,
+        csr: &[u8],
+        attested: &SpiffeId,
+        by: &str,
+        txn: Txn,
+    ) -> Result<Issued, Reject> {
+        let issued = match self.try_issue(csr, attested) {
+            Ok(issued) => issued,
+            Err(reject) => {
+                let event = Event::new("certificate.refused", attested, by)
+                    .with("code", &reject.problem.code)
+                    .with("reason", &reject.problem.message);
+                self.shared.audit.refused(event).await;
+                return Err(reject);
+            }
+        };
+        self.remember(&issued, by, txn).await?;
         tracing::info!(
             id = %issued.id, serial = issued.serial, issuer = issued.issuer, "certificate issued"
         );
         Ok(issued)
     }
 
+    fn try_issue(&self, csr: &[u8], attested: &SpiffeId) -> Result<Issued, Reject> {
+        let revoked = self.current().revoked;
+        if revoked.bars(attested) {
+            return Err(Reject::revoked(attested));
+        }
+        let (limited, rate) = {
+            let mut limit = self
+                .shared
+                .limit
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            (limit.take(Instant::now()), limit.rate())
+        };
+        limited.map_err(|after| Reject::rate_limited(rate, after))?;
+        let issued =
+            self.sign(|authority, now, rng| authority.issue(csr, attested, None, now, rng))?;
+        match revoked.has_key(&issued.key) {
+            true => Err(Reject::revoked_key(&issued.key)),
+            false => Ok(issued),
+        }
+    }
+
+    async fn remember(&self, issued: &Issued, by: &str, txn: Txn) -> Result<(), StoreError> {
+        let event = Event::new("certificate.issued", &issued.id, by)
+            .with("serial", &issued.serial)
+            .with("key", issued.key)
+            .with("issuer", &issued.issuer)
+            .with("not_after_unix", unix_s(issued.not_after));
+        let txn = issued::remember(txn, issued);
+        self.shared.audit.commit(txn, vec![event]).await.map(drop)
+    }
+
     /// A new SVID for the control node itself. The root goes along, for joiners to check their pin.
-    pub(crate) fn own_svid(&self, id: &SpiffeId) -> Result<X509Svid, ControlError> {
+    pub(crate) async fn own_svid(&self, id: &SpiffeId) -> Result<X509Svid, ControlError> {
         let request = weft_ca::make_csr(Some(id))?;
         let issued = self.sign(|authority, now, rng| {
             authority.issue_reserved(&request.csr, id, None, now, rng)
         })?;
+        self.remember(&issued, "control", Txn::new()).await?;
         let mut chain = issued.chain;
         chain.push(issued.root);
+        chain.extend(self.old_roots());
         X509Svid::new(chain, request.key).map_err(|error| ControlError::Damaged {
             what: format!("the control node's own certificate is not usable: {error}"),
         })
+    }
+
+    /// Roots on their way out that are still good: a joiner may hold the pin of one.
+    fn old_roots(&self) -> Vec<weft_certs::CertificateDer<'static>> {
+        let authority = self.authority();
+        let roots = authority.journal().slots(Tier::Root).iter();
+        roots
+            .filter(|slot| slot.state == SlotState::Old && !slot.tainted)
+            .map(|slot| slot.certificate.clone())
+            .collect()
     }
 
     fn sign(
@@ -219,24 +393,13 @@ impl CaService {
 
     /// Whom the mesh trusts.
     pub(crate) fn bundles(&self) -> BundleSet {
-        BundleSet::from(self.authority().bundle())
-    }
-
-    /// Name and certificate serial of the issuing CA that signs now.
-    pub(crate) fn active_issuer(&self) -> Result<(String, String), CaError> {
-        let authority = self.authority();
-        let slot = authority.journal().active(Tier::Issuing)?;
-        Ok((slot.id.clone(), serial(&slot.certificate)))
-    }
-
-    /// Names of issuing CAs in this state.
-    pub(crate) fn issuers_in(&self, state: SlotState) -> Vec<String> {
-        let authority = self.authority();
-        let slots = authority.journal().slots(Tier::Issuing).iter();
-        slots
-            .filter(|slot| slot.state == state)
-            .map(|slot| slot.id.clone())
-            .collect()
+        let current = self.current();
+        let mut bundles = BundleSet::from(current.authority.bundle());
+        if current.revoked.edition > 0 {
+            let domain = self.shared.config.trust_domain.clone();
+            bundles.revoke(domain, current.revoked);
+        }
+        bundles
     }
 
     /// What `GET /v1/ca` shows.
@@ -246,8 +409,13 @@ impl CaService {
         let slots = [Tier::Root, Tier::Issuing].map(|tier| {
             let slots = journal.slots(tier).iter();
             slots.map(move |slot| AuthorityInfo {
+                name: slot.id.clone(),
                 role: tier.as_str().to_owned(),
                 state: slot.state.to_string(),
+                issuer: slot.issuer.clone(),
+                tainted: slot.tainted,
+                key_here: slot.key.is_some(),
+                pin: slot.pin().map(|pin| pin.to_string()).unwrap_or_default(),
                 serial: serial(&slot.certificate),
                 not_before_unix: unix_s(slot.not_before),
                 not_after_unix: unix_s(slot.not_after),
@@ -262,6 +430,52 @@ impl CaService {
             authorities: slots.into_iter().flatten().collect(),
         })
     }
+}
+
+/// The record of each slot that came to another state.
+fn transitions(before: &Journal, after: &Journal) -> Vec<Event> {
+    let state = |journal: &Journal, slot: &Slot| {
+        let (_, found) = journal.find(&slot.id).ok()?;
+        Some((found.state, found.tainted))
+    };
+    let mut events = Vec::new();
+    for tier in [Tier::Root, Tier::Issuing] {
+        for slot in after.slots(tier) {
+            if state(before, slot) == Some((slot.state, slot.tainted)) {
+                continue;
+            }
+            let what = match slot.tainted {
+                true if slot.is_live() => "authority.tainted".to_owned(),
+                _ => format!("authority.{}", slot.state),
+            };
+            let event = Event::new(&what, &slot.id, "control")
+                .with("serial", serial(&slot.certificate))
+                .with("sequence", after.sequence());
+            events.push(event);
+        }
+    }
+    events
+}
+
+/// The stored journal, and the revision that wrote it.
+pub(crate) async fn read_journal(store: &dyn Store) -> Result<(Journal, Revision), ControlError> {
+    let entry = store.get(JOURNAL).await?;
+    let entry = entry.ok_or_else(|| ControlError::Damaged {
+        what: "the authority's journal is missing from the store".to_owned(),
+    })?;
+    let journal = serde_json::from_slice(&entry.value).map_err(|error| ControlError::Damaged {
+        what: format!("the authority's journal cannot be read: {error}"),
+    })?;
+    Ok((journal, entry.mod_revision))
+}
+
+async fn read_ledger(store: &dyn Store) -> Result<Ledger, ControlError> {
+    let Some(entry) = store.get(LEDGER).await? else {
+        return Ok(Ledger::default());
+    };
+    serde_json::from_slice(&entry.value).map_err(|error| ControlError::Damaged {
+        what: format!("the record of what is revoked cannot be read: {error}"),
+    })
 }
 
 async fn load(

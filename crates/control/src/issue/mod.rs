@@ -1,17 +1,34 @@
-//! The CA as a service of the mesh: joining, renewal, the control node's own certificate, rotation.
+//! The CA as a service of the mesh: joining, renewal, the control node's own certificate, rotation, revocation.
 
 mod authority;
+mod evidence;
+mod issued;
+mod job;
+mod ledger;
 mod limit;
 mod own;
+mod plan;
+mod proof;
 mod rotation;
 mod service;
 mod tokens;
 mod tracker;
 mod upkeep;
+mod verbs;
 
-pub(crate) use authority::{CaService, Keys};
-pub(crate) use own::{OwnIdentity, keep_own_svid};
+#[cfg(test)]
+mod crash_tests;
+
+pub use evidence::{Anchor, verify_evidence};
+pub use weft_ca::Secret;
+
+pub(crate) use authority::{CaService, Keys, read_journal};
+pub(crate) use evidence::list as list_evidence;
+pub(crate) use limit::{CERTIFICATES_PER_S, RateLimit};
+pub(crate) use own::{OwnIdentity, keep_own_svid, keep_own_trust};
+pub(crate) use proof::proof;
 pub(crate) use rotation::{Rotation, Rotations};
 pub(crate) use service::{join, renew};
-pub(crate) use tokens::{create as create_token, list as list_tokens};
+pub(crate) use tokens::{create as create_token, list as list_tokens, revoke as revoke_token};
 pub(crate) use upkeep::upkeep;
+pub(crate) use verbs::{activate, csr, import, prepare, readmit, revoke, revoke_authority, taint};

@@ -29,8 +29,8 @@ pub(crate) struct OwnIdentity {
 
 impl OwnIdentity {
     /// Certifies itself. A new certificate at each start costs nothing, and no key needs to be kept.
-    pub(crate) fn new(env: &Env, ca: CaService, id: SpiffeId) -> Result<Self, ControlError> {
-        let svid = ca.own_svid(&id)?;
+    pub(crate) async fn new(env: &Env, ca: CaService, id: SpiffeId) -> Result<Self, ControlError> {
+        let svid = ca.own_svid(&id).await?;
         Ok(Self {
             source: IdentitySource::new(svid, ca.bundles()),
             id,
@@ -41,8 +41,8 @@ impl OwnIdentity {
     }
 
     /// Takes a new certificate, from the issuing CA that is active now.
-    pub(crate) fn renew(&self) -> Result<(), ControlError> {
-        let svid = self.ca.own_svid(&self.id)?;
+    pub(crate) async fn renew(&self) -> Result<(), ControlError> {
+        let svid = self.ca.own_svid(&self.id).await?;
         let (serial, now) = (svid.serial().to_owned(), self.env.wall());
         self.source
             .replace(svid, self.ca.bundles(), now)
@@ -67,7 +67,7 @@ pub(crate) async fn keep_own_svid(own: OwnIdentity, stop: CancellationToken) {
         let due = renew_at(&own.source.current().svid);
         let pause = match due.duration_since(own.env.wall()) {
             Ok(left) if !left.is_zero() => left.min(LOOK),
-            _ => match own.renew() {
+            _ => match own.renew().await {
                 Ok(()) => continue,
                 Err(error) => {
                     tracing::error!(%error, "the control node's own certificate cannot be renewed");
@@ -80,6 +80,27 @@ pub(crate) async fn keep_own_svid(own: OwnIdentity, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = own.renewed.notified() => {}
             () = sleep(pause) => {}
+        }
+    }
+}
+
+/// Trusts, and distrusts, as the authority says from one moment to the next, until `stop`.
+pub(crate) async fn keep_own_trust(own: OwnIdentity, stop: CancellationToken) {
+    let mut changes = own.ca.trust_changes();
+    loop {
+        changes.mark_unchanged();
+        let bundles = own.ca.bundles();
+        if *own.source.current().bundles != bundles
+            && let Err(error) = own.source.replace_bundles(bundles, own.env.wall())
+        {
+            tracing::error!(%error, "the control node's own certificate does not fit the trust bundle");
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() {
+                return;
+            },
         }
     }
 }

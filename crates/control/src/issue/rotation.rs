@@ -5,18 +5,23 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
-use weft_ca::SlotState;
+use weft_ca::audit::Event;
+use weft_ca::{SlotState, Tier};
 use weft_env::Tasks;
-use weft_wire::Renew;
 
-use super::tracker::{Goal, Standing, Tracker};
-use super::{CaService, OwnIdentity};
-use crate::admin::types::{Phase, Progress, RotateCa, RotateCerts};
+use super::job::Job;
+use super::plan::{Plan, preview};
+use super::{CaService, OwnIdentity, issued};
+use crate::admin::types::{CaPlan, Named, Phase, Progress, RotateCa, RotateCerts};
 use crate::error::ControlError;
 use crate::problem::Reject;
 use crate::registry::{Registry, Sidecar};
+use crate::store::{Condition, Txn};
 
+/// The rotation under way, if there is one.
+const PLAN: &str = "ca/rotation";
+/// How many there were.
+const COUNT: &str = "ca/rotations";
 /// How long a rotation waits for its slowest sidecar, unless told otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Longest that a caller may ask for.
@@ -25,18 +30,19 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// What is rotated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Rotation {
-    Issuing(RotateCa),
+    /// An authority.
+    Authority(RotateCa),
     Leaves(RotateCerts),
-    /// The rest of an `Issuing` that a restart interrupted.
-    Finish,
+    /// The rest of the one that is stored.
+    Resume,
 }
 
 impl Rotation {
-    fn limits(&self) -> (Option<Duration>, Duration) {
+    pub(super) fn limits(&self) -> (Option<Duration>, Duration) {
         let (within, timeout) = match self {
-            Self::Issuing(request) => (request.within_ms, request.timeout_ms),
+            Self::Authority(request) => (request.within_ms, request.timeout_ms),
             Self::Leaves(request) => (request.within_ms, request.timeout_ms),
-            Self::Finish => (None, None),
+            Self::Resume => (None, None),
         };
         let timeout = timeout.map_or(DEFAULT_TIMEOUT, Duration::from_millis);
         (
@@ -45,9 +51,9 @@ impl Rotation {
         )
     }
 
-    fn concerns(&self, sidecar: &Sidecar) -> bool {
+    pub(super) fn concerns(&self, sidecar: &Sidecar) -> bool {
         match self {
-            Self::Issuing(_) | Self::Finish => true,
+            Self::Authority(_) | Self::Resume => true,
             Self::Leaves(request) => {
                 let all = request.services.is_empty() && request.instances.is_empty();
                 all || request.services.contains(&sidecar.service.to_string())
@@ -55,20 +61,31 @@ impl Rotation {
             }
         }
     }
+
+    /// Whether whoever asks for `other` is served by watching this one.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Authority(a), Self::Authority(b)) => a.root == b.root,
+            (Self::Resume, Self::Authority(_)) => true,
+            _ => self == other,
+        }
+    }
 }
 
 /// Starts rotations. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Rotations {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
-    ca: CaService,
-    own: OwnIdentity,
-    registry: Registry,
-    tasks: Tasks,
+pub(super) struct Shared {
+    pub(super) ca: CaService,
+    pub(super) own: OwnIdentity,
+    pub(super) registry: Registry,
+    pub(super) tasks: Tasks,
     running: Mutex<Option<(Rotation, watch::Receiver<Progress>)>>,
+    /// The stored plan is read and written under it.
+    pub(super) planning: tokio::sync::Mutex<()>,
 }
 
 impl Rotations {
@@ -80,45 +97,39 @@ impl Rotations {
                 registry,
                 tasks,
                 running: Mutex::new(None),
+                planning: tokio::sync::Mutex::new(()),
             }),
         }
     }
 
-    /// Starts a rotation, or joins the very same one that is under way.
+    /// Starts a rotation, or joins the one that is under way if it is of the same kind. One that was cut off, by a
+    /// restart or by a sidecar that did not answer, goes on where it was.
     ///
     /// # Errors
     /// 409 if another one is under way; 404 if it names a sidecar that is not there.
-    pub(crate) fn start(&self, rotation: Rotation) -> Result<watch::Receiver<Progress>, Reject> {
-        let mut running = self
-            .shared
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some((present, progress)) = running.as_ref()
-            && progress.has_changed().is_ok()
-            && !progress.borrow().finished
-        {
-            if *present == rotation {
-                return Ok(progress.clone());
-            }
-            return Err(Reject::new(
-                StatusCode::CONFLICT,
-                "rotation_under_way",
-                "another rotation is under way; wait for its end, then try again",
-            ));
+    pub(crate) async fn start(
+        &self,
+        rotation: Rotation,
+        by: &str,
+    ) -> Result<watch::Receiver<Progress>, Reject> {
+        if let Some(progress) = self.watch_same(&rotation)? {
+            return Ok(progress);
         }
         self.check_names(&rotation)?;
-        let (sender, receiver) = watch::channel(Progress {
-            phase: Phase::Renewing,
-            done: 0,
-            total: 0,
-            absent: Vec::new(),
-            finished: false,
-            message: None,
-            issuer_before: None,
-            issuer_after: None,
-            rotated: Vec::new(),
-        });
+        match &rotation {
+            Rotation::Authority(request) => self.shared.plan(request, by).await?,
+            Rotation::Leaves(request) => {
+                let event = Event::new("rotation.leaves", subject(request), by);
+                self.shared.ca.audit().note(event).await?;
+            }
+            Rotation::Resume => {}
+        }
+        let mut running = self.running();
+        // Somebody else may have been faster.
+        if let Some(progress) = same(&running, &rotation)? {
+            return Ok(progress);
+        }
+        let (sender, receiver) = watch::channel(Progress::default());
         let job = Job {
             shared: self.shared.clone(),
             rotation: rotation.clone(),
@@ -129,11 +140,46 @@ impl Rotations {
         Ok(receiver)
     }
 
-    /// Whether a rotation of the issuing CA was cut off by a restart.
-    pub(crate) fn is_unfinished(&self) -> bool {
-        [SlotState::Prepared, SlotState::Old]
-            .into_iter()
-            .any(|state| !self.shared.ca.issuers_in(state).is_empty())
+    fn running(&self) -> std::sync::MutexGuard<'_, Option<(Rotation, watch::Receiver<Progress>)>> {
+        self.shared
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch_same(&self, rotation: &Rotation) -> Result<Option<watch::Receiver<Progress>>, Reject> {
+        same(&self.running(), rotation)
+    }
+
+    /// What a rotation would do.
+    pub(crate) async fn preview(&self, request: &RotateCa) -> Result<CaPlan, Reject> {
+        let shared = &self.shared;
+        let plan = shared.new_plan(request, 0).map_err(Reject::from)?;
+        let authority = shared.ca.authority();
+        let live = shared.live();
+        Ok(CaPlan {
+            steps: preview(&plan, authority.journal(), live.len()),
+            asleep: shared.asleep().await?,
+            sidecars: live,
+        })
+    }
+
+    /// The stored plan.
+    pub(crate) async fn stored(&self) -> Result<Option<Plan>, ControlError> {
+        self.shared.stored().await
+    }
+
+    /// Identities that have a certificate and no connection.
+    pub(crate) async fn asleep(&self) -> Result<Vec<String>, ControlError> {
+        self.shared.asleep().await
+    }
+
+    /// Refuses to meddle with the authority while a rotation does.
+    pub(crate) async fn check_idle(&self) -> Result<(), Reject> {
+        match self.stored().await? {
+            None => Ok(()),
+            Some(plan) => Err(under_way(&plan)),
+        }
     }
 
     fn check_names(&self, rotation: &Rotation) -> Result<(), Reject> {
@@ -162,143 +208,191 @@ impl Rotations {
     }
 }
 
-struct Job {
-    shared: Arc<Shared>,
-    rotation: Rotation,
-    progress: watch::Sender<Progress>,
+fn subject(request: &RotateCerts) -> String {
+    let names: Vec<&str> = request
+        .services
+        .iter()
+        .chain(&request.instances)
+        .map(String::as_str)
+        .collect();
+    match names.is_empty() {
+        true => "all".to_owned(),
+        false => names.join(","),
+    }
 }
 
-impl Job {
-    async fn run(self) {
-        tracing::info!(rotation = ?self.rotation, "rotation begins");
-        let result = match &self.rotation {
-            Rotation::Issuing(_) | Rotation::Finish => self.issuing().await,
-            Rotation::Leaves(_) => {
-                self.renew_all(Goal::NewLeaf, "rotation of certificates")
-                    .await
-            }
+fn same(
+    running: &Option<(Rotation, watch::Receiver<Progress>)>,
+    rotation: &Rotation,
+) -> Result<Option<watch::Receiver<Progress>>, Reject> {
+    let Some((present, progress)) = running else {
+        return Ok(None);
+    };
+    if progress.has_changed().is_err() || progress.borrow().finished {
+        return Ok(None);
+    }
+    match present.is_same(rotation) {
+        true => Ok(Some(progress.clone())),
+        false => Err(Reject::new(
+            StatusCode::CONFLICT,
+            "rotation_under_way",
+            "another rotation is under way; wait for its end, then try again",
+        )),
+    }
+}
+
+fn under_way(plan: &Plan) -> Reject {
+    let role = plan.tier.as_str();
+    let message = match (&plan.renewed, plan.tier) {
+        (Some(_), Tier::Root) => format!(
+            "rotation {} of the root waits until nothing chains to the old one; wait, or cut it short with: weft ca rotate root --now",
+            plan.number
+        ),
+        _ => format!(
+            "rotation {} of the {role} authority is not finished; finish it with: weft ca rotate {role}",
+            plan.number
+        ),
+    };
+    Reject::new(StatusCode::CONFLICT, "rotation_under_way", message)
+}
+
+impl Shared {
+    /// The plan that is stored.
+    pub(super) async fn stored(&self) -> Result<Option<Plan>, ControlError> {
+        let Some(entry) = self.ca.store().get(PLAN).await? else {
+            return Ok(None);
         };
-        self.progress.send_modify(|progress| {
-            progress.finished = true;
-            progress.phase = match &result {
-                Ok(()) => Phase::Done,
-                Err(_) => Phase::Failed,
-            };
-            progress.message = result.as_ref().err().cloned();
-        });
-        match result {
-            Ok(()) => tracing::info!("rotation done"),
-            Err(reason) => tracing::warn!(reason, "rotation failed"),
-        }
+        serde_json::from_slice(&entry.value)
+            .map(Some)
+            .map_err(|error| ControlError::Damaged {
+                what: format!("the rotation under way cannot be read: {error}"),
+            })
     }
 
-    fn phase(&self, phase: Phase) {
-        self.progress.send_modify(|progress| progress.phase = phase);
+    /// With the plan as it is to be stored.
+    pub(super) fn put(txn: Txn, plan: &Plan) -> Txn {
+        let json = serde_json::to_vec(plan).expect("a plan has string keys only");
+        txn.put(PLAN, json)
     }
 
-    /// prepare → activate → own SVID → sidecars → retire; the journal is stored before each.
-    async fn issuing(&self) -> Result<(), String> {
-        let ca = &self.shared.ca;
-        let words = |error: ControlError| error.to_string();
-        let (_, before) = ca.active_issuer().map_err(|error| error.to_string())?;
-        self.progress
-            .send_modify(|progress| progress.issuer_before = Some(before));
-        if self.must_prepare() {
-            ca.step(Box::new(|authority, keys, now, rng| {
-                authority.prepare_issuing(keys, now, rng)
-            }))
-            .await
-            .map_err(words)?;
+    /// Without a plan: it is done.
+    pub(super) fn done(txn: Txn) -> Txn {
+        txn.delete(PLAN)
+    }
+
+    fn new_plan(&self, request: &RotateCa, number: u64) -> Result<Plan, ControlError> {
+        let authority = self.ca.authority();
+        let tier = match request.root {
+            true => Tier::Root,
+            false => Tier::Issuing,
+        };
+        let mut old = Vec::new();
+        for tier in [Tier::Root, Tier::Issuing] {
+            old.push(Named::of(tier, authority.journal().active(tier)?));
         }
-        self.phase(Phase::Prepared);
-        if let Some(next) = ca.issuers_in(SlotState::Prepared).first().cloned() {
-            ca.step(Box::new(move |authority, _, now, _| {
-                authority.activate_issuing(&next, now)
-            }))
-            .await
-            .map_err(words)?;
+        let mut plan = Plan::new(number, tier, old, self.ca.wall());
+        plan.now = request.now;
+        plan.allow_missing = request.allow_missing;
+        Ok(plan)
+    }
+
+    /// Stores the plan of a rotation before anything of it is done. One of the same kind that is stored goes on, with
+    /// what is asked for now.
+    async fn plan(&self, request: &RotateCa, by: &str) -> Result<(), Reject> {
+        let _one = self.planning.lock().await;
+        if let Some(mut plan) = self.stored().await? {
+            if (plan.tier == Tier::Root) != request.root {
+                return Err(under_way(&plan));
+            }
+            plan.now |= request.now;
+            plan.allow_missing |= request.allow_missing;
+            let event = Event::new("rotation.resumed", plan.number, by);
+            let txn = Self::put(Txn::new(), &plan);
+            self.ca.audit().commit(txn, vec![event]).await?;
+            return Ok(());
         }
-        let (_, after) = ca.active_issuer().map_err(|error| error.to_string())?;
-        self.progress.send_modify(|progress| {
-            progress.phase = Phase::Activated;
-            progress.issuer_after = Some(after.clone());
-        });
-        self.shared.own.renew().map_err(words)?;
-        self.renew_all(Goal::Issuer(after), "rotation of the issuing CA")
-            .await?;
-        for old in ca.issuers_in(SlotState::Old) {
-            ca.step(Box::new(move |authority, _, now, _| {
-                authority.retire_issuing(&old, now)
-            }))
-            .await
-            .map_err(words)?;
-        }
-        self.phase(Phase::Retired);
+        self.check_slots(request)?;
+        let entry = self.ca.store().get(COUNT).await?;
+        let count = entry.and_then(|entry| serde_json::from_slice::<u64>(&entry.value).ok());
+        let number = count.unwrap_or(0) + 1;
+        let plan = self.new_plan(request, number)?;
+        let event = Event::new("rotation.started", number, by)
+            .with("role", plan.tier.as_str())
+            .with("now", plan.now)
+            .with("allow_missing", plan.allow_missing);
+        let txn = Self::put(Txn::new(), &plan)
+            .when(Condition::Absent(PLAN.to_owned()))
+            .put(COUNT, number.to_string());
+        self.ca.audit().commit(txn, vec![event]).await?;
         Ok(())
     }
 
-    /// One that a crash left prepared is used.
-    fn must_prepare(&self) -> bool {
-        self.rotation != Rotation::Finish
-            && self.shared.ca.issuers_in(SlotState::Prepared).is_empty()
-    }
-
-    /// Asks sidecars for new certificates until all have reached the goal.
-    async fn renew_all(&self, goal: Goal, reason: &str) -> Result<(), String> {
-        self.phase(Phase::Renewing);
-        let (window, timeout) = self.rotation.limits();
-        let deadline = Instant::now() + timeout;
-        let registry = &self.shared.registry;
-        let mut changes = registry.subscribe();
-        let mut tracker =
-            registry.read(|table| Tracker::new(goal, window, table, |s| self.rotation.concerns(s)));
-        let renew = Renew {
-            reason: reason.to_owned(),
-            within_ms: u64::try_from(tracker.window().as_millis()).unwrap_or(u64::MAX),
+    /// A rotation needs the tier's other slot.
+    fn check_slots(&self, request: &RotateCa) -> Result<(), Reject> {
+        let authority = self.ca.authority();
+        let tier = if request.root {
+            Tier::Root
+        } else {
+            Tier::Issuing
         };
-        loop {
-            changes.mark_unchanged();
-            let standing = registry.read(|table| tracker.look(table, Instant::now()));
-            registry.ask_to_renew(&standing.ask, &renew);
-            let complete = standing.is_complete();
-            let look_again = standing.look_again.unwrap_or(deadline).min(deadline);
-            if Instant::now() >= deadline && !complete {
-                let reason = too_late(&standing, timeout);
-                self.show(standing);
-                return Err(reason);
-            }
-            self.show(standing);
-            if complete {
-                return Ok(());
-            }
-            tokio::select! {
-                biased;
-                changed = changes.changed() => if changed.is_err() {
-                    return Err("the control node stops".to_owned());
-                },
-                () = sleep_until(look_again) => {}
-            }
+        let old = authority.journal().slots(tier).iter();
+        let mut old = old.filter(|slot| slot.state == SlotState::Old);
+        match old.next() {
+            None => Ok(()),
+            Some(old) => Err(Reject::new(
+                StatusCode::CONFLICT,
+                "transition",
+                format!(
+                    "{id} is old and still there: remove it with `weft ca revoke {id}` first",
+                    id = old.id
+                ),
+            )),
         }
     }
 
-    fn show(&self, standing: Standing) {
-        self.progress.send_if_modified(|progress| {
-            let before = (progress.done, progress.total);
-            progress.done = standing.done;
-            progress.total = standing.total;
-            progress.absent = standing.absent;
-            progress.rotated = standing.rotated;
-            before != (progress.done, progress.total)
+    /// Names of connected sidecars.
+    pub(super) fn live(&self) -> Vec<String> {
+        self.registry.read(|table| {
+            let live = table.iter().filter(|sidecar| sidecar.is_live());
+            live.map(Sidecar::label).collect()
+        })
+    }
+
+    /// Identities that have a certificate and no connection.
+    pub(super) async fn asleep(&self) -> Result<Vec<String>, ControlError> {
+        let leaves = issued::live(&**self.ca.store(), self.ca.wall()).await?;
+        let awake: std::collections::BTreeSet<String> = self.registry.read(|table| {
+            let live = table.iter().filter(|sidecar| sidecar.is_live());
+            live.map(|sidecar| sidecar.identity.to_string()).collect()
         });
+        let mut asleep: Vec<String> = leaves
+            .into_iter()
+            .filter(|leaf| !weft_ca::is_reserved(&leaf.id))
+            .map(|leaf| leaf.id.to_string())
+            .filter(|id| !awake.contains(id))
+            .collect();
+        asleep.sort();
+        asleep.dedup();
+        Ok(asleep)
     }
 }
 
-fn too_late(standing: &Standing, timeout: Duration) -> String {
-    format!(
-        "after {} s {} of {} sidecars have no new certificate yet: {}; look at their logs, then rotate again",
-        timeout.as_secs(),
-        standing.total - standing.done,
-        standing.total,
-        standing.absent.join(", ")
-    )
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Started,
+            done: 0,
+            total: 0,
+            absent: Vec::new(),
+            finished: false,
+            message: None,
+            issuer_before: None,
+            issuer_after: None,
+            rotated: Vec::new(),
+            missing: Vec::new(),
+            asleep: Vec::new(),
+            evidence: None,
+            until_unix: None,
+        }
+    }
 }

@@ -12,7 +12,7 @@ use weft_wire::{JoinRequest, JoinResponse, RenewRequest, RenewResponse};
 
 use super::{CaService, tokens};
 use crate::problem::Reject;
-use crate::store::Store;
+use crate::store::{Store, Txn};
 
 /// A first SVID for whoever holds a token. The token is used up only if there is something to give.
 pub(crate) async fn join(
@@ -23,19 +23,25 @@ pub(crate) async fn join(
     now: SystemTime,
 ) -> Result<JoinResponse, Reject> {
     let token = tokens::check(store, &request.token, remote, now).await?;
-    let issued = ca.issue(&decode(&request.csr)?, token.identity())?;
-    tokens::redeem(store, token).await?;
+    let (csr, id) = (decode(&request.csr)?, token.identity().clone());
+    let (txn, used) = tokens::redeem(token);
+    let by = remote.to_string();
+    let issued = ca.issue(&csr, &id, &by, txn).await;
+    let issued = issued.map_err(|reject| tokens::lost_race(reject, used))?;
     tracing::info!(id = %issued.id, %remote, "a sidecar joined");
     Ok(response(ca, &issued))
 }
 
 /// The next SVID for the identity of the connection, and no other.
-pub(crate) fn renew(
+pub(crate) async fn renew(
     ca: &CaService,
     request: &RenewRequest,
     attested: &SpiffeId,
+    remote: SocketAddr,
 ) -> Result<RenewResponse, Reject> {
-    let issued = ca.issue(&decode(&request.csr)?, attested)?;
+    let csr = decode(&request.csr)?;
+    let by = remote.to_string();
+    let issued = ca.issue(&csr, attested, &by, Txn::new()).await?;
     Ok(response(ca, &issued))
 }
 

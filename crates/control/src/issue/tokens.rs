@@ -5,11 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use weft_ca::audit::Event;
 use weft_ca::{JoinToken, TokenError, TokenRecord};
 use weft_certs::{SpiffeId, TrustDomain};
 use weft_env::Env;
 use weft_resources::{SYSTEM_NAMESPACE, ServiceName};
 
+use super::CaService;
 use crate::admin::types::{TokenInfo, TokenRequest, TokenState};
 use crate::problem::Reject;
 use crate::store::{Condition, Entry, Store, StoreError, Txn};
@@ -33,6 +35,9 @@ struct Stored {
     /// Address that used it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     used_by: Option<SocketAddr>,
+    /// An operator has taken it back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    revoked: bool,
 }
 
 impl Stored {
@@ -58,6 +63,7 @@ impl Stored {
             expires_unix: unix_s(record.expires),
             state: match record.used {
                 Some(_) => TokenState::Used,
+                None if self.revoked => TokenState::Revoked,
                 None if record.expires <= now => TokenState::Expired,
                 None => TokenState::Unused,
             },
@@ -70,11 +76,15 @@ impl Stored {
 /// Makes a token for a service, and clears away tokens whose time is long over.
 pub(crate) async fn create(
     env: &Env,
-    store: &dyn Store,
-    trust_domain: &TrustDomain,
+    ca: &CaService,
     request: &TokenRequest,
+    by: &str,
 ) -> Result<(JoinToken, SpiffeId, SystemTime), Reject> {
-    let id = identity(trust_domain, request)?;
+    let store = &**ca.store();
+    let id = identity(&ca.config().trust_domain, request)?;
+    if ca.ledger().list().bars(&id) {
+        return Err(Reject::revoked(&id));
+    }
     let ttl = Duration::from_secs(request.ttl_s);
     if ttl.is_zero() || ttl > MAX_TTL {
         return Err(Reject::bad_request(
@@ -90,6 +100,7 @@ pub(crate) async fn create(
     let stored = Stored {
         record: TokenRecord::new(&token, id.clone(), ttl, now)?,
         used_by: None,
+        revoked: false,
     };
     let expires = stored.record.expires;
     let key = key(&token);
@@ -110,7 +121,10 @@ pub(crate) async fn create(
             format!("there are {MAX_TOKENS} tokens already; wait until some have expired"),
         ));
     }
-    store.commit(txn).await?;
+    let event = Event::new("token.created", &id, by)
+        .with("token", token.key().chars().take(SHOWN).collect::<String>())
+        .with("expires_unix", unix_s(expires));
+    ca.audit().commit(txn, vec![event]).await?;
     tracing::info!(%id, ttl_s = request.ttl_s, "join token made");
     Ok((token, id, expires))
 }
@@ -167,31 +181,96 @@ pub(crate) async fn check(
     let token = JoinToken::parse(presented)?;
     let entry = store.get(&key(&token)).await?.ok_or(TokenError::Unknown)?;
     let stored = Stored::read(&entry).ok_or(TokenError::Unknown)?;
+    if stored.revoked {
+        return Err(Reject::new(
+            StatusCode::UNAUTHORIZED,
+            "token_revoked",
+            "the join token was taken back by an operator: make a new one with `weft token create`",
+        ));
+    }
     let used = stored.record.redeem(&token, now)?;
     Ok(Redeemable {
         entry,
         stored: Stored {
             record: used,
             used_by: Some(remote),
+            revoked: false,
         },
     })
 }
 
-/// Uses it, durably. Of two at the same time one fails.
-pub(crate) async fn redeem(store: &dyn Store, token: Redeemable) -> Result<(), Reject> {
+/// What uses it, durably: of two transactions at the same time one fails. And when it is used.
+pub(crate) fn redeem(token: Redeemable) -> (Txn, SystemTime) {
+    let at = token.stored.record.used.unwrap_or(SystemTime::UNIX_EPOCH);
+    let json = token.stored.json();
     let txn = Txn::new()
         .when(Condition::At(
             token.entry.key.clone(),
             token.entry.mod_revision,
         ))
-        .put(token.entry.key, token.stored.json());
-    match store.commit(txn).await {
-        Ok(_) => Ok(()),
-        Err(StoreError::Conflict { .. }) => {
-            let at = token.stored.record.used.unwrap_or(SystemTime::UNIX_EPOCH);
-            Err(TokenError::Used { at }.into())
+        .put(token.entry.key, json);
+    (txn, at)
+}
+
+/// A conflict means that the token was used by someone else a moment ago.
+pub(crate) fn lost_race(reject: Reject, at: SystemTime) -> Reject {
+    match reject.problem.code.as_str() {
+        "conflict" => TokenError::Used { at }.into(),
+        _ => reject,
+    }
+}
+
+/// With all unused tokens of an identity made useless, and how many those are.
+pub(crate) async fn revoke_all(
+    store: &dyn Store,
+    id: &SpiffeId,
+    mut txn: Txn,
+) -> Result<(Txn, usize), StoreError> {
+    let mut count = 0;
+    for entry in store.range(PREFIX).await?.entries {
+        let Some(mut stored) = Stored::read(&entry) else {
+            continue;
+        };
+        if stored.record.spiffe_id != *id || stored.record.used.is_some() || stored.revoked {
+            continue;
         }
-        Err(error) => Err(error.into()),
+        stored.revoked = true;
+        txn = txn
+            .when(Condition::At(entry.key.clone(), entry.mod_revision))
+            .put(entry.key, stored.json());
+        count += 1;
+    }
+    Ok((txn, count))
+}
+
+/// Makes the one unused token useless whose id begins like this.
+pub(crate) async fn revoke(store: &dyn Store, id: &str) -> Result<(Txn, SpiffeId), Reject> {
+    let found: Vec<(Entry, Stored)> = store
+        .range(&format!("{PREFIX}{id}"))
+        .await?
+        .entries
+        .into_iter()
+        .filter_map(|entry| Stored::read(&entry).map(|stored| (entry, stored)))
+        .collect();
+    let none = |message: String| Reject::new(StatusCode::NOT_FOUND, "no_such_token", message);
+    match found.as_slice() {
+        [(entry, stored)] if stored.record.used.is_none() => {
+            let mut revoked = stored.clone();
+            revoked.revoked = true;
+            let txn = Txn::new()
+                .when(Condition::At(entry.key.clone(), entry.mod_revision))
+                .put(entry.key.clone(), revoked.json());
+            Ok((txn, stored.record.spiffe_id.clone()))
+        }
+        [_] => Err(none(format!(
+            "token {id} was used already; end what it let in with: weft cert revoke"
+        ))),
+        [] => Err(none(format!(
+            "there is no token {id}; weft token list shows them"
+        ))),
+        _ => Err(none(format!(
+            "more than one token begins with {id}; give more of it"
+        ))),
     }
 }
 

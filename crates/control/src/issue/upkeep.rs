@@ -1,5 +1,5 @@
-//! Keeps the authority itself alive: the issuing CA is replaced in time, and a rotation that a restart cut
-//! off is brought to its end.
+//! Keeps the authority itself alive: root and issuing CA are replaced in time, a rotation that was cut off or waits
+//! is brought to its end, and what has ended is forgotten.
 
 use std::time::Duration;
 
@@ -8,11 +8,14 @@ use tokio_util::sync::CancellationToken;
 use weft_ca::Tier;
 use weft_env::Env;
 
+use super::verbs::{prune, roll_back};
 use super::{CaService, Rotation, Rotations};
 use crate::admin::types::RotateCa;
 
 /// The schedule is in days; the clock may jump.
 const LOOK: Duration = Duration::from_secs(60);
+/// By whom the audit log says that it was done.
+const BY: &str = "schedule";
 
 /// Looks after the authority until `stop`. An unfinished rotation goes on after `grace`, when sidecars have
 /// had the time to reconnect.
@@ -23,8 +26,10 @@ pub(crate) async fn upkeep(
     env: Env,
     stop: CancellationToken,
 ) {
-    let mut resume = rotations.is_unfinished();
-    let mut pause = if resume { grace } else { Duration::ZERO };
+    let mut pause = match recover(&ca, &rotations).await {
+        true => grace,
+        false => Duration::ZERO,
+    };
     loop {
         tokio::select! {
             biased;
@@ -32,18 +37,53 @@ pub(crate) async fn upkeep(
             () = sleep(pause) => {}
         }
         pause = LOOK;
-        let due = ca.authority().journal().due(Tier::Issuing, env.wall());
-        let rotation = match (resume, due) {
-            (true, _) => Rotation::Finish,
-            (false, Some(due)) => {
-                tracing::info!(?due, "the issuing CA is due for replacement");
-                Rotation::Issuing(RotateCa::default())
-            }
-            (false, None) => continue,
+        if let Err(error) = prune(&ca).await {
+            tracing::warn!(%error, "what has ended is not forgotten yet");
+        }
+        let Some(rotation) = wanted(&ca, &rotations, &env).await else {
+            continue;
         };
-        resume = false;
-        if let Err(reject) = rotations.start(rotation) {
+        if let Err(reject) = rotations.start(rotation, BY).await {
             tracing::info!(reason = reject.problem.message, "not now");
         }
     }
+}
+
+/// After a restart: whether a rotation is to go on. An intent that belongs to none is taken back.
+async fn recover(ca: &CaService, rotations: &Rotations) -> bool {
+    match rotations.stored().await {
+        Ok(Some(_)) => true,
+        Ok(None) => {
+            if let Err(error) = roll_back(ca).await {
+                tracing::error!(%error, "a key that was being made is still there");
+            }
+            false
+        }
+        Err(error) => {
+            tracing::error!(%error, "the rotation under way cannot go on");
+            false
+        }
+    }
+}
+
+/// What is to be rotated now, if anything is.
+async fn wanted(ca: &CaService, rotations: &Rotations, env: &Env) -> Option<Rotation> {
+    if let Ok(Some(_)) = rotations.stored().await {
+        return Some(Rotation::Resume);
+    }
+    let authority = ca.authority();
+    let journal = authority.journal();
+    let now = env.wall();
+    // The root first: a new one brings a new issuing CA along. An offline root is for people to replace.
+    let root_here = journal.active(Tier::Root).is_ok_and(|s| s.key.is_some());
+    let root = root_here && journal.due(Tier::Root, now).is_some();
+    let issuing = root_here && journal.due(Tier::Issuing, now).is_some();
+    if !root && !issuing {
+        return None;
+    }
+    tracing::info!(root, "an authority is due for replacement");
+    Some(Rotation::Authority(RotateCa {
+        root,
+        ..RotateCa::default()
+    }))
 }

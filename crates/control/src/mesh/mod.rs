@@ -97,7 +97,7 @@ impl Handler for Control {
                     Err(reject) => Err(reject),
                 },
                 Ok(Purpose::Renew(peer)) => match read(recv).await {
-                    Ok(body) => renew(&self.node, &body, &peer),
+                    Ok(body) => renew(&self.node, &body, &peer, remote).await,
                     Err(reject) => Err(reject),
                 },
                 Ok(Purpose::Sync(peer)) => return self.sync(peer, remote, send, recv).await,

@@ -7,6 +7,7 @@ use http::{Method, StatusCode, Uri};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
+use weft_ca::audit::Event;
 use weft_certs::PeerIdentity;
 use weft_wire::{CONTROL_AUTHORITY, PATH_JOIN, PATH_RENEW, PATH_SYNC};
 
@@ -62,14 +63,22 @@ pub(super) async fn join(node: &Node, body: &[u8], remote: SocketAddr) -> Result
     let now = node.env.wall();
     let reply = issue::join(&node.ca, &*node.store, &request, remote, now).await;
     if let Err(reject) = &reply {
+        let event =
+            Event::new("join.refused", "unknown", remote).with("code", &reject.problem.code);
+        node.ca.audit().refused(event).await;
         tracing::warn!(%remote, code = reject.problem.code, "a join was refused");
     }
     json(&reply?)
 }
 
 /// Answers a renewal.
-pub(super) fn renew(node: &Node, body: &[u8], peer: &PeerIdentity) -> Result<Vec<u8>, Reject> {
-    json(&issue::renew(&node.ca, &read(body)?, &peer.id)?)
+pub(super) async fn renew(
+    node: &Node,
+    body: &[u8],
+    peer: &PeerIdentity,
+    remote: SocketAddr,
+) -> Result<Vec<u8>, Reject> {
+    json(&issue::renew(&node.ca, &read(body)?, &peer.id, remote).await?)
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Reject> {

@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use weft_wire::FrameError;
 
-use super::state::PushState;
-use crate::store::{Revision, Store, StoreError, WatchEnd};
+use super::state::{PUSHED, PushState};
+use crate::store::{Range, Revision, Store, StoreError, WatchEnd};
 
 /// Revisions whose arrival is remembered, to time the receipts.
 const MAX_ARRIVALS: usize = 1024;
@@ -29,6 +29,20 @@ struct Shared {
     latest: watch::Sender<Revision>,
 }
 
+/// Everything that is pushed, and the revision to watch from. The three prefixes are read one after the other: what
+/// changes in between is seen by the watch again, and comes to the same.
+async fn pushed(store: &dyn Store) -> Result<Range, StoreError> {
+    let mut all: Option<Range> = None;
+    for prefix in PUSHED {
+        let range = store.range(prefix).await?;
+        match &mut all {
+            None => all = Some(range),
+            Some(all) => all.entries.extend(range.entries),
+        }
+    }
+    all.ok_or_else(|| StoreError::Invalid("nothing is pushed".to_owned()))
+}
+
 #[derive(Default)]
 struct Inner {
     state: PushState,
@@ -41,7 +55,7 @@ impl Feed {
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
     pub(crate) async fn load(store: &dyn Store) -> Result<Self, StoreError> {
-        let range = store.range("").await?;
+        let range = pushed(store).await?;
         let mut inner = Inner::default();
         inner.state.load(range.revision, &range.entries);
         Ok(Self {
@@ -69,7 +83,7 @@ impl Feed {
                 }
                 Err(WatchEnd::Compacted { from }) => {
                     tracing::info!(from, "the store's history was too short; reading all of it");
-                    match store.range("").await {
+                    match pushed(&*store).await {
                         Ok(range) => {
                             self.change(|state| {
                                 state.load(range.revision, &range.entries);

@@ -15,14 +15,17 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use weft_certs::Clock;
 use weft_wire::{Ack, EdgeReport, Nack, Renew, Report};
+
+use crate::time::unix_ms;
 
 pub(crate) use edges::{EdgeTable, percentile, success_rate};
 pub(crate) use endpoints::{keep_endpoints, restore};
 pub(crate) use receipts::{Lost, nack_info, receipts};
-#[cfg(test)]
-pub(crate) use table::acknowledge;
 pub(crate) use table::{Arrival, Epoch, Link, Refusal, Sidecar, Table, service_of};
+#[cfg(test)]
+pub(crate) use table::{acknowledge, hear};
 
 /// How long an endpoint stays after its sidecar's connection broke.
 pub(crate) const DEFAULT_GRACE: Duration = Duration::from_secs(15);
@@ -35,6 +38,7 @@ pub(crate) struct Registry {
 
 struct Shared {
     grace: Duration,
+    wall: Clock,
     inner: Mutex<Inner>,
     changes: watch::Sender<u64>,
 }
@@ -56,10 +60,11 @@ pub(crate) struct Registered {
 }
 
 impl Registry {
-    pub(crate) fn new(grace: Duration) -> Self {
+    pub(crate) fn new(grace: Duration, wall: Clock) -> Self {
         Self {
             shared: Arc::new(Shared {
                 grace,
+                wall,
                 inner: Mutex::new(Inner::default()),
                 changes: watch::Sender::new(0),
             }),
@@ -139,20 +144,17 @@ impl Registry {
 
     /// A report came in: its state replaces the last, its traffic is added.
     pub(crate) fn reported(&self, instance: &str, epoch: Epoch, mut report: Report) {
+        let unix_ms = unix_ms((self.shared.wall)());
         let edges: Vec<EdgeReport> = std::mem::take(&mut report.edges);
         let mut inner = self.lock();
         let Some(sidecar) = inner.table.live_mut(instance, epoch) else {
             return;
         };
-        // Only a certificate that changed moves a rotation on; the rest of a report wakes nobody.
-        let renewed = sidecar.serial != report.serial || sidecar.issuer() != report.issuer;
-        sidecar.serial.clone_from(&report.serial);
-        sidecar.not_after_unix = report.not_after_unix;
+        let news = table::hear(sidecar, report, unix_ms);
         let service = sidecar.service.to_string();
-        sidecar.report = Some(report);
         inner.edges.add(&service, edges);
         drop(inner);
-        if renewed {
+        if news {
             self.changed();
         }
     }

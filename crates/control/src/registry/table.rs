@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weft_certs::SpiffeId;
 use weft_resources::ServiceName;
-use weft_wire::{Ack, EndpointRecord, Hello, Nack, PortRecord, Report};
+use weft_wire::{Ack, EndpointRecord, Hello, Nack, PortRecord, Report, TrustReport};
 
 /// Which connection of an instance: a later one has a higher number, and replaces the earlier.
 pub(crate) type Epoch = u64;
@@ -73,9 +73,20 @@ pub(crate) struct Sidecar {
     /// End of that SVID, Unix seconds.
     pub(crate) not_after_unix: u64,
     pub(crate) report: Option<Report>,
+    /// When it was last heard to have another certificate, Unix milliseconds.
+    pub(crate) heard_unix_ms: u64,
+    /// When it was first heard to trust as it does now, Unix milliseconds.
+    pub(crate) trust_unix_ms: u64,
+    /// Connections that it had cut before it came to trust as it does now.
+    pub(crate) cut_before: u64,
 }
 
 impl Sidecar {
+    /// Whom it says it trusts; `None` until it has said, or if it is of a version that does not say.
+    pub(crate) fn trust(&self) -> Option<&TrustReport> {
+        self.report.as_ref()?.trust.as_ref()
+    }
+
     pub(crate) fn is_live(&self) -> bool {
         matches!(self.link, Link::Live(_))
     }
@@ -166,6 +177,9 @@ impl Table {
             serial: hello.serial.clone(),
             not_after_unix: arrival.not_after_unix,
             report: None,
+            heard_unix_ms: arrival.unix_ms,
+            trust_unix_ms: arrival.unix_ms,
+            cut_before: 0,
         };
         self.sidecars.insert(hello.instance.clone(), sidecar);
         Ok(self.last_epoch)
@@ -197,6 +211,9 @@ impl Table {
                 serial: String::new(),
                 not_after_unix: 0,
                 report: None,
+                heard_unix_ms: 0,
+                trust_unix_ms: 0,
+                cut_before: 0,
             });
     }
 
@@ -300,6 +317,31 @@ pub(crate) fn acknowledge(sidecar: &mut Sidecar, ack: Ack, received: Instant) {
     if sidecar.acked.as_ref().is_none_or(newer) {
         sidecar.acked = Some(Acked { ack, received });
     }
+}
+
+/// The whole of a report's effect. True if a certificate or a trust changed, which others may wait for; the rest of a
+/// report wakes nobody.
+pub(crate) fn hear(sidecar: &mut Sidecar, report: Report, unix_ms: u64) -> bool {
+    let renewed = sidecar.serial != report.serial || sidecar.issuer() != report.issuer;
+    let editions = |trust: &TrustReport| (trust.sequence, trust.revoked);
+    let before = sidecar.trust().map(editions);
+    let trusts_anew = before != report.trust.as_ref().map(editions);
+    if renewed {
+        sidecar.heard_unix_ms = unix_ms;
+    }
+    if trusts_anew {
+        sidecar.trust_unix_ms = unix_ms;
+        sidecar.cut_before = match (sidecar.trust(), &report.trust) {
+            (Some(before), _) => before.cut,
+            // Its first word: what it cut before is not known to belong to this.
+            (None, Some(first)) => first.cut,
+            (None, None) => 0,
+        };
+    }
+    sidecar.serial.clone_from(&report.serial);
+    sidecar.not_after_unix = report.not_after_unix;
+    sidecar.report = Some(report);
+    renewed || trusts_anew
 }
 
 #[cfg(test)]

@@ -79,6 +79,32 @@ impl RedbStore {
         env.disk(move |_| look().ok()).await
     }
 
+    /// Makes a new file with this content, all of it at once, at this revision.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn restore(
+        env: &Env,
+        path: &Path,
+        revision: Revision,
+        entries: Vec<(String, Bytes)>,
+    ) -> Result<(), StoreError> {
+        let store = Self::open(env, path).await?;
+        let write = move |database: &Database| {
+            let txn = database.begin_write()?;
+            {
+                let mut data = txn.open_table(DATA)?;
+                for (key, value) in &entries {
+                    data.insert(key.as_str(), (revision, value.as_ref()))?;
+                }
+                txn.open_table(META)?.insert(REVISION, revision)?;
+            }
+            txn.commit()?;
+            Ok(())
+        };
+        store.on_disk(move |inner| inner.with_database(write)).await
+    }
+
     async fn open_with(env: &Env, path: String, open: Opener) -> Result<Self, StoreError> {
         let inner = env
             .disk(move |_| {

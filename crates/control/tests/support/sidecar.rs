@@ -13,17 +13,19 @@ use serde_json::Value;
 use tokio::time::timeout;
 use weft_ca::make_csr;
 use weft_certs::{
-    BundleSet, CertificateDer, IdentitySource, RootPin, SpiffeId, TrustBundle, TrustDomain,
-    X509Svid, serial_of,
+    BundleSet, CertificateDer, IdentitySource, RevocationList, RootPin, SpiffeId, TrustBundle,
+    TrustDomain, X509Svid, serial_of,
 };
+use weft_env::BoxFuture;
 use weft_h3::{RecvStream, SendStream};
 use weft_transport::{
-    Connection, DialError, Endpoint, JoinConfig, Target, TransportConfig, join_connection,
+    Connection, DialError, Endpoint, Handler, JoinConfig, RequestError, ServerRequest, Target,
+    TransportConfig, join_connection,
 };
 use weft_wire::{
     Ack, CONTROL_AUTHORITY, ControlMessage, FrameReader, Hello, JoinRequest, JoinResponse, Nack,
     PATH_JOIN, PATH_RENEW, PATH_SYNC, PROTOCOL, PortRecord, Problem, Protocol, RenewRequest,
-    Report, SidecarMessage, Update, encode,
+    Report, ResourcePath, SidecarMessage, TrustReport, Update, encode,
 };
 
 use super::{Control, PROMPT};
@@ -128,11 +130,28 @@ fn identity(reply: &JoinResponse, key: impl Into<weft_certs::PrivateKey>) -> (X5
     (X509Svid::new(chain, key).unwrap(), bundles.collect())
 }
 
+fn label(error: &DialError) -> &'static str {
+    match error {
+        DialError::RejectedByPeer { reason, .. } => reason,
+        DialError::Backoff { last, .. } => label(last),
+        other => other.reason(),
+    }
+}
+
+/// Answers nothing.
+pub struct Silent;
+
+impl Handler for Silent {
+    fn handle(&self, _request: ServerRequest) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
 /// A joined sidecar.
 pub struct Sidecar {
     pub identity: Arc<IdentitySource>,
     pub instance: String,
-    endpoint: Endpoint,
+    pub endpoint: Endpoint,
     env: weft_env::Env,
 }
 
@@ -149,6 +168,42 @@ impl Sidecar {
             instance: instance.to_owned(),
             endpoint,
             env: control.env.clone(),
+        }
+    }
+
+    /// The same sidecar after a restart, towards a control node that was started again.
+    pub fn moved(self, control: &Control) -> Self {
+        let config = TransportConfig::new("127.0.0.1:0".parse().unwrap(), self.identity.clone());
+        let endpoint = Endpoint::bind(config, &control.env, &control.tasks.child()).unwrap();
+        Self { endpoint, ..self }
+    }
+
+    /// Whether this peer lets us in: `connected`, or the label of its refusal. In TLS 1.3 a dialler hears of a refusal
+    /// only after its own handshake.
+    pub async fn dial_once(&self, target: &Target) -> &'static str {
+        let connection = match self.endpoint.pool().connection(target).await {
+            Ok(connection) => connection,
+            Err(error) => return label(&error),
+        };
+        let answered = async {
+            let exchange = connection.request(&head("/nothing")).await.ok()?;
+            let mut recv = exchange.recv;
+            recv.response().await.ok()
+        };
+        if timeout(PROMPT, answered)
+            .await
+            .expect("an answer in time")
+            .is_some()
+        {
+            return "connected";
+        }
+        timeout(PROMPT, connection.retired())
+            .await
+            .expect("an end in time");
+        match connection.request(&head("/nothing")).await {
+            Err(RequestError::Dial(error)) => label(&error),
+            Err(_) => "lost",
+            Ok(_) => "connected",
         }
     }
 
@@ -239,6 +294,55 @@ impl Sidecar {
         Ok(())
     }
 
+    /// Trusts, and distrusts, what is known by now. The report of it follows when it is enforced.
+    pub async fn take_trust(&self, known: &BTreeMap<String, Value>) {
+        let mut bundles = BundleSet::new();
+        for (key, value) in known {
+            match key.parse::<ResourcePath>() {
+                Ok(ResourcePath::Trust { trust_domain }) => {
+                    let domain = TrustDomain::parse(&trust_domain).unwrap();
+                    bundles.insert(TrustBundle::from_jwks(domain, value).unwrap());
+                }
+                Ok(ResourcePath::Revoked { trust_domain }) => {
+                    let domain = TrustDomain::parse(&trust_domain).unwrap();
+                    let list: RevocationList = serde_json::from_value(value.clone()).unwrap();
+                    bundles.revoke(domain, list);
+                }
+                _ => {}
+            }
+        }
+        let current = self.identity.current();
+        if bundles.is_empty() || *current.bundles == bundles {
+            return;
+        }
+        self.identity
+            .replace_bundles(bundles, self.env.wall())
+            .unwrap();
+        let wanted = self.identity.current().bundle_generation;
+        let mut enforced = self.endpoint.enforced();
+        let done = enforced.wait_for(|enforced| enforced.bundle_generation >= wanted);
+        timeout(PROMPT, done)
+            .await
+            .expect("enforced in time")
+            .unwrap();
+    }
+
+    fn trust(&self) -> TrustReport {
+        let identity = self.identity.current();
+        let domain = TrustDomain::parse("weft.local").unwrap();
+        let now = self
+            .env
+            .wall()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        TrustReport {
+            sequence: identity.bundles.get(&domain).map_or(0, |b| b.sequence),
+            revoked: identity.bundles.revoked(&domain).map_or(0, |l| l.edition),
+            in_force_unix_ms: u64::try_from(now.as_millis()).unwrap(),
+            cut: self.endpoint.enforced().borrow().cut,
+        }
+    }
+
     pub fn report(&self) -> Report {
         let svid = self.identity.current().svid.clone();
         let end = svid.not_after().duration_since(std::time::UNIX_EPOCH);
@@ -246,12 +350,13 @@ impl Sidecar {
             serial: svid.serial().to_owned(),
             issuer: serial_of(&svid.chain()[1]).unwrap(),
             not_after_unix: end.unwrap().as_secs(),
+            trust: Some(self.trust()),
             ..Report::default()
         }
     }
 
     /// Does everything that a sidecar does, until the stream ends; then again on a new one.
-    pub async fn live(self, addr: SocketAddr) {
+    pub async fn live(&self, addr: SocketAddr) {
         loop {
             let Ok(mut sync) = self.sync(addr).await else {
                 continue;
@@ -263,7 +368,10 @@ impl Sidecar {
                 match message {
                     ControlMessage::Update(update) => {
                         sync.follow(&update);
+                        self.take_trust(&sync.known).await;
                         let _ = sync.ack(update.revision).await;
+                        let report = Box::new(self.report());
+                        let _ = sync.say(&SidecarMessage::Report(report)).await;
                     }
                     ControlMessage::Renew(_) => {
                         // That of the stream takes no more requests once its SVID was replaced.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use tokio::time::Instant;
-use weft_certs::{BundleSet, SpiffeId, TrustBundle, TrustDomain};
+use weft_certs::{BundleSet, RevocationList, SpiffeId, TrustBundle, TrustDomain};
 use weft_policy::{Config as Compiled, Endpoint, PortProtocol, Snapshot};
 use weft_resources::ServiceName;
 use weft_wire::{Ack, EndpointRecord, Nack, Protocol, SidecarMessage, Update};
@@ -176,6 +176,15 @@ impl Applier {
                 .and_then(|domain| TrustBundle::from_jwks(domain, jwks))
                 .map_err(|error| refuse(error.to_string()))?;
             bundles.insert(bundle);
+        }
+        for (name, list) in self.desired.revoked() {
+            let domain = TrustDomain::parse(name).map_err(|error| refuse(error.to_string()))?;
+            let list: RevocationList = serde_json::from_value(list.clone())
+                .map_err(|error| refuse(format!("the list of what is revoked: {error}")))?;
+            if list.bars(&self.node.id) {
+                tracing::error!(id = %self.node.id, "this identity is revoked: peers refuse it");
+            }
+            bundles.revoke(domain, list);
         }
         let current = self.node.identity.current();
         if bundles.is_empty() || *current.bundles == bundles {

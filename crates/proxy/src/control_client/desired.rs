@@ -103,6 +103,15 @@ impl Desired {
             })
     }
 
+    /// What is revoked: trust domain to list.
+    pub(crate) fn revoked(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.group(Group::Trust)
+            .filter_map(|(path, value)| match path {
+                ResourcePath::Revoked { trust_domain } => Some((trust_domain.as_str(), value)),
+                _ => None,
+            })
+    }
+
     /// What to save, with this config in force: trust has its own file.
     pub(crate) fn to_save(&self, config: &Config) -> BTreeMap<String, Value> {
         self.group(Group::Endpoint)

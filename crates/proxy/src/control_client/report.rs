@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 use weft_certs::SpiffeId;
 use weft_telemetry::EdgeDelta;
 use weft_transport::{Connection, ConnectionStats, Direction, Endpoint};
-use weft_wire::{ConnectionReport, EdgeReport, Report};
+use weft_wire::{ConnectionReport, EdgeReport, Report, TrustReport};
 
 use super::control_id;
 use crate::node::Node;
@@ -21,6 +21,7 @@ const MAX_WAITING: usize = 8_192;
 pub(super) struct Reporter {
     waiting: Vec<EdgeReport>,
     told: usize,
+    trust: TrustReport,
 }
 
 impl Reporter {
@@ -36,6 +37,7 @@ impl Reporter {
         let excess = self.waiting.len().saturating_sub(MAX_WAITING);
         drop(self.waiting.drain(..excess));
         self.told = self.waiting.len().min(MAX_EDGES);
+        self.look_at_trust(node, endpoint);
         let svid = &node.identity.current().svid;
         let end = svid.not_after().duration_since(UNIX_EPOCH);
         Report {
@@ -50,6 +52,33 @@ impl Reporter {
                 .into_iter()
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .collect(),
+            trust: Some(self.trust.clone()),
+        }
+    }
+
+    /// Takes note of whom this sidecar trusts, once its connections have been held against it. Until then the
+    /// last note stands.
+    fn look_at_trust(&mut self, node: &Node, endpoint: &Endpoint) {
+        let enforced = *endpoint.enforced().borrow();
+        let identity = node.identity.current();
+        self.trust.cut = enforced.cut;
+        if enforced.bundle_generation != identity.bundle_generation {
+            return;
+        }
+        let domain = node.id.trust_domain();
+        let sequence = identity.bundles.get(domain).map_or(0, |b| b.sequence);
+        let revoked = identity.bundles.revoked(domain).map_or(0, |l| l.edition);
+        if (self.trust.sequence, self.trust.revoked) != (sequence, revoked)
+            || self.trust.in_force_unix_ms == 0
+        {
+            let now = node
+                .env
+                .wall()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
+            self.trust.sequence = sequence;
+            self.trust.revoked = revoked;
+            self.trust.in_force_unix_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         }
     }
 

@@ -87,6 +87,8 @@ impl<'c> Session<'c> {
         let node = Arc::clone(&self.client.node);
         let mut identity = node.identity.subscribe();
         identity.mark_unchanged();
+        let mut enforced = self.client.endpoint.enforced();
+        enforced.mark_unchanged();
         let mut tick = interval(REPORT);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut save_at: Option<Instant> = None;
@@ -103,6 +105,11 @@ impl<'c> Session<'c> {
                     Err(error) => Event::Broken(error.to_string()),
                 },
                 changed = identity.changed() => match changed {
+                    Ok(()) => Event::Identity,
+                    Err(_) => Event::Stop,
+                },
+                changed = enforced.changed() => match changed {
+                    // At once: somebody waits for the receipt of a revocation.
                     Ok(()) => Event::Identity,
                     Err(_) => Event::Stop,
                 },

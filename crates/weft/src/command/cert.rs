@@ -1,12 +1,17 @@
-//! `weft cert show` and `weft cert rotate`.
+//! `weft cert`: certificates of sidecars.
 
-use weft_control::{RotateCerts, SidecarState, SidecarStatus};
+use std::time::Duration;
 
-use super::admin::{connect, failed, left};
-use super::rotation;
+use weft_certs::RevocationList;
+use weft_control::{
+    AdminClient, ReadmitRequest, RevokeRequest, Revoked, RotateCerts, SidecarState, SidecarStatus,
+};
+
+use super::admin::{connect, date, failed, left};
+use super::{cert_files, rotation};
 use crate::cli::CertCommand;
 use crate::failure::Failure;
-use crate::output::{self, Table};
+use crate::output::{self, Format, Table};
 
 pub(super) async fn run(command: CertCommand) -> Result<(), Failure> {
     match command {
@@ -33,7 +38,118 @@ pub(super) async fn run(command: CertCommand) -> Result<(), Failure> {
             let stream = client.rotate_certs(&request).await.map_err(failed)?;
             rotation::follow("rotate certificates", stream, output.output).await
         }
+        CertCommand::Revoke {
+            admin,
+            target,
+            reason,
+            prove,
+            timeout,
+            output,
+        } => {
+            let request = RevokeRequest {
+                spiffe_id: target.spiffe_id,
+                key: target.key,
+                serial: target.serial,
+                reason,
+            };
+            let client = connect(&admin).await?;
+            let revoked = client.revoke(&request).await.map_err(failed)?;
+            if !prove {
+                return output::show(output.output, &revoked, || ended(&revoked));
+            }
+            proved(&client, &revoked, timeout, output.output).await
+        }
+        CertCommand::Readmit { admin, spiffe_id } => {
+            let client = connect(&admin).await?;
+            let request = ReadmitRequest { spiffe_id };
+            client.readmit(&request).await.map_err(failed)?;
+            output::line(&format!(
+                "{} may join again, with a new token; what it had before stays dead",
+                request.spiffe_id
+            ))
+        }
+        CertCommand::Revoked { admin, output } => {
+            let list = connect(&admin).await?.revoked().await.map_err(failed)?;
+            output::show(output.output, &list, || listed(&list))
+        }
+        CertCommand::Verify {
+            file,
+            bundle,
+            output,
+        } => cert_files::verify(&file, &bundle, output.output).await,
+        CertCommand::Inspect { file, output } => cert_files::inspect(&file, output.output).await,
     }
+}
+
+fn ended(revoked: &Revoked) -> String {
+    format!(
+        "{} is revoked: {} live certificates are dead, {} join tokens are void\n",
+        revoked.target,
+        revoked.serials.len(),
+        revoked.tokens
+    )
+}
+
+/// Waits for the receipts, and says whose is missing.
+async fn proved(
+    client: &AdminClient,
+    revoked: &Revoked,
+    timeout: Duration,
+    format: Format,
+) -> Result<(), Failure> {
+    let proof = client
+        .prove(revoked.edition, revoked.at_unix_ms, timeout)
+        .await
+        .map_err(failed)?;
+    let value = serde_json::json!({"revoked": revoked, "proof": proof});
+    output::show(format, &value, || {
+        let mut table = Table::new(
+            &["SIDECAR", "REFUSED FROM", "CUT", "RECEIPT AFTER"],
+            "no sidecar is connected",
+        );
+        for receipt in &proof.receipts {
+            table.row([
+                receipt.sidecar.clone(),
+                date(receipt.refused_from_unix_ms / 1000),
+                receipt.cut.to_string(),
+                format!("{} ms", receipt.after_ms),
+            ]);
+        }
+        let mut out = ended(revoked) + "\n" + &table.render();
+        if !proof.asleep.is_empty() {
+            out.push_str(&format!(
+                "\nnot connected, told before they are let in again: {}\n",
+                proof.asleep.join(", ")
+            ));
+        }
+        out
+    })?;
+    match proof.absent.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::new(
+            "prove the revocation",
+            format!("no receipt from {}", proof.absent.join(", ")),
+            "the revocation stands; look at these sidecars: until they have it, they may let it in",
+        )),
+    }
+}
+
+fn listed(list: &RevocationList) -> String {
+    let mut table = Table::new(&["KIND", "WHAT", "HOW FAR"], "nothing is revoked");
+    for (id, entry) in &list.identities {
+        let far = match entry.before_unix {
+            Some(before) => format!("readmitted; certificates from before {}", date(before)),
+            None => "altogether".to_owned(),
+        };
+        table.row(["identity".to_owned(), id.to_string(), far]);
+    }
+    for key in &list.keys {
+        table.row(["key".to_owned(), key.to_string(), String::new()]);
+    }
+    for serial in &list.serials {
+        table.row(["serial".to_owned(), serial.clone(), String::new()]);
+    }
+    table.render()
 }
 
 /// `invoices` is `invoices.default`.

@@ -11,6 +11,12 @@ use crate::output;
 pub(super) async fn run(args: InitArgs) -> Result<(), Failure> {
     let mut config = InitConfig::new(args.trust_domain.clone());
     config.leaf_ttl = args.leaf_ttl;
+    config.max_leaf_ttl = args.max_leaf_ttl;
+    config.issuing_ttl = args.issuing_ttl;
+    config.root_ttl = args.root_ttl;
+    config.key_type = args.key_type;
+    config.certificates_per_s = args.certificates_per_second;
+    config.secret = super::secret::of_keys(&args.secret).await?;
     let made = weft_control::init(&Env::system(), &args.state_dir, &config)
         .await
         .map_err(|error| Failure::because("init", &error))?;

@@ -1,13 +1,17 @@
 //! What each subcommand does. One file a command; those for the control node go through its admin socket.
 
 mod admin;
+mod audit;
 mod ca;
+mod ca_files;
 mod cert;
+mod cert_files;
 mod control;
 mod init;
 mod inputs;
 mod resources;
 mod rotation;
+mod secret;
 mod sidecar;
 mod status;
 mod token;

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use weft_control::{Phase, Progress, ProgressStream};
 
-use super::admin::failed;
+use super::admin::{date, failed};
 use crate::failure::Failure;
 use crate::output::{self, Format};
 
@@ -32,7 +32,7 @@ pub(super) async fn follow(
         ));
     };
     output::show(format, &last, || sentence(&last))?;
-    if last.phase == Phase::Done {
+    if matches!(last.phase, Phase::Done | Phase::Waiting) {
         return Ok(());
     }
     let absent = if last.absent.is_empty() {
@@ -61,6 +61,9 @@ fn bar() -> ProgressBar {
 
 fn phase(phase: Phase) -> &'static str {
     match phase {
+        Phase::Started => "started",
+        Phase::Distributing => "distributing",
+        Phase::Waiting => "waiting",
         Phase::Prepared => "prepared",
         Phase::Activated => "activated",
         Phase::Renewing => "renewing",
@@ -86,6 +89,19 @@ fn sentence(progress: &Progress) -> String {
     let mut out = table.render();
     if let (Some(before), Some(after)) = (&progress.issuer_before, &progress.issuer_after) {
         out.push_str(&format!("\nissuing certificate {before} → {after}\n"));
+    }
+    if !progress.missing.is_empty() {
+        out.push_str(&format!("left behind: {}\n", progress.missing.join(", ")));
+    }
+    if let Some(until) = progress.until_unix {
+        out.push_str(&format!(
+            "the old root stays trusted until {}, for certificates of: {}\nthe control node then drops it by itself; `--now` drops it at once\n",
+            date(until),
+            progress.asleep.join(", ")
+        ));
+    }
+    if let Some(number) = progress.evidence {
+        out.push_str(&format!("proof: weft ca evidence {number}\n"));
     }
     out
 }

@@ -3,16 +3,66 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use weft_control::{SidecarState, Status};
+use weft_control::{AdminClient, SidecarState, Status};
 
 use super::admin::{connect, failed, left};
 use crate::cli::StatusArgs;
 use crate::failure::Failure;
-use crate::output::{self, Table};
+use crate::output::{self, Format, Table};
 
 pub(super) async fn run(args: StatusArgs) -> Result<(), Failure> {
-    let status = connect(&args.admin).await?.status().await.map_err(failed)?;
+    let client = connect(&args.admin).await?;
+    if let Some(within) = args.expiring {
+        return expiring(&client, within, args.output.output).await;
+    }
+    let status = client.status().await.map_err(failed)?;
     output::show(args.output.output, &status, || shown(&status))
+}
+
+/// Every certificate that ends within this time. One that ends is a failure, so that a monitor sees it.
+async fn expiring(client: &AdminClient, within: Duration, format: Format) -> Result<(), Failure> {
+    let (status, ca) = (client.status().await, client.ca().await);
+    let (status, ca) = (status.map_err(failed)?, ca.map_err(failed)?);
+    let limit = i64::try_from(within.as_secs()).unwrap_or(i64::MAX);
+    let authorities = ca
+        .authorities
+        .iter()
+        .filter(|authority| authority.state != "removed")
+        .map(|a| (a.role.clone(), a.name.clone(), a.seconds_left));
+    let leaves = status.sidecars.iter().map(|s| {
+        let name = format!("{}/{}", s.service, s.instance);
+        ("leaf".to_owned(), name, s.certificate_seconds_left)
+    });
+    let own = (
+        "leaf".to_owned(),
+        "control".to_owned(),
+        status.control.certificate_seconds_left,
+    );
+    let mut ending: Vec<_> = authorities
+        .chain(leaves)
+        .chain([own])
+        .filter(|(_, _, left)| *left <= limit)
+        .collect();
+    ending.sort_by_key(|(_, _, left)| *left);
+    let value: Vec<_> = ending
+        .iter()
+        .map(|(role, name, left)| serde_json::json!({"role": role, "name": name, "seconds_left": left}))
+        .collect();
+    output::show(format, &value, || {
+        let mut table = Table::new(&["ROLE", "NAME", "LEFT"], "nothing ends within that time");
+        for (role, name, seconds) in &ending {
+            table.row([role.clone(), name.clone(), left(*seconds)]);
+        }
+        table.render()
+    })?;
+    match ending.len() {
+        0 => Ok(()),
+        n => Err(Failure::new(
+            "status",
+            format!("{n} certificates end within {}", output::span(within)),
+            "sidecars renew by themselves at half of a certificate's life, authorities are replaced by schedule: look at the logs of those whose time is nearly over",
+        )),
+    }
 }
 
 fn shown(status: &Status) -> String {

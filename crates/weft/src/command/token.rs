@@ -31,6 +31,11 @@ pub(super) async fn run(command: TokenCommand) -> Result<(), Failure> {
             // The bare token, so that `weft token create … > token` makes a file for --token-file.
             output::show(output.output, &token, || token.token.clone())
         }
+        TokenCommand::Revoke { admin, id } => {
+            let client = connect(&admin).await?;
+            client.revoke_token(&id).await.map_err(failed)?;
+            output::line(&format!("token {id} is void"))
+        }
         TokenCommand::List { admin, output } => {
             let tokens = connect(&admin).await?.tokens().await.map_err(failed)?;
             output::show(output.output, &tokens, || {
@@ -43,6 +48,7 @@ pub(super) async fn run(command: TokenCommand) -> Result<(), Failure> {
                         TokenState::Unused => "unused",
                         TokenState::Used => "used",
                         TokenState::Expired => "expired",
+                        TokenState::Revoked => "revoked",
                     };
                     table.row([
                         token.id.clone(),

@@ -135,7 +135,7 @@ mod tests {
         assert!(step.ok);
         assert_eq!(
             step.line(false),
-            format!("✓ request      {:<26}it works", "1.0 ms")
+            format!("✓ request      {:<26} it works", "1.0 ms")
         );
 
         let mut findings = Findings::of("it works");

@@ -44,6 +44,9 @@ pub(crate) struct ControlSettings {
     #[arg(long, env = "WEFT_WORKERS", value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
 
+    #[command(flatten)]
+    pub(crate) secret: crate::cli::SecretArgs,
+
     #[command(flatten, next_help_heading = "The process")]
     pub(crate) process: ProcessSettings,
 }

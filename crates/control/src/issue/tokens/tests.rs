@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::store::RedbStore;
 
 struct Bench {
     _dir: tempfile::TempDir,
     env: Env,
     store: Arc<dyn Store>,
-    trust_domain: TrustDomain,
+    ca: CaService,
     remote: SocketAddr,
 }
 
@@ -17,14 +16,12 @@ impl Bench {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let env = Env::system();
-        let store = RedbStore::open(&env, &dir.path().join("store.redb"))
-            .await
-            .unwrap();
+        let (store, ca) = crate::testing::authority(&env, dir.path()).await;
         Self {
             _dir: dir,
             env,
-            store: Arc::new(store),
-            trust_domain: TrustDomain::parse("weft.local").unwrap(),
+            store,
+            ca,
             remote: "10.0.0.1:5".parse().unwrap(),
         }
     }
@@ -35,7 +32,7 @@ impl Bench {
             service: service.into(),
             ttl_s,
         };
-        create(&self.env, &*self.store, &self.trust_domain, &request)
+        create(&self.env, &self.ca, &request, "uid 0")
             .await
             .map(|(token, _, _)| token.reveal().to_owned())
     }
@@ -59,7 +56,8 @@ async fn a_token_is_good_once_and_its_record_says_who_used_it() {
         good.identity().as_str(),
         "spiffe://weft.local/ns/default/sa/invoices"
     );
-    redeem(&*bench.store, good).await.unwrap();
+    let (txn, _) = redeem(good);
+    bench.store.commit(txn).await.unwrap();
     assert_eq!(code(bench.check(&token, now).await), "token_used");
 
     let listed = list(&*bench.store, now).await.unwrap();
@@ -84,9 +82,11 @@ async fn of_two_uses_at_the_same_time_one_wins() {
         bench.check(&token, now).await.unwrap(),
         bench.check(&token, now).await.unwrap(),
     );
-    let (one, two) = tokio::join!(redeem(&*bench.store, one), redeem(&*bench.store, two));
+    let ((one, at), (two, _)) = (redeem(one), redeem(two));
+    let (one, two) = tokio::join!(bench.store.commit(one), bench.store.commit(two));
     assert!(one.is_ok() != two.is_ok());
-    assert_eq!(code(one.and(two)), "token_used");
+    let lost = one.and(two).map_err(|error| lost_race(error.into(), at));
+    assert_eq!(code(lost), "token_used");
 }
 
 #[tokio::test]
@@ -122,5 +122,31 @@ async fn reserved_names_and_absurd_lives_are_refused() {
             "{namespace}/{service} {ttl}"
         );
     }
-    assert!(bench.store.range("").await.unwrap().entries.is_empty());
+    assert!(bench.store.range(PREFIX).await.unwrap().entries.is_empty());
+}
+
+#[tokio::test]
+async fn a_token_that_was_taken_back_lets_nobody_in() {
+    let bench = Bench::new().await;
+    let now = bench.env.wall();
+    let token = bench.create("default", "invoices", 600).await.unwrap();
+    let other = bench.create("default", "orders", 600).await.unwrap();
+    let listed = list(&*bench.store, now).await.unwrap();
+    let mine = listed.iter().find(|t| t.spiffe_id.ends_with("invoices"));
+    let (txn, id) = revoke(&*bench.store, &mine.unwrap().id).await.unwrap();
+    bench.store.commit(txn).await.unwrap();
+    assert!(id.as_str().ends_with("invoices"));
+    assert_eq!(code(bench.check(&token, now).await), "token_revoked");
+    bench.check(&other, now).await.unwrap();
+    assert_eq!(
+        code(revoke(&*bench.store, "nothing").await),
+        "no_such_token"
+    );
+
+    let (txn, count) = revoke_all(&*bench.store, &crate::testing::id("orders"), Txn::new())
+        .await
+        .unwrap();
+    bench.store.commit(txn).await.unwrap();
+    assert_eq!(count, 1);
+    assert_eq!(code(bench.check(&other, now).await), "token_revoked");
 }

@@ -71,7 +71,7 @@ impl Bench {
             env,
             store,
             feed,
-            registry: Registry::new(Duration::from_secs(60)),
+            registry: Registry::new(Duration::from_secs(60), crate::testing::clock()),
             stop,
         }
     }

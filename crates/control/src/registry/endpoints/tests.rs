@@ -59,7 +59,7 @@ async fn bench(stored: &[(&str, &EndpointRecord)], grace: Duration) -> Bench {
     }
     let from = store.commit(txn).await.unwrap();
     let store: Arc<dyn Store> = Arc::new(store);
-    let registry = Registry::new(grace);
+    let registry = Registry::new(grace, crate::testing::clock());
     restore(&registry, &*store, 1).await.unwrap();
     let stop = CancellationToken::new();
     env.spawn(keep_endpoints(
