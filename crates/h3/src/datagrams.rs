@@ -28,8 +28,8 @@ pub struct Datagrams {
 
 impl Datagrams {
     pub(crate) fn new(stream: &Arc<Stream>) -> Result<Self, Error> {
-        let channel = stream.datagrams.as_ref().ok_or(Error::NotOffered {
-            what: "HTTP datagrams, since our own configuration does not",
+        let channel = stream.datagrams.as_ref().ok_or(Error::Unreadable {
+            rule: "datagrams are switched off in the configuration",
         })?;
         if channel.lock().meaning == Meaning::None {
             return Err(Error::Unreadable {

@@ -245,10 +245,15 @@ impl RecvStream {
     /// The HTTP datagrams of an extended CONNECT. All handles of a request share one queue.
     ///
     /// # Errors
-    /// [`Error::NotOffered`] when our own [`Config`](crate::Config) has them switched off;
-    /// [`Error::Unreadable`] for a request that has none.
+    /// [`Error::Unreadable`] when our own [`Config`](crate::Config) has them switched off, and for a request
+    /// that has none.
     pub fn datagrams(&self) -> Result<Datagrams, Error> {
         Datagrams::new(&self.stream)
+    }
+
+    /// Whether our own configuration has datagrams switched on.
+    pub(crate) fn takes_datagrams(&self) -> bool {
+        self.stream.datagrams.is_some()
     }
 
     /// The QUIC stream's id.

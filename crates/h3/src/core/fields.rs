@@ -7,7 +7,7 @@ use super::qpack::decode::{Line, Name, Value};
 use super::qpack::static_table;
 
 /// Collects the regular fields of one field section.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Regular {
     map: HeaderMap,
     content_length: Option<u64>,
@@ -15,8 +15,20 @@ pub(crate) struct Regular {
 }
 
 impl Regular {
+    /// With room for as many fields as an encoded section of `len` bytes usually holds, so that the map is
+    /// not built anew while it grows.
+    pub(crate) fn with_room(len: usize) -> Self {
+        /// Bytes of a field, as requests in a mesh have them.
+        const USUAL: usize = 24;
+        Self {
+            map: HeaderMap::with_capacity((len / USUAL).min(24)),
+            content_length: None,
+            cookies: 0,
+        }
+    }
+
     /// Checks a field and adds it.
-    pub(crate) fn push(&mut self, line: Line) -> Result<(), Fault> {
+    pub(crate) fn push(&mut self, line: Line<'_>) -> Result<(), Fault> {
         let (name, known) = match line.name {
             Name::Static(index) => match static_table::header_name(index) {
                 Some(name) => (name, true),

@@ -17,7 +17,7 @@ pub(crate) fn request(
     extended: bool,
 ) -> Result<(Request<()>, Option<u64>), Fault> {
     let mut pseudo = RequestPseudo::default();
-    let mut regular = Regular::default();
+    let mut regular = Regular::with_room(block.len());
     let mut pseudo_ended = false;
     decode(block, limits, |line| {
         let name = line.name.as_bytes();
@@ -59,7 +59,7 @@ pub(crate) fn response(
     limits: Limits,
 ) -> Result<(Response<()>, Option<u64>), Fault> {
     let mut status = None;
-    let mut regular = Regular::default();
+    let mut regular = Regular::with_room(block.len());
     let mut pseudo_ended = false;
     decode(block, limits, |line| {
         let name = line.name.as_bytes();
@@ -92,7 +92,7 @@ pub(crate) fn response(
 
 /// Decodes and checks trailers: no pseudo-headers (RFC 9114 §4.3).
 pub(crate) fn trailers(block: &Bytes, limits: Limits) -> Result<HeaderMap, Fault> {
-    let mut regular = Regular::default();
+    let mut regular = Regular::with_room(block.len());
     decode(block, limits, |line| match line.name.as_bytes().first() {
         Some(b':') => Err(Fault::malformed("a pseudo-header in trailers")),
         _ => regular.push(line),

@@ -69,11 +69,10 @@ impl UdpSender {
 }
 
 fn ends(send: SendStream, recv: RecvStream) -> Result<(UdpSender, UdpReceiver), Error> {
-    let datagrams = |recv: &RecvStream| match recv.datagrams() {
-        Ok(datagrams) => Ok(Some(datagrams)),
-        // Capsules alone will do (RFC 9297 §3.5).
-        Err(Error::NotOffered { .. }) => Ok(None),
-        Err(error) => Err(error),
+    // Without them capsules alone will do (RFC 9297 §3.5).
+    let datagrams = |recv: &RecvStream| {
+        let on = recv.takes_datagrams();
+        on.then(|| recv.datagrams()).transpose()
     };
     let sender = UdpSender {
         stream: send,

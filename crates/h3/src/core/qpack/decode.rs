@@ -1,5 +1,7 @@
 //! Decoding of field sections (RFC 9204 §4.5), one line at a time into a caller's closure: no list is built.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::{failed, huffman, int, static_table};
@@ -7,11 +9,11 @@ use crate::core::Fault;
 
 /// A field's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Name {
+pub(crate) enum Name<'a> {
     /// By index of the static table.
     Static(usize),
-    /// As sent; not validated.
-    Literal(Bytes),
+    /// As sent; not validated. Borrowed where it was sent plain: whoever keeps a name makes its own.
+    Literal(Cow<'a, [u8]>),
 }
 
 /// A field's value; not validated.
@@ -23,14 +25,14 @@ pub(crate) enum Value {
 
 /// One field line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Line {
-    pub(crate) name: Name,
+pub(crate) struct Line<'a> {
+    pub(crate) name: Name<'a>,
     pub(crate) value: Value,
     /// Never to be indexed, by whoever sends it on (RFC 9204 §7.1.3).
     pub(crate) sensitive: bool,
 }
 
-impl Name {
+impl Name<'_> {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Static(index) => static_table::ENTRIES[*index].0.as_bytes(),
@@ -61,7 +63,7 @@ pub(crate) struct Limits {
 pub(crate) fn decode(
     block: &Bytes,
     limits: Limits,
-    mut take: impl FnMut(Line) -> Result<(), Fault>,
+    mut take: impl FnMut(Line<'_>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let mut rest = &block[..];
     check_prefix(&mut rest)?;
@@ -95,7 +97,7 @@ fn check_prefix(rest: &mut &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-fn line(block: &Bytes, rest: &mut &[u8]) -> Result<Line, Fault> {
+fn line<'a>(block: &Bytes, rest: &mut &'a [u8]) -> Result<Line<'a>, Fault> {
     const DYNAMIC: Fault = failed("a reference to the dynamic table, which has capacity 0");
     let first = rest[0];
     // §4.5.2: indexed field line, 1 T index(6).
@@ -118,15 +120,27 @@ fn line(block: &Bytes, rest: &mut &[u8]) -> Result<Line, Fault> {
         (Name::Static(static_index(rest, 4)?), 0x20)
     // §4.5.6: literal with literal name, 0 0 1 N H length(3).
     } else if first & 0x20 != 0 {
-        (Name::Literal(string(block, rest, 3)?), 0x10)
+        let (name, huffman) = string(rest, 3)?;
+        let name = if huffman {
+            Cow::Owned(decoded(name)?)
+        } else {
+            Cow::Borrowed(name)
+        };
+        (Name::Literal(name), 0x10)
     // §4.5.3 and §4.5.5: post-base references are to the dynamic table.
     } else {
         return Err(DYNAMIC);
     };
-    let value = Value::Literal(string(block, rest, 7)?);
+    let (value, huffman) = string(rest, 7)?;
+    let value = if huffman {
+        Bytes::from(decoded(value)?)
+    } else {
+        let end = block.len() - rest.len();
+        block.slice(end - value.len()..end)
+    };
     Ok(Line {
         name,
-        value,
+        value: Value::Literal(value),
         sensitive: first & never_index != 0,
     })
 }
@@ -139,8 +153,8 @@ fn static_index(rest: &mut &[u8], prefix: u8) -> Result<usize, Fault> {
     }
 }
 
-/// A string: H flag, length with `prefix` bits, bytes (§4.1.2).
-fn string(block: &Bytes, rest: &mut &[u8], prefix: u8) -> Result<Bytes, Fault> {
+/// A string: H flag, length with `prefix` bits, bytes (§4.1.2). Tells whether they are Huffman-coded.
+fn string<'a>(rest: &mut &'a [u8], prefix: u8) -> Result<(&'a [u8], bool), Fault> {
     const CUT: Fault = failed("a string is cut short or too long");
     let huffman = rest.first().ok_or(CUT)? & 1 << prefix != 0;
     let len = int::decode(rest, prefix).ok_or(CUT)?;
@@ -150,12 +164,11 @@ fn string(block: &Bytes, rest: &mut &[u8], prefix: u8) -> Result<Bytes, Fault> {
         .ok_or(CUT)?;
     let (bytes, tail) = rest.split_at(len);
     *rest = tail;
-    if huffman {
-        let text = huffman::decode(bytes).ok_or(failed("a Huffman string is not valid"))?;
-        return Ok(Bytes::from(text));
-    }
-    let start = block.len() - tail.len() - len;
-    Ok(block.slice(start..start + len))
+    Ok((bytes, huffman))
+}
+
+fn decoded(coded: &[u8]) -> Result<Vec<u8>, Fault> {
+    huffman::decode(coded).ok_or(failed("a Huffman string is not valid"))
 }
 
 #[cfg(test)]
