@@ -274,6 +274,40 @@ fn a_clock_that_is_off_is_named() {
 
 /// A failed start may leave a lock and a log, but no key or store of other content.
 #[track_caller]
+#[test]
+fn a_control_node_whose_clock_is_off_does_not_start() {
+    let (world, _) = World::initialised();
+    let mut args = world.control_args("127.0.0.1:0");
+    args.push("--clock-offset=-7200".to_owned());
+    world.run(&args).fails_with(&["is valid from", "clock"]);
+}
+
+#[test]
+fn a_sidecar_takes_no_directory_of_a_control_node_or_of_another_user() {
+    let mesh = mesh();
+    let token = mesh.world.token("orders", "10m");
+    let args = |name: &str| {
+        mesh.world
+            .sidecar_args(name, &mesh.control, &mesh.pin, &token)
+    };
+    let before = mesh.world.picture("control/ca");
+    mesh.world
+        .run(&args("control"))
+        .fails_with(&["control node", "--state-dir"]);
+    assert_eq!(before, mesh.world.picture("control/ca"));
+    if rustix::process::geteuid().is_root() {
+        let other = mesh.world.path("other");
+        std::fs::create_dir(&other).unwrap();
+        chown(&other, Some(65534), Some(65534)).unwrap();
+        mesh.world
+            .run(&args("other"))
+            .fails_with(&["belongs to user 65534"]);
+        assert_eq!(std::fs::read_dir(&other).unwrap().count(), 0);
+    }
+    // The token was not spent on either.
+    drop(mesh.world.start("orders", &args("orders")));
+}
+
 fn same_keys(before: &[(std::path::PathBuf, Vec<u8>)], after: &[(std::path::PathBuf, Vec<u8>)]) {
     for (path, content) in before {
         if path.extension().is_some_and(|ext| ext == "redb") {

@@ -105,6 +105,9 @@ pub enum ControlError {
         /// What.
         what: String,
     },
+    /// Its own fresh certificate does not hold here and now.
+    #[error("this node's own certificate cannot be used: {0}")]
+    OwnCertificate(#[source] weft_certs::VerifyError),
     /// The store.
     #[error(transparent)]
     Store(StoreError),

@@ -140,6 +140,7 @@ async fn start(
     let audit = Audit::load(env, store.clone()).await?;
     let ca = CaService::load(env, store.clone(), keys, &settings, audit).await?;
     let own = OwnIdentity::new(env, ca.clone(), settings.control_id()).await?;
+    own.check()?;
     let reset_key = dir.reset_key(env).await?;
     let mesh = mesh::Mesh::bind(
         env,

@@ -346,7 +346,7 @@ fn check_target(disk: &Disk, path: &Path) -> Result<bool, ControlError> {
     if !disk.exists(path).map_err(|error| unusable(path, &error))? {
         return Ok(false);
     }
-    let known = [STORE, KEYS, LOCK, SOCKET, "lost+found"];
+    let known = [STORE, KEYS, RESET_KEY, LOCK, SOCKET, "lost+found"];
     for entry in disk.list(path).map_err(|error| unusable(path, &error))? {
         let name = entry.file_name().unwrap_or_default().to_string_lossy();
         if !known.contains(&name.as_ref()) {

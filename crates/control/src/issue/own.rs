@@ -40,6 +40,18 @@ impl OwnIdentity {
         })
     }
 
+    /// Whether its own certificate holds by this machine's clock: with a clock that is off by hours every
+    /// sidecar would refuse it, and say so only in its own log.
+    ///
+    /// # Errors
+    /// [`ControlError::OwnCertificate`].
+    pub(crate) fn check(&self) -> Result<(), ControlError> {
+        let own = self.source.current();
+        own.svid
+            .validate(&own.bundles, self.env.wall())
+            .map_err(ControlError::OwnCertificate)
+    }
+
     /// Takes a new certificate, from the issuing CA that is active now.
     pub(crate) async fn renew(&self) -> Result<(), ControlError> {
         let svid = self.ca.own_svid(&self.id).await?;
