@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
 use crate::{BundleSet, Error, SpiffeId, Usage, VerifyError, der, verify};
+
+/// How far issuers set the begin of a leaf back, for peers whose clocks are behind (`weft-ca`).
+const BACKDATED: Duration = Duration::from_secs(60);
 
 /// A PKCS#8 private key in DER. Wiped from memory when dropped; never shown.
 #[derive(Clone)]
@@ -111,6 +114,16 @@ impl X509Svid {
     /// End of the leaf's validity.
     pub fn not_after(&self) -> SystemTime {
         self.leaf.not_after
+    }
+
+    /// Half of the life that was left when it was issued: to be renewed so long before its end. Issuers set its
+    /// begin back a little, and of a short life that little is most: counting it would make a leaf of a minute
+    /// due at the moment of its issue.
+    pub fn half_life(&self) -> Duration {
+        let life = self.not_after().duration_since(self.not_before());
+        let life = life.unwrap_or_default();
+        let left = life.checked_sub(BACKDATED).filter(|left| !left.is_zero());
+        left.unwrap_or(life) / 2
     }
 
     /// The leaf's serial number in lower case hexadecimal.

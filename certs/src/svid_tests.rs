@@ -23,6 +23,15 @@ fn an_svid_shows_what_it_is_and_not_its_key() {
 }
 
 #[test]
+fn half_of_a_life_is_reckoned_from_the_issue_and_not_from_the_begin() {
+    let svid = Ca::root("weft.local").issuing().svid(INVOICES);
+    let issued = svid.not_before() + BACKDATED;
+    assert_eq!(issued, now());
+    let half = svid.not_after().duration_since(issued).unwrap() / 2;
+    assert_eq!(svid.half_life(), half);
+}
+
+#[test]
 fn pem_survives_a_round_trip() {
     let root = Ca::root("weft.local");
     let svid = root.issuing().svid_with_root(INVOICES, &root);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use weft_certs::{BundleSet, X509Svid};
 use weft_transport::Connection;
@@ -33,13 +33,31 @@ pub(crate) struct Renewal {
     pub(crate) wishes: mpsc::Receiver<Renew>,
 }
 
+/// When to renew next.
+#[derive(Clone, Copy)]
+enum Due {
+    /// By the wall clock, which certificates go by.
+    At(SystemTime),
+    /// After a wait. Not by the wall clock: a wait that began while it was wrong would never end.
+    In(Instant),
+}
+
+impl Due {
+    fn left(self, wall: SystemTime) -> Duration {
+        match self {
+            Self::At(at) => at.duration_since(wall).unwrap_or_default(),
+            Self::In(at) => at.saturating_duration_since(Instant::now()),
+        }
+    }
+}
+
 impl Renewal {
     /// Runs until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut due = self.half_life();
         loop {
-            let wait = self.until(due);
+            let wait = due.left(self.wall()).min(LOOK);
             let asked = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -51,10 +69,10 @@ impl Renewal {
             };
             if let Some(wish) = asked {
                 let window = Duration::from_millis(wish.within_ms);
-                due = self.wall() + fraction(window, self.node.dice.draw());
+                due = Due::In(Instant::now() + fraction(window, self.node.dice.draw()));
                 backoff.reset();
             }
-            if self.wall() < due {
+            if !due.left(self.wall()).is_zero() {
                 continue;
             }
             let renewed = tokio::select! {
@@ -78,23 +96,16 @@ impl Renewal {
         self.node.env.wall()
     }
 
-    fn until(&self, due: SystemTime) -> Duration {
-        due.duration_since(self.wall())
-            .unwrap_or_default()
-            .min(LOOK)
-    }
-
     /// Half of the SVID's life, a tenth of that more or less, so that services that were started together
     /// do not renew together.
-    fn half_life(&self) -> SystemTime {
+    fn half_life(&self) -> Due {
         let svid = &self.node.identity.current().svid;
-        let life = svid.not_after().duration_since(svid.not_before());
-        let half = life.unwrap_or_default() / 2;
+        let half = svid.half_life();
         let spread = fraction(half / 5, self.node.dice.draw());
-        svid.not_before() + half - half / 10 + spread
+        Due::At(svid.not_after() - half - half / 10 + spread)
     }
 
-    fn failed(&self, reason: &str, backoff: &mut Backoff) -> SystemTime {
+    fn failed(&self, reason: &str, backoff: &mut Backoff) -> Due {
         let wait = backoff.next(self.node.dice.draw());
         let end = self.node.identity.current().svid.not_after();
         let left = end.duration_since(self.wall()).unwrap_or_default();
@@ -112,7 +123,7 @@ impl Renewal {
                 "the SVID is not renewed yet"
             );
         }
-        self.wall() + wait
+        Due::In(Instant::now() + wait)
     }
 
     /// One attempt.

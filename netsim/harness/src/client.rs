@@ -75,7 +75,7 @@ impl Client {
             };
             sleep(Duration::from_millis(pause)).await;
             let callee = SERVICES[(rng.next_u32() as usize) % SERVICES.len()];
-            let method = if rng.next_u32() % 3 == 0 {
+            let method = if rng.next_u32().is_multiple_of(3) {
                 Method::POST
             } else {
                 Method::GET

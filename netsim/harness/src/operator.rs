@@ -95,11 +95,8 @@ impl Operator {
             "generation {} holds from revision {revision}",
             generation.number
         ));
-        {
-            let mut memory = self.memory();
-            memory.unsure.clear();
-            memory.highest = memory.highest.max(revision);
-        }
+        // `highest` is not raised: what sidecars see follows what is stored by a moment, and that is what status tells.
+        self.memory().unsure.clear();
         self.observer.lock().committed.enter(revision, generation);
     }
 

@@ -19,7 +19,7 @@ use crate::mesh::{LEAF_TTL, Mesh, lab, service};
 use crate::model::{Generation, SERVICES};
 use crate::observer::Observer;
 use crate::operator::EXPECTED;
-use crate::schedule::{Fault, PLACES, name, schedule, usual_link};
+use crate::schedule::{Fault, PLACES, Step, name, schedule, usual_link};
 
 /// How long a run is and how much happens in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +98,15 @@ pub struct Failure {
 /// # Errors
 /// [`Failure`] if an invariant did not hold, or the run could not be made.
 pub fn run_seed(seed: u64, settings: &Settings) -> Result<Summary, Box<Failure>> {
+    run_steps(
+        seed,
+        settings,
+        schedule(seed, settings.faults, settings.length),
+    )
+}
+
+/// Runs given faults.
+fn run_steps(seed: u64, settings: &Settings, steps: Vec<Step>) -> Result<Summary, Box<Failure>> {
     let failure = |what: String, timeline: String| {
         Box::new(Failure {
             seed,
@@ -123,7 +132,7 @@ pub fn run_seed(seed: u64, settings: &Settings) -> Result<Summary, Box<Failure>>
         };
         // The thread is the run's own: it listens until the thread ends.
         std::mem::forget(tracing::subscriber::set_default(ears));
-        scenario(world, observer, settings)
+        scenario(world, observer, settings, steps)
     });
     match outcome {
         Ok(Ok(summary)) => Ok(summary),
@@ -156,6 +165,7 @@ async fn scenario(
     world: World,
     observer: Observer,
     settings: Settings,
+    steps: Vec<Step>,
 ) -> Result<Summary, (String, String)> {
     if settings.keep_lines {
         world.keep_lines();
@@ -187,7 +197,7 @@ async fn scenario(
     let outcome = tokio::select! {
         biased;
         () = observer.failed().cancelled() => Err("an invariant".to_owned()),
-        outcome = running.run() => outcome,
+        outcome = running.run(steps) => outcome,
     };
     if let Err(what) = &outcome
         && observer.violation().is_none()
@@ -204,7 +214,7 @@ async fn scenario(
 }
 
 impl Scenario {
-    async fn run(self: Arc<Self>) -> Result<Duration, String> {
+    async fn run(self: Arc<Self>, steps: Vec<Step>) -> Result<Duration, String> {
         let seed = self.world.seed();
         self.mesh.first_start().await?;
         self.until_converged("the first start").await?;
@@ -216,7 +226,7 @@ impl Scenario {
             drop(client.env.spawn(client.clone().run(rng)));
         }
         self.set_pace(self.settings.pace);
-        self.faults().await;
+        self.faults(steps).await;
         self.heal().await;
         let began = self.world.now();
         self.until_converged("the faults").await?;
@@ -257,7 +267,7 @@ impl Scenario {
                     }
                 }
                 round += 1;
-                if round % 10 == 0 {
+                if round.is_multiple_of(10) {
                     // No answer is no news: the control node may be down.
                     let _ = this.mesh.operator.look().await;
                 }
@@ -265,12 +275,7 @@ impl Scenario {
         }));
     }
 
-    async fn faults(self: &Arc<Self>) {
-        let steps = schedule(
-            self.world.seed(),
-            self.settings.faults,
-            self.settings.length,
-        );
+    async fn faults(self: &Arc<Self>, steps: Vec<Step>) {
         let began = self.world.now();
         for (at, fault) in steps {
             let wait = (began + at).saturating_sub(self.world.now());
@@ -497,3 +502,7 @@ impl Scenario {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "scenario_tests.rs"]
+mod tests;

@@ -69,8 +69,7 @@ impl OwnIdentity {
 
 /// When to renew: at half of the life.
 fn renew_at(svid: &X509Svid) -> SystemTime {
-    let life = svid.not_after().duration_since(svid.not_before());
-    svid.not_before() + life.unwrap_or_default() / 2
+    svid.not_after() - svid.half_life()
 }
 
 /// Renews in time, until `stop`.
