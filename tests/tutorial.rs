@@ -195,7 +195,9 @@ impl Lab {
 
     /// Types a command that ends, and gives what it printed.
     fn run(&self, machine: char, text: &str) -> String {
-        let out = self.command(machine, text).output().unwrap();
+        let mut command = self.command(machine, text);
+        let out = finished(&mut command)
+            .unwrap_or_else(|| panic!("{machine}$ {text} does not end\n{}", self.logs()));
         let printed = String::from_utf8_lossy(&out.stdout).into_owned();
         let errors = String::from_utf8_lossy(&out.stderr);
         assert!(
@@ -261,6 +263,20 @@ impl Drop for Lab {
                 .output();
         }
     }
+}
+
+/// What a command printed, if it ends: the longest waits of the tutorial's own are a minute.
+fn finished(command: &mut Command) -> Option<std::process::Output> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    ended(&mut child, 4 * SOON).or_else(|| {
+        let _ = child.kill();
+        None
+    })?;
+    Some(child.wait_with_output().unwrap())
 }
 
 fn ok(command: &mut Command) {
