@@ -1,6 +1,6 @@
 //! The side of a root whose key never is on a machine of the mesh: it signs requests for issuing CAs.
 //!
-//! `weft ca csr` on the control node, [`sign`] where the root is, `weft ca import` on the control node.
+//! `weft ca csr` on the control node, `weft ca sign` where the root is, `weft ca import` on the control node.
 
 use std::time::{Duration, SystemTime};
 

@@ -2,7 +2,7 @@
 //! what must hold all the while.
 //!
 //! One control node, three services of two instances each, an application and a client beside each. A seed makes
-//! the schedule ([`schedule`]): loss, partitions (one-way too), kills (between two steps on the disk too),
+//! the schedule (`schedule`): loss, partitions (one-way too), kills (between two steps on the disk too),
 //! restarts, pauses, slow and full disks, clocks that jump, certificates that expire, rotations, config pushes,
 //! machines that exchange addresses, stolen tokens. Then the faults stop, and everything must come right within
 //! bounded time, and stay so.
