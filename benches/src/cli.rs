@@ -1,68 +1,90 @@
 //! The command line.
 
+use std::future::Future;
+use std::io::IsTerminal;
+
 use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::compare::CompareArgs;
+use crate::compare::{self, Arena, CompareArgs};
 use crate::error::{Error, Result};
-use crate::pair::{Site, weft_binary};
-use crate::report::ReportArgs;
-use crate::role::Role;
-use crate::sample::Spread;
+use crate::output;
+use crate::roles::Role;
+use crate::scale::{self, ScaleArgs};
 
-/// Measures weft beside what would be used instead.
-///
-/// Ratios are taken within one run, in alternating repetitions: absolute figures belong to the machine.
+/// What weft costs: counts of its parts, and whole pairs of proxies beside what a user would pick instead
 #[derive(Debug, Parser)]
 #[command(name = "weft-benches", version, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
-    command: Task,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-enum Task {
-    /// All pairs on loopback, closed loop; prints a table
-    Compare(CompareArgs),
-    /// The same, written into docs/performance as JSON and Markdown
-    Report(ReportArgs),
+enum Command {
+    /// Client → proxy → proxy → server, for weft and for what one would take instead
+    Compare(Box<CompareArgs>),
+    /// Many simulated sidecars against one control node
+    Scale(ScaleArgs),
+    /// One process of a run
     #[command(subcommand, hide = true)]
     Role(Role),
 }
 
-/// Does what is asked.
+/// Does what was asked for.
 pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        Task::Role(role) => role.run(),
-        Task::Compare(args) => compare(&args),
-        Task::Report(args) => args.run(),
+        Command::Compare(args) => block_on(run_compare(*args)),
+        Command::Scale(args) => block_on(run_scale(args)),
+        Command::Role(role) => block_on(role.run()),
     }
 }
 
-fn compare(args: &CompareArgs) -> Result<()> {
-    let dir = tempfile::Builder::new()
-        .prefix("weft-benches-")
-        .tempdir()
-        .map_err(Error::io("make a folder"))?;
-    let site = Site::loopback(dir.path(), weft_binary(args.weft.as_deref())?)?;
-    let mut done = 0;
-    let outcome = args.run(&site, &mut |all, what| {
-        done += 1;
-        eprintln!("{done}/{all} {what}");
-    })?;
-    for sample in &outcome.samples {
-        let cpu = sample
-            .cpu_us()
-            .map_or_else(String::new, |cpu| format!("{cpu:.2}"));
-        let p50 = Spread::of(sample.latency("p50"));
-        println!(
-            "{:<16} {:<32} {:>10.0} req/s  p50 {:>8.1} µs  CPU {cpu:>8} µs  failed {} {}",
-            sample.subject,
-            sample.workload.name(),
-            sample.rate(),
-            p50.map_or(f64::NAN, |p50| p50.median),
-            sample.load.failed,
-            sample.load.first_failure.as_deref().unwrap_or_default(),
-        );
+/// Every process of a run has one thread for its traffic.
+fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("start the runtime"))?;
+    runtime.block_on(future)
+}
+
+async fn run_compare(args: CompareArgs) -> Result<()> {
+    if let Some(status) = compare::enter().await? {
+        std::process::exit(status.code().unwrap_or(1));
     }
+    let args = if args.quick { args.quick() } else { args };
+    let arena = Arena::prepare(args.congestion).await?;
+    let bar = progress();
+    let comparison = compare::compare(&args, arena, &bar).await?;
+    bar.finish_and_clear();
+    if let Some(file) = &args.json {
+        let text = serde_json::to_string(&comparison).unwrap_or_default();
+        std::fs::write(file, text).map_err(Error::io(format!("write {}", file.display())))?;
+    }
+    output::line(&crate::report::markdown::comparison(&comparison));
     Ok(())
+}
+
+async fn run_scale(args: ScaleArgs) -> Result<()> {
+    let bar = progress();
+    let meshes = scale::scale(&args, &bar).await?;
+    bar.finish_and_clear();
+    if let Some(file) = &args.json {
+        let text = serde_json::to_string(&meshes).unwrap_or_default();
+        std::fs::write(file, text).map_err(Error::io(format!("write {}", file.display())))?;
+    }
+    output::line(&crate::report::markdown::scale(&meshes));
+    Ok(())
+}
+
+/// A bar, where there is a terminal to draw it on.
+pub(crate) fn progress() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+    }
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed_precise} {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
 }

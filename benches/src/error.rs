@@ -1,57 +1,69 @@
-//! Why something was not measured.
+//! What can go wrong in a run, in sentences.
 
-use std::path::Path;
+use std::io;
+use std::path::PathBuf;
 
-/// A benchmark that could not be carried out.
+/// Result of this program's functions.
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+/// Why a run, or one row of it, has no figure.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Something outside of this package is missing.
-    #[error("{what} is not here: {install}")]
-    NotHere {
+    /// A program that a row needs is not on this machine.
+    #[error("{what} is not installed: {how}")]
+    Missing {
         /// What is missing.
-        what: String,
-        /// How to get it.
-        install: String,
+        what: &'static str,
+        /// What to do about it.
+        how: String,
     },
-    /// The system refused.
-    #[error("{what}: {why}")]
+    /// The system refused something.
+    #[error("cannot {what}: {source}")]
     Io {
         /// What was tried.
         what: String,
-        /// The system's answer.
-        why: std::io::Error,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
     },
-    /// Anything else, in a sentence.
-    #[error("{0}")]
-    Said(String),
+    /// A process that should run has ended, or never became ready.
+    #[error("{name} {what}; its last words: {last}")]
+    Process {
+        /// Its name.
+        name: String,
+        /// What happened.
+        what: String,
+        /// The end of its log.
+        last: String,
+    },
+    /// A command ended with a failure.
+    #[error("`{command}` failed: {reason}")]
+    Command {
+        /// As it was run.
+        command: String,
+        /// What it said.
+        reason: String,
+    },
+    /// A peer did not speak as expected.
+    #[error("unexpected answer: {0}")]
+    Protocol(String),
+    /// Certificates or TLS settings.
+    #[error("cannot set up TLS: {0}")]
+    Tls(String),
+    /// A file of ours that does not parse.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
 }
-
-/// What a step gives back.
-pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// A sentence.
-    pub(crate) fn said(text: impl Into<String>) -> Self {
-        Self::Said(text.into())
-    }
-
-    /// For `map_err` on I/O.
-    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+    /// For `map_err`: what was tried when the system refused.
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
-        move |why| Self::Io { what, why }
+        move |source| Self::Io { what, source }
     }
-
-    /// For `map_err` on anything that can be shown.
-    pub(crate) fn because<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Self {
-        let what = what.to_owned();
-        move |why| Self::Said(format!("{what}: {why}"))
-    }
-}
-
-/// Writes a file with its folders.
-pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(Error::io(format!("make {}", folder.display())))?;
-    }
-    std::fs::write(path, text).map_err(Error::io(format!("write {}", path.display())))
 }

@@ -1,29 +1,30 @@
-//! `weft-benches`: weft beside what a user would pick instead, measured in the same run.
+//! What weft costs: counts of its parts, and whole pairs of proxies beside what a user would pick instead.
 //!
-//! `role` has the small programs that are measured or measure (server, copy pair, HTTP/2 pair, load),
-//! `pair` puts them around a service, `compare` decides what runs when, and `report` writes what came of it.
-//! Nothing is written that was not measured.
-
+//! ```text
+//!   cli ─▶ compare ── pairs (start each kind) ── load (one client for all) ── stats ─▶ report
+//!            └────── roles: this program again, as server, client or baseline proxy
+//! ```
+//!
+//! Every figure is taken from processes of their own: server, client and each proxy. The client is the same
+//! for every pair, and takes the proxies' CPU time over exactly the window that it measures in.
 #![allow(
     clippy::disallowed_methods,
-    reason = "benchmarks stand outside Env: they measure the real clock and real sockets"
-)]
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line tool without logs"
+    reason = "an instrument measures the real world: real clocks, real sockets, no simulated ones"
 )]
 
+mod certs;
 mod cli;
 mod compare;
 mod error;
-mod pair;
+mod load;
+mod output;
+mod pairs;
 mod process;
 mod report;
-mod role;
-mod sample;
-mod tls;
-mod workload;
+mod roles;
+mod scale;
+mod stats;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
     match cli::run(cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("weft-benches: {error}");
+            output::note(&format!("weft-benches: {error}"));
             ExitCode::FAILURE
         }
     }

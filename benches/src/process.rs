@@ -1,202 +1,174 @@
-//! Processes: started with a tether, watched by `/proc`, ended when dropped.
+//! Processes that this program starts: in a place, with a log, killed when dropped.
 
-use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::ffi::OsStr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Duration;
 
-use serde_json::Value;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 
-/// Longest wait for a process to say that it serves: joins over a slow and lossy link take seconds.
-const READY: Duration = Duration::from_secs(30);
+/// How long a process may take to become ready. Others may be building on the same machine.
+pub(crate) const READY: Duration = Duration::from_secs(20);
+/// How often it is looked at meanwhile.
+const EVERY: Duration = Duration::from_millis(10);
 
-/// Where processes run and keep their files.
+/// Where processes run: an address, and the words that bring a command into its network namespace.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
-    /// Words before the command, to run it in a namespace. None on this machine itself.
+    /// The address that its processes listen on.
+    pub(crate) ip: IpAddr,
+    /// Such as `ip netns exec NAME`; empty for here.
     pub(crate) prefix: Vec<String>,
-    /// Folder for logs and ready files.
-    pub(crate) dir: PathBuf,
-}
-
-/// A process. Dropping it ends it.
-#[derive(Debug)]
-pub(crate) struct Process {
-    /// Its name in results.
-    pub(crate) name: String,
-    child: Child,
-    log: PathBuf,
-    ready_file: PathBuf,
 }
 
 impl Place {
-    /// A command there. It dies with this process, however this ends.
+    /// This process's own namespace, on loopback.
+    pub(crate) fn here() -> Self {
+        Self {
+            ip: Ipv4Addr::LOCALHOST.into(),
+            prefix: Vec::new(),
+        }
+    }
+
+    /// A command that runs there.
     pub(crate) fn command(&self, program: &Path) -> Command {
-        let mut words = self.prefix.iter().map(String::as_str);
-        let tether = ["setpriv", "--pdeathsig", "KILL", "--"];
-        let first = words.next();
-        let mut command = Command::new(first.unwrap_or(tether[0]));
-        if first.is_some() {
-            command.args(words).arg(tether[0]);
-        }
-        command.args(&tether[1..]).arg(program);
-        // Settings of a mesh of the user's must not leak in; the run of weft-netsim must be known.
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy().into_owned();
-            if name.starts_with("WEFT_") && name != "WEFT_NETSIM_RUN" {
-                command.env_remove(name);
-            }
-        }
-        command.stdin(Stdio::null());
+        let mut words = self
+            .prefix
+            .iter()
+            .map(OsStr::new)
+            .chain([program.as_os_str()]);
+        let first = words.next().unwrap_or(program.as_os_str());
+        let mut command = Command::new(first);
+        command.args(words).kill_on_drop(true);
         command
     }
 
-    /// Where a process of that name says that it is ready.
-    pub(crate) fn ready_file(&self, name: &str) -> PathBuf {
-        self.dir.join(format!("{name}.ready"))
+    /// An address with a port that nobody has now.
+    pub(crate) fn addr(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.ip, port)
     }
+}
 
-    /// Starts a process; what it says goes to a log.
-    pub(crate) fn start(&self, name: &str, mut command: Command) -> Result<Process> {
-        let log = self.dir.join(format!("{name}.log"));
-        let open = || {
-            let file = OpenOptions::new().create(true).append(true).open(&log);
-            file.map_err(Error::io(format!("write {}", log.display())))
-        };
-        let child = command
-            .stdout(open()?)
-            .stderr(open()?)
-            .spawn()
-            .map_err(Error::io(format!("start {name}")))?;
-        Ok(Process {
-            name: name.to_owned(),
-            child,
-            ready_file: self.ready_file(name),
-            log,
-        })
-    }
+/// A running process. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: String,
+    pid: u32,
+    child: Child,
+    log: PathBuf,
 }
 
 impl Process {
-    /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+    /// Starts `program`; its output goes to `<name>.log` in `dir`.
+    pub(crate) fn start<S: AsRef<OsStr>>(
+        place: &Place,
+        dir: &Path,
+        name: &str,
+        program: &Path,
+        args: &[S],
+    ) -> Result<Self> {
+        let log = dir.join(format!("{name}.log"));
+        let open = || {
+            let mut options = std::fs::OpenOptions::new();
+            let file = options.create(true).append(true).open(&log);
+            file.map_err(Error::io(format!("write {}", log.display())))
+        };
+        let mut command = place.command(program);
+        command
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(open()?)
+            .stderr(open()?)
+            .current_dir(dir);
+        let child = command
+            .spawn()
+            .map_err(Error::io(format!("start {name} ({})", program.display())))?;
+        let pid = child.id().unwrap_or_default();
+        Ok(Self {
+            name: name.to_owned(),
+            pid,
+            child,
+            log,
+        })
     }
 
-    /// Waits for its ready file.
-    pub(crate) fn ready(&mut self) -> Result<Value> {
-        let file = self.ready_file.clone();
-        let text = self.wait_for("become ready", || std::fs::read_to_string(&file).ok())?;
-        serde_json::from_str(&text).map_err(Error::because("a ready file"))
+    /// Its process id and those of its workers. `ip netns exec` replaces itself, so the first is the
+    /// program's own.
+    pub(crate) fn family(&self) -> Vec<u32> {
+        let path = format!("/proc/{0}/task/{0}/children", self.pid);
+        let children = std::fs::read_to_string(path).unwrap_or_default();
+        let workers = children
+            .split_ascii_whitespace()
+            .filter_map(|pid| pid.parse().ok());
+        std::iter::once(self.pid).chain(workers).collect()
     }
 
-    /// Waits until something is seen, as long as the process lives.
-    pub(crate) fn wait_for<T>(
-        &mut self,
-        what: &str,
-        mut look: impl FnMut() -> Option<T>,
-    ) -> Result<T> {
+    /// Waits until the process has written a whole file, which it does once it serves.
+    pub(crate) async fn ready_file(&mut self, file: &Path) -> Result<String> {
         let deadline = Instant::now() + READY;
         loop {
-            if let Some(seen) = look() {
-                return Ok(seen);
+            if let Ok(text) = std::fs::read_to_string(file) {
+                return Ok(text);
             }
-            let ended = self.child.try_wait().ok().flatten();
-            if ended.is_some() || Instant::now() > deadline {
-                let (name, log) = (&self.name, self.last_words());
-                return Err(Error::said(format!("{name} did not {what}: {log}")));
+            if Instant::now() > deadline {
+                return Err(self.failed(format!("was not ready within {READY:?}")));
             }
-            std::thread::sleep(Duration::from_millis(10));
+            self.wait_a_little().await?;
         }
     }
 
-    fn last_words(&self) -> String {
+    /// One step of waiting for it; an error when it has ended.
+    pub(crate) async fn wait_a_little(&mut self) -> Result<()> {
+        if let Ok(Some(status)) = self.child.try_wait() {
+            return Err(self.failed(format!("ended ({status})")));
+        }
+        tokio::time::sleep(EVERY).await;
+        Ok(())
+    }
+
+    fn failed(&self, what: String) -> Error {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.trim_end().lines().rev().take(3).collect();
-        lines.into_iter().rev().collect::<Vec<_>>().join(" / ")
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        for pid in family(self.child.id()).into_iter().skip(1) {
-            let pid = i32::try_from(pid)
-                .ok()
-                .and_then(rustix::process::Pid::from_raw);
-            if let Some(pid) = pid {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A process and its children, and theirs.
-fn family(pid: u32) -> Vec<u32> {
-    let parents: Vec<(u32, u32)> = std::fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_string_lossy().parse().ok()?;
-            Some((pid, parent(pid)?))
-        })
-        .collect();
-    let mut all = vec![pid];
-    let mut at = 0;
-    while at < all.len() {
-        let children = parents.iter().filter(|(_, parent)| *parent == all[at]);
-        let children: Vec<u32> = children.map(|(pid, _)| *pid).collect();
-        all.extend(children);
-        at += 1;
-    }
-    all
-}
-
-/// The parent: the second field after the name, which is in brackets and may have spaces.
-fn parent(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(1)?.parse().ok()
-}
-
-/// CPU seconds that a process and its children have used: `schedstat` of their threads, in ns. A thread
-/// that has ended is missing from it, so these are for processes with threads that stay.
-pub(crate) fn cpu_seconds(pid: u32) -> Option<f64> {
-    let mut sum = 0_u64;
-    let mut seen = false;
-    for pid in family(pid) {
-        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-        for task in tasks.flatten() {
-            let text = std::fs::read_to_string(task.path().join("schedstat"));
-            let text = text.unwrap_or_default();
-            if let Some(ns) = text
-                .split_whitespace()
-                .next()
-                .and_then(|ns| ns.parse::<u64>().ok())
-            {
-                sum += ns;
-                seen = true;
-            }
+        let last: Vec<&str> = text.trim_end().lines().rev().take(3).collect();
+        let last: Vec<&str> = last.into_iter().rev().collect();
+        Error::Process {
+            name: self.name.clone(),
+            what,
+            last: last.join(" / "),
         }
     }
-    seen.then_some(sum as f64 * 1e-9)
 }
 
-/// Resident memory of a process and its children.
-pub(crate) fn rss_kib(pid: u32) -> Option<u64> {
-    let one = |pid: u32| -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let fields: BTreeMap<&str, &str> = status
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .collect();
-        fields.get("VmRSS")?.split_whitespace().next()?.parse().ok()
-    };
-    let all: Vec<u64> = family(pid).into_iter().filter_map(one).collect();
-    (!all.is_empty()).then(|| all.iter().sum())
+/// Runs a command to its end and gives its standard output.
+pub(crate) async fn run<S: AsRef<OsStr>>(
+    place: &Place,
+    program: &Path,
+    args: &[S],
+) -> Result<String> {
+    let mut command = place.command(program);
+    command.args(args).stdin(Stdio::null());
+    let shown = format!("{:?}", command.as_std());
+    let output = command
+        .output()
+        .await
+        .map_err(Error::io(format!("run {shown}")))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(Error::Command {
+        command: shown,
+        reason: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
+}
+
+/// A program by its name, in the folders of PATH and those where daemons are.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
 }

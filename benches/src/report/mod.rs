@@ -1,0 +1,3 @@
+//! What a run found, for people.
+
+pub(crate) mod markdown;
