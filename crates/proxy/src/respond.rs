@@ -17,6 +17,8 @@ pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-statu
 pub(crate) enum Fact {
     /// The request breaks HTTP's rules, or ours on paths.
     BadRequest,
+    /// The request's head is larger than the limits.
+    HeadTooLarge,
     /// The authority names no service of the mesh.
     NoSuchService,
     /// The service has no such port, or one of the other protocol.
@@ -62,6 +64,7 @@ impl Fact {
     fn status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NoSuchService | Self::NoSuchPort | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoBackend => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Denied => StatusCode::FORBIDDEN,
@@ -95,7 +98,7 @@ impl Fact {
     /// Error type of RFC 9209 §2.3.
     fn error(self) -> &'static str {
         match self {
-            Self::BadRequest => "http_request_error",
+            Self::BadRequest | Self::HeadTooLarge => "http_request_error",
             Self::NoSuchService | Self::NoSuchPort | Self::NoRoute | Self::Misdirected => {
                 "destination_not_found"
             }
@@ -118,6 +121,7 @@ impl Fact {
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::HeadTooLarge => "head_too_large",
             Self::NoSuchService => "no_such_service",
             Self::NoSuchPort => "no_such_port",
             Self::NoRoute => "no_route",
@@ -204,7 +208,7 @@ impl Speaker<'_> {
         if let Ok(id) = HeaderValue::try_from(self.request_id) {
             headers.insert(crate::request_id::HEADER, id);
         }
-        if matches!(refusal.fact, Fact::BadRequest) {
+        if matches!(refusal.fact, Fact::BadRequest | Fact::HeadTooLarge) {
             // Never reuse a connection after a framing error (RFC 9112 §11.2).
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

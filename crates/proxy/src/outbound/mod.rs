@@ -2,13 +2,14 @@
 //!
 //! In the order that a request meets them: `mod` (accept, HTTP/1.1), `request` (which service, which rule),
 //! `attempt` (which instance, again if it fails), `upload` and `reply` (the bodies). `tcp` does the same
-//! for byte streams, `ports` opens the local ports that lead to them.
+//! for byte streams, `ports` opens the local ports that lead to them; `unparsed` answers what is not HTTP.
 
 mod attempt;
 pub(crate) mod ports;
 pub(crate) mod reply;
 mod request;
 mod tcp;
+mod unparsed;
 mod upload;
 
 use std::convert::Infallible;
@@ -25,6 +26,7 @@ use weft_env::{Listener, Stream};
 use crate::accept;
 use crate::node::Node;
 pub(crate) use tcp::serve as serve_tcp;
+use unparsed::{Counted, Open, Wire};
 
 /// Largest request head taken from the application, in bytes, and its number of fields
 /// (proxy-semantics §2).
@@ -59,9 +61,15 @@ pub(crate) async fn serve(node: Arc<Node>, listener: Listener) {
 
 /// One connection of the application, with any number of requests one after another.
 async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
+    let open = Open::default();
+    let wire = TokioIo::new(Wire::new(stream, open.clone()));
+    let asked = Arc::clone(&node);
     let service = service_fn(move |request| {
-        let node = Arc::clone(&node);
-        async move { Ok::<_, Infallible>(request::answer(node, request).await) }
+        let (node, exchange) = (Arc::clone(&asked), open.begin());
+        async move {
+            let response = request::answer(node, request).await;
+            Ok::<_, Infallible>(response.map(|reply| Counted::new(reply, exchange)))
+        }
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -71,7 +79,7 @@ async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
         .max_buf_size(READ_AHEAD)
         // A proxy adds no date: it would be taken for the origin's.
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(wire, service)
         .with_upgrades();
     let served = tokio::select! {
         biased;
@@ -86,13 +94,19 @@ async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
             (&mut connection).await
         }
     };
-    let Err(error) = served else { return };
-    tracing::debug!(%error, "a connection of the application ended early");
-    // A response broke off. Where its end is told by closing (HTTP/1.0), only a reset tells it from a
-    // whole one.
-    if error.is_user()
-        && let Some(parts) = connection.into_parts()
-    {
-        parts.io.into_inner().reset();
+    // None once it has become a tunnel.
+    let Some(parts) = connection.into_parts() else {
+        return;
+    };
+    let (wire, error) = (parts.io.into_inner(), served.err());
+    if let Some(error) = &error {
+        tracing::debug!(%error, "a connection of the application ended early");
     }
+    if error.as_ref().is_some_and(hyper::Error::is_user) {
+        // A response broke off. Where its end is told by closing (HTTP/1.0), only a reset tells it from a
+        // whole one.
+        wire.into_stream().reset();
+        return;
+    }
+    unparsed::end(&node, wire, error.as_ref()).await;
 }

@@ -19,6 +19,7 @@ use weft_telemetry::Protocol;
 use super::attempt::{Missed, app_was_not_reached, blame, broken, no_endpoint, unsent};
 use super::reply::Reply;
 use super::request::{edge, not_ready, refused, upstream};
+use super::unparsed::Wire;
 use crate::node::Node;
 use crate::record::{Opening, Record};
 use crate::respond::{Fact, PROXY_STATUS, Refusal};
@@ -60,9 +61,15 @@ pub(super) async fn connect(
     drop(node.traffic.spawn(async move {
         // A client that does not wait for the answer drops the tunnel, which resets it.
         if let Ok(upgraded) = hyper::upgrade::on(request).await
-            && let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>()
+            && let Ok(parts) = upgraded.downcast::<TokioIo<Wire>>()
         {
-            carry(parts.io.into_inner(), parts.read_buf, tunnel, record).await;
+            carry(
+                parts.io.into_inner().into_stream(),
+                parts.read_buf,
+                tunnel,
+                record,
+            )
+            .await;
         }
     }));
     Response::new(Reply::Text(None))
