@@ -101,17 +101,18 @@ impl Snapshot {
         }
     }
 
-    /// Keeps the services of an earlier snapshot whose last instance is gone: they are services that are down, not
-    /// names that mean nothing.
+    /// Adds the registered services that have no instance now: they are services that are down, not names that
+    /// mean nothing.
     #[must_use]
-    pub fn remembering(mut self, before: &Self) -> Self {
-        for (name, service) in &before.services {
-            self.services
-                .entry(name.clone())
-                .or_insert_with(|| Service {
-                    ports: service.ports.clone(),
-                    endpoints: Vec::new(),
-                });
+    pub fn with_registered(
+        mut self,
+        registered: impl IntoIterator<Item = (ServiceName, Vec<(u16, PortProtocol)>)>,
+    ) -> Self {
+        for (name, ports) in registered {
+            self.services.entry(name).or_insert_with(|| Service {
+                ports: merged(ports),
+                endpoints: Vec::new(),
+            });
         }
         self
     }
@@ -181,11 +182,17 @@ impl Snapshot {
 impl Service {
     fn new(mut endpoints: Vec<Endpoint>) -> Self {
         endpoints.sort_by(|a, b| a.instance.cmp(&b.instance));
-        let mut ports = BTreeMap::new();
-        for (port, protocol) in endpoints.iter().flat_map(|endpoint| &endpoint.ports) {
-            let known = ports.entry(*port).or_insert(*protocol);
-            *known = (*known).min(*protocol);
-        }
+        let ports = merged(endpoints.iter().flat_map(|e| e.ports.iter().copied()));
         Self { ports, endpoints }
     }
+}
+
+/// One protocol for each port: HTTP goes before TCP.
+fn merged(ports: impl IntoIterator<Item = (u16, PortProtocol)>) -> BTreeMap<u16, PortProtocol> {
+    let mut merged = BTreeMap::new();
+    for (port, protocol) in ports {
+        let known = merged.entry(port).or_insert(protocol);
+        *known = protocol.min(*known);
+    }
+    merged
 }

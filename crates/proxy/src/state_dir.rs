@@ -31,7 +31,7 @@ const MAX_SNAPSHOT: usize = 2 * weft_wire::MAX_FRAME;
 pub(crate) struct SavedSnapshot {
     /// Revision of the config.
     pub(crate) revision: u64,
-    /// Keys of `config/` and `endpoint/` with their values.
+    /// Keys of `config/`, `endpoint/` and `service/` with their values.
     pub(crate) keys: BTreeMap<String, serde_json::Value>,
 }
 

@@ -365,3 +365,29 @@ async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
     read.expect("an end in time").unwrap();
     all
 }
+
+#[tokio::test]
+async fn a_service_that_was_down_before_this_sidecar_came_is_503_and_a_name_never_heard_of_404() {
+    let mut mesh = Mesh::start().await;
+    let app = HttpApp::start("a").await;
+    let invoices = mesh.sidecar("invoices", &[http(app.addr)]).await;
+    mesh.push(ORDERS_MAY).await;
+    drop(invoices.stop().await);
+    // Nor does a restart of the control node forget it.
+    mesh.stop_control().await;
+    mesh.restart_control().await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.settle().await;
+    let reply = get(orders.ready.outbound, "invoices", "/echo").await;
+    assert_eq!(reply.status, 503, "{reply:?}");
+    let said = reply.all("proxy-status").join(", ");
+    assert!(said.contains("error=destination_unavailable"), "{said}");
+    let reply = get(orders.ready.outbound, "invoice", "/echo").await;
+    assert_eq!(reply.status, 404, "{reply:?}");
+    let (dir, mut config) = orders.stop().await;
+    config.token = TokenSource::None;
+    mesh.stop_control().await;
+    let orders = Sidecar::start(&mesh.env, dir, config).await;
+    let reply = get(orders.ready.outbound, "invoices", "/echo").await;
+    assert_eq!(reply.status, 503, "nor a restart of the sidecar: {reply:?}");
+}

@@ -11,6 +11,8 @@ pub enum Group {
     Config,
     /// A live instance of a service: `endpoint/<namespace>/<service>/<instance>`.
     Endpoint,
+    /// A service that has or had instances: `service/<namespace>/<service>`.
+    Service,
     /// Whom to trust: `trust/<trust domain>`, `trust/<trust domain>/revoked`.
     Trust,
 }
@@ -36,6 +38,14 @@ pub enum ResourcePath {
         /// Instance, unique in the mesh.
         instance: String,
     },
+    /// `service/<namespace>/<service>`: a registered service, also while it has no instance. Sidecars before
+    /// it skip it.
+    Service {
+        /// Namespace of the service.
+        namespace: String,
+        /// Name of the service.
+        service: String,
+    },
     /// `trust/<trust domain>`
     Trust {
         /// The trust domain without scheme.
@@ -60,6 +70,7 @@ impl ResourcePath {
         match self {
             Self::Config { .. } => Group::Config,
             Self::Endpoint { .. } => Group::Endpoint,
+            Self::Service { .. } => Group::Service,
             Self::Trust { .. } | Self::Revoked { .. } => Group::Trust,
         }
     }
@@ -80,6 +91,7 @@ impl fmt::Display for ResourcePath {
             } => {
                 write!(f, "endpoint/{namespace}/{service}/{instance}")
             }
+            Self::Service { namespace, service } => write!(f, "service/{namespace}/{service}"),
             Self::Trust { trust_domain } => write!(f, "trust/{trust_domain}"),
             Self::Revoked { trust_domain } => write!(f, "trust/{trust_domain}/revoked"),
         }
@@ -105,6 +117,10 @@ impl FromStr for ResourcePath {
                 service: (*service).to_owned(),
                 instance: (*instance).to_owned(),
             }),
+            ["service", namespace, service] => Ok(Self::Service {
+                namespace: (*namespace).to_owned(),
+                service: (*service).to_owned(),
+            }),
             ["trust", trust_domain] => Ok(Self::Trust {
                 trust_domain: (*trust_domain).to_owned(),
             }),
@@ -125,6 +141,7 @@ mod tests {
         for text in [
             "config/HTTPRoute/default/invoices",
             "endpoint/default/invoices/a1",
+            "service/default/invoices",
             "trust/weft.local",
             "trust/weft.local/revoked",
         ] {
@@ -136,6 +153,8 @@ mod tests {
             "config//a/b",
             "trust/a/b",
             "endpoint/a/b",
+            "service/a",
+            "service/a/b/c",
             "other/a/b/c",
         ] {
             assert!(text.parse::<ResourcePath>().is_err(), "{text}");

@@ -17,7 +17,7 @@ pub use key::{Group, KeyError, ResourcePath};
 pub use message::{
     Ack, ConnectionReport, ControlMessage, EdgeReport, EndpointRecord, Hello, JoinRequest,
     JoinResponse, Nack, PROTOCOL, PortRecord, Problem, Protocol, Renew, RenewRequest,
-    RenewResponse, Report, SidecarMessage, TrustReport, Update,
+    RenewResponse, Report, ServiceRecord, SidecarMessage, TrustReport, Update,
 };
 
 /// HTTP/3 authority under which a control node answers.

@@ -96,6 +96,17 @@ pub struct EndpointRecord {
     pub ports: Vec<PortRecord>,
 }
 
+/// A service that has or had instances, as stored and pushed: with it a name that is down is told from one that means
+/// nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRecord {
+    /// What its instances serve, or served last.
+    pub ports: Vec<PortRecord>,
+    /// Since when it has no instance, Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_unix: Option<u64>,
+}
+
 /// A receipt: from `in_force_unix_ms` on, each new request of this sidecar follows `revision`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {

@@ -9,7 +9,7 @@ use weft_wire::{ControlMessage, FrameError, Update};
 use crate::store::{Change, Entry, Revision};
 
 /// Prefixes of the store that sidecars see.
-pub(crate) const PUSHED: [&str; 3] = ["config/", "endpoint/", "trust/"];
+pub(crate) const PUSHED: [&str; 4] = ["config/", "endpoint/", "service/", "trust/"];
 
 /// Changed keys remembered for deltas. A session further behind gets everything.
 const MAX_LOG_KEYS: usize = 65_536;

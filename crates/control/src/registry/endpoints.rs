@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use weft_certs::SpiffeId;
 use weft_wire::{EndpointRecord, ResourcePath};
 
-use super::{Registry, Table, service_of};
+use super::{Registry, Table, service_of, services, unix_ms};
 use crate::store::{Entry, Store, StoreError, Txn};
 
 const PREFIX: &str = "endpoint/";
@@ -86,8 +86,16 @@ pub(crate) async fn keep_endpoints(
 }
 
 async fn write(registry: &Registry, store: &dyn Store) -> Result<(), StoreError> {
-    let stored = store.range(PREFIX).await?;
-    let txn = registry.read(|table| difference(&wanted(table), &stored.entries));
+    let endpoints = store.range(PREFIX).await?;
+    let services = store.range(services::PREFIX).await?;
+    let now = unix_ms((registry.shared.wall)()) / 1000;
+    let (wanted, services_wanted) = registry.read(|table| {
+        let services = services::wanted(table, &services.entries, now);
+        (wanted(table), services)
+    });
+    // In one revision, services first: no snapshot shows a service forgotten with its last instance.
+    let txn = difference(Txn::new(), &services_wanted, &services.entries);
+    let txn = difference(txn, &wanted, &endpoints.entries);
     if !txn.ops.is_empty() {
         let revision = store.commit(txn).await?;
         tracing::debug!(revision, "endpoints stored");
@@ -106,9 +114,8 @@ fn wanted(table: &Table) -> BTreeMap<String, Bytes> {
         .collect()
 }
 
-/// What turns the stored endpoints into the wanted ones.
-fn difference(wanted: &BTreeMap<String, Bytes>, stored: &[Entry]) -> Txn {
-    let mut txn = Txn::new();
+/// Adds what turns the stored entries into the wanted ones.
+fn difference(mut txn: Txn, wanted: &BTreeMap<String, Bytes>, stored: &[Entry]) -> Txn {
     let stored: BTreeMap<&str, &Bytes> = stored
         .iter()
         .map(|entry| (entry.key.as_str(), &entry.value))

@@ -1,12 +1,13 @@
 //! The live sidecars, and the endpoint records that follow from them.
 //!
-//! A session changes the table; one task, [`keep_endpoints`], brings the store's `endpoint/` keys to what the
-//! table says. So many sidecars that come or go at once make one transaction, and an endpoint can not be
+//! A session changes the table; one task, [`keep_endpoints`], brings the store's `endpoint/` and `service/` keys to
+//! what the table says. So many sidecars that come or go at once make one transaction, and an endpoint can not be
 //! removed by an old connection after a new one registered.
 
 mod edges;
 mod endpoints;
 mod receipts;
+mod services;
 mod table;
 
 use std::collections::BTreeMap;

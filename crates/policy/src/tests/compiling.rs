@@ -139,17 +139,28 @@ fn endpoints_are_in_order_and_only_those_that_serve_the_port() {
 }
 
 #[test]
-fn a_service_whose_last_instance_is_gone_is_down_and_not_unknown() {
-    let list = vec![endpoint("i1", "a")];
+fn a_service_without_instances_is_down_and_not_unknown() {
     let config = std::sync::Arc::new(crate::Config::compile(&[]).unwrap());
-    let before = Snapshot::assemble(1, config.clone(), [(service("a"), list)].into());
-    let after = Snapshot::assemble(2, config, std::collections::BTreeMap::new());
-    assert!(!after.knows(&service("a")), "the control");
-    let after = after.remembering(&before);
-    assert!(after.knows(&service("a")));
+    let list = vec![endpoint("i1", "b")];
+    let without = Snapshot::assemble(2, config, [(service("b"), list)].into());
+    assert!(!without.knows(&service("a")), "the control");
+    let instances = without.services[&service("b")].clone();
+    let snapshot = without.with_registered([
+        (
+            service("a"),
+            vec![(80, PortProtocol::Tcp), (80, PortProtocol::Http)],
+        ),
+        (service("b"), vec![]),
+    ]);
+    assert!(snapshot.knows(&service("a")));
     assert_eq!(
-        after.port_protocol(&service("a"), 80),
-        before.port_protocol(&service("a"), 80)
+        snapshot.port_protocol(&service("a"), 80),
+        Some(PortProtocol::Http)
     );
-    assert_eq!(after.endpoints(&service("a"), 80).count(), 0);
+    assert_eq!(snapshot.endpoints(&service("a"), 80).count(), 0);
+    assert_eq!(
+        snapshot.services[&service("b")],
+        instances,
+        "instances say best what they serve"
+    );
 }

@@ -8,7 +8,9 @@ use tokio::time::Instant;
 use weft_certs::{BundleSet, RevocationList, SpiffeId, TrustBundle, TrustDomain};
 use weft_policy::{Config as Compiled, Endpoint, PortProtocol, Snapshot};
 use weft_resources::ServiceName;
-use weft_wire::{Ack, EndpointRecord, Nack, Protocol, SidecarMessage, Update};
+use weft_wire::{
+    Ack, EndpointRecord, Nack, PortRecord, Protocol, ServiceRecord, SidecarMessage, Update,
+};
 
 use super::desired::{Config, Desired, Unusable};
 use crate::node::Node;
@@ -143,11 +145,9 @@ impl Applier {
 
     /// The moment from which new requests follow the revision.
     fn swap(&self, revision: u64, compiled: &Arc<Compiled>) {
-        let mut snapshot = Snapshot::assemble(revision, Arc::clone(compiled), self.endpoints());
+        let snapshot = Snapshot::assemble(revision, Arc::clone(compiled), self.endpoints())
+            .with_registered(self.registered());
         let before = self.node.running.load_full();
-        if let Some(before) = &before {
-            snapshot = snapshot.remembering(&before.snapshot);
-        }
         let next = Running::new(snapshot, before.as_deref(), self.node.uptime());
         self.node.running.store(Some(Arc::new(next)));
         self.node.telemetry.set_revision(revision);
@@ -165,6 +165,15 @@ impl Applier {
             }
         }
         services
+    }
+
+    /// Every service of the mesh with what it serves, also while it has no instance.
+    fn registered(&self) -> Vec<(ServiceName, Vec<(u16, PortProtocol)>)> {
+        let named = |(namespace, service, record): (&str, &str, ServiceRecord)| {
+            let name = ServiceName::new(namespace, service).ok()?;
+            Some((name, ports(&record.ports)))
+        };
+        self.desired.services().filter_map(named).collect()
     }
 
     /// Trusts what was pushed, if it still vouches for the own SVID.
@@ -224,12 +233,15 @@ fn endpoint(instance: &str, record: EndpointRecord) -> Result<Endpoint, weft_cer
         instance: instance.into(),
         spiffe_id: SpiffeId::parse(&record.spiffe_id)?,
         addr: record.mesh_addr,
-        ports: record
-            .ports
-            .iter()
-            .map(|port| (port.port, carried(port.protocol)))
-            .collect(),
+        ports: ports(&record.ports),
     })
+}
+
+fn ports(records: &[PortRecord]) -> Vec<(u16, PortProtocol)> {
+    records
+        .iter()
+        .map(|port| (port.port, carried(port.protocol)))
+        .collect()
 }
 
 /// The same word in two crates' vocabularies.

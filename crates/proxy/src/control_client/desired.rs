@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use weft_resources::Resource;
-use weft_wire::{EndpointRecord, Group, ResourcePath, Update};
+use weft_wire::{EndpointRecord, Group, ResourcePath, ServiceRecord, Update};
 
 /// Keys with their values, of which a sidecar understands those of this protocol version.
 #[derive(Debug, Clone, Default)]
@@ -94,6 +94,17 @@ impl Desired {
         })
     }
 
+    /// The registered services that can be read, with namespace and name.
+    pub(crate) fn services(&self) -> impl Iterator<Item = (&str, &str, ServiceRecord)> {
+        self.group(Group::Service).filter_map(|(path, value)| {
+            let ResourcePath::Service { namespace, service } = path else {
+                return None;
+            };
+            let record = serde_json::from_value(value.clone()).ok()?;
+            Some((namespace.as_str(), service.as_str(), record))
+        })
+    }
+
     /// The trust bundles: trust domain to JWK set.
     pub(crate) fn trust(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.group(Group::Trust)
@@ -115,6 +126,7 @@ impl Desired {
     /// What to save, with this config in force: trust has its own file.
     pub(crate) fn to_save(&self, config: &Config) -> BTreeMap<String, Value> {
         self.group(Group::Endpoint)
+            .chain(self.group(Group::Service))
             .chain(&config.keys)
             .map(|(path, value)| (path.to_string(), value.clone()))
             .collect()

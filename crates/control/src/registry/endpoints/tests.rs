@@ -27,7 +27,7 @@ fn only_what_differs_is_written() {
         entry("endpoint/b", "old"),
         entry("endpoint/gone", "x"),
     ];
-    let txn = difference(&wanted, &stored);
+    let txn = difference(Txn::new(), &wanted, &stored);
     assert_eq!(
         txn.ops,
         [
