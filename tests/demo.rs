@@ -85,6 +85,32 @@ fn ctrl_c_and_kill_9_of_the_demo_leave_no_process_and_no_folder() {
     }
 }
 
+#[test]
+fn an_interrupted_demo_says_so_in_its_document() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut demo = weft(["demo", "-o", "json"])
+        .env("TMPDIR", tmp.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the demo's sidecars to run", || {
+        (descendants(demo.id()).len() >= 6).then_some(())
+    });
+    signal(demo.id(), "INT");
+    let status = ended(&mut demo, support::SOON).expect("the demo to end");
+    assert_eq!(status.code(), Some(1));
+    let document: serde_json::Value =
+        serde_json::from_reader(demo.stdout.take().unwrap()).expect("one JSON document");
+    let steps = document["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), STEPS.len());
+    assert_eq!(steps[0]["ok"], true, "{steps:#?}");
+    let last = &steps[10];
+    assert_eq!(last["ok"], false);
+    let reason = last["detail"]["error"].as_str().unwrap();
+    assert!(reason.contains("was interrupted"), "{reason}");
+}
+
 fn left_in(dir: &std::path::Path) -> Vec<String> {
     std::fs::read_dir(dir)
         .unwrap()

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use weft_env::Env;
 
 use crate::failure::Failure;
@@ -61,11 +62,13 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
     let env = Env::system();
     let stop = signals::stop_token(&env)?;
     let mut mesh = Mesh::new(&env).map_err(|error| Failure::said(format!("demo: {error}")))?;
-    let shown = tokio::select! {
-        biased;
-        () = stop.cancelled() => Err(Failure::said("demo: interrupted, everything was taken down")),
-        steps = all(&mut mesh, args.output) => finish(&args, &mesh, steps),
-    };
+    let steps = all(&mut mesh, args.output, &stop).await;
+    let mut shown = finish(&args, &mesh, steps);
+    if stop.is_cancelled() {
+        shown = Err(Failure::said(
+            "demo: interrupted, everything was taken down",
+        ));
+    }
     if args.keep && shown.is_ok() {
         output::line(&mesh.things_to_try())?;
         stop.cancelled().await;
@@ -74,42 +77,52 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
     shown
 }
 
-/// Every step in order. What builds the mesh must hold for the rest to be tried.
-async fn all(mesh: &mut Mesh, format: DemoFormat) -> Result<Vec<Step>, Failure> {
+/// Every step in order, until one fails or `stop`: what comes after a failure would be seen in a mesh that is not
+/// what it should be.
+async fn all(
+    mesh: &mut Mesh,
+    format: DemoFormat,
+    stop: &CancellationToken,
+) -> Result<Vec<Step>, Failure> {
     let mut told = Told {
         format,
         colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
         steps: Vec::new(),
-        missing: None,
+        ended: None,
     };
     macro_rules! step {
-        ($name:literal, $module:ident, $needed:literal) => {
-            if let Some(missing) = told.missing {
-                told.tell(Step::skipped($name, missing))?;
+        ($name:literal, $module:ident) => {
+            if let Some(reason) = &told.ended {
+                told.tell(Step::skipped($name, reason))?;
             } else {
                 let started = Instant::now();
-                let found = tokio::time::timeout(STEP, steps::$module::run(mesh))
-                    .await
-                    .unwrap_or_else(|_| Err(format!("it did not end within {STEP:?}")));
+                let found = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => Err("the demo was interrupted".to_owned()),
+                    found = tokio::time::timeout(STEP, steps::$module::run(mesh)) => found
+                        .unwrap_or_else(|_| Err(format!("it did not end within {STEP:?}"))),
+                };
                 let step = Step::ran($name, started.elapsed(), found);
-                if $needed && !step.ok {
-                    told.missing = Some($name);
+                if stop.is_cancelled() {
+                    told.ended = Some("the demo was interrupted".to_owned());
+                } else if !step.ok {
+                    told.ended = Some(format!("'{}' failed", $name));
                 }
                 told.tell(step)?;
             }
         };
     }
-    step!("control", control, true);
-    step!("join", join, true);
-    step!("request", request, true);
-    step!("balance", balance, false);
-    step!("tcp", tcp, false);
-    step!("timeout", timeout, false);
-    step!("reject", reject, false);
-    step!("rotate", rotate, false);
-    step!("control-down", control_down, false);
-    step!("impostor", impostor, false);
-    step!("latency", latency, false);
+    step!("control", control);
+    step!("join", join);
+    step!("request", request);
+    step!("balance", balance);
+    step!("tcp", tcp);
+    step!("timeout", timeout);
+    step!("reject", reject);
+    step!("rotate", rotate);
+    step!("control-down", control_down);
+    step!("impostor", impostor);
+    step!("latency", latency);
     Ok(told.steps)
 }
 
@@ -118,8 +131,8 @@ struct Told {
     format: DemoFormat,
     colour: bool,
     steps: Vec<Step>,
-    /// The step that failed and without which the rest makes no sense.
-    missing: Option<&'static str>,
+    /// Why no further step is tried.
+    ended: Option<String>,
 }
 
 impl Told {

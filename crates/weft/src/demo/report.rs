@@ -88,9 +88,9 @@ impl Step {
         step
     }
 
-    /// A step that was not tried, because one that it needs had failed.
+    /// A step that was not tried, because one before it failed or the demo was interrupted.
     pub(super) fn skipped(name: &'static str, because: &str) -> Self {
-        let reason = format!("not tried, because '{because}' failed");
+        let reason = format!("not tried, because {because}");
         Self::ran(name, Duration::ZERO, Err(reason))
     }
 
@@ -146,6 +146,6 @@ mod tests {
         assert_eq!(step.detail["contradicted"][0], "status 200, saw 503");
 
         assert!(!Step::ran("x", Duration::ZERO, Err("no".into())).ok);
-        assert!(!Step::skipped("x", "join").ok);
+        assert!(!Step::skipped("x", "'join' failed").ok);
     }
 }

@@ -117,7 +117,16 @@ pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
     found.detail("receipts", &receipts["wait"]["receipts"]);
     found.detail("under_way", ended_as(&first));
     found.detail("after_push", ended_as(&second));
-    found.detail("pids", pids(&after));
+    found.detail(
+        "pids",
+        serde_json::json!({ "before": pids(&before), "after": pids(&after) }),
+    );
+    let connections = serde_json::json!({
+        "before": streams(&before),
+        "after": streams(&after),
+        "closed": lost,
+    });
+    found.detail("streams_by_connection", connections);
     Ok(found)
 }
 
@@ -137,16 +146,18 @@ fn pids(all: &[SidecarStatus]) -> BTreeMap<&str, u32> {
     all.iter().map(|s| (s.instance.as_str(), s.pid)).collect()
 }
 
-/// Mesh connections that were there before and are not now, or have started to count anew.
-fn lost(before: &[SidecarStatus], after: &[SidecarStatus]) -> Vec<String> {
+/// The mesh connections that sidecars report, with the streams that each has carried.
+fn streams(all: &[SidecarStatus]) -> BTreeMap<String, u64> {
     let key = |s: &SidecarStatus, c: &ConnectionReport| {
         format!("{} {} {} {}", s.instance, c.direction, c.peer, c.addr)
     };
-    let streams = |all: &[SidecarStatus]| -> BTreeMap<String, u64> {
-        all.iter()
-            .flat_map(|s| s.connections.iter().map(move |c| (key(s, c), c.streams)))
-            .collect()
-    };
+    all.iter()
+        .flat_map(|s| s.connections.iter().map(move |c| (key(s, c), c.streams)))
+        .collect()
+}
+
+/// Mesh connections that were there before and are not now, or have started to count anew.
+fn lost(before: &[SidecarStatus], after: &[SidecarStatus]) -> Vec<String> {
     let now = streams(after);
     streams(before)
         .into_iter()
