@@ -319,6 +319,7 @@ async fn link(
         hello,
         link,
         renew,
+        unsaved: None,
     };
     let leave = background.token().child_token();
     let linked = background.spawn(client.run(leave.clone()));

@@ -391,3 +391,31 @@ async fn a_service_that_was_down_before_this_sidecar_came_is_503_and_a_name_neve
     let reply = get(orders.ready.outbound, "invoices", "/echo").await;
     assert_eq!(reply.status, 503, "nor a restart of the sidecar: {reply:?}");
 }
+
+#[tokio::test]
+async fn what_cannot_be_saved_is_told_and_saved_once_it_can_be() {
+    let mesh = Mesh::start().await;
+    let orders = mesh.sidecar("orders", &[]).await;
+    mesh.push(ORDERS_MAY).await;
+    let file = orders.config.state_dir.join("snapshot.json");
+    let unsaved = || async {
+        let status = mesh.admin.status().await.ok()?;
+        Some(status.sidecars.first()?.unsaved.clone())
+    };
+    assert_eq!(unsaved().await, Some(None));
+    // A directory in the file's place stands for a disk that takes nothing.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir_all(file.join("in-the-way")).unwrap();
+    mesh.push(&timeout_route("200ms")).await;
+    let reason = eventually("the control node to hear of it", || async {
+        unsaved().await?
+    })
+    .await;
+    assert!(reason.contains("snapshot.json"), "{reason}");
+    std::fs::remove_dir_all(&file).unwrap();
+    eventually("it to be saved", || async {
+        (unsaved().await? == None).then_some(())
+    })
+    .await;
+    assert!(std::fs::read_to_string(&file).unwrap().contains("200ms"));
+}

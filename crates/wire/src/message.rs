@@ -152,6 +152,9 @@ pub struct Report {
     /// Whom it trusts now; absent from sidecars before this field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trust: Option<TrustReport>,
+    /// Why what is in force could not be saved, in one sentence: a restart would go back to what was saved before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsaved: Option<String>,
 }
 
 /// How far a sidecar has come in trusting, and distrusting, what was pushed: a receipt. New handshakes follow it and

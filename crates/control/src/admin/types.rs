@@ -251,6 +251,9 @@ pub struct SidecarStatus {
     pub rtt_us: u64,
     /// Peers that it refused or could not dial since its start, by reason.
     pub refusals: BTreeMap<String, u64>,
+    /// Why what is in force there is not on its disk: after a restart it would begin with what was saved before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsaved: Option<String>,
 }
 
 /// A sidecar has a revision in force.

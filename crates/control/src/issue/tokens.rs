@@ -68,7 +68,9 @@ impl Stored {
                 None => TokenState::Unused,
             },
             used_unix: record.used.map(unix_s),
-            used_by: self.used_by.map(|addr| addr.to_string()),
+            used_by: self
+                .used_by
+                .map(|addr| addr.ip().to_canonical().to_string()),
         }
     }
 }

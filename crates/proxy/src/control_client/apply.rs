@@ -226,6 +226,11 @@ impl Applier {
         };
         (snapshot, bundles)
     }
+
+    /// What was taken could not be saved: everything is to be saved the next time.
+    pub(crate) fn save_again(&mut self) {
+        (self.dirty, self.bundles_dirty) = (true, true);
+    }
 }
 
 fn endpoint(instance: &str, record: EndpointRecord) -> Result<Endpoint, weft_certs::Error> {

@@ -50,6 +50,8 @@ pub(crate) struct ControlClient {
     pub(crate) link: watch::Sender<Option<Connection>>,
     /// Where a control node's wish for a new SVID goes.
     pub(crate) renew: mpsc::Sender<Renew>,
+    /// Why the last attempt to save failed.
+    pub(crate) unsaved: Option<String>,
 }
 
 impl ControlClient {
@@ -122,10 +124,15 @@ impl ControlClient {
     /// Writes what is not saved yet. Failing to save is no reason to stop: what is in force is in force.
     pub(super) async fn save(&mut self) {
         let (snapshot, bundles) = self.applier.take_unsaved();
-        let saved = write(&self.node, &self.state, snapshot, bundles).await;
-        if let Err(error) = saved {
-            tracing::error!(%error, "cannot save what is in force: a restart would go back to what was saved before");
+        if snapshot.is_none() && bundles.is_none() {
+            return;
         }
+        let saved = write(&self.node, &self.state, snapshot, bundles).await;
+        if let Err(error) = &saved {
+            tracing::error!(%error, "cannot save what is in force: a restart would go back to what was saved before");
+            self.applier.save_again();
+        }
+        self.unsaved = saved.err().map(|error| error.to_string());
     }
 }
 

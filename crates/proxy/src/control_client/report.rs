@@ -53,6 +53,7 @@ impl Reporter {
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .collect(),
             trust: Some(self.trust.clone()),
+            unsaved: None,
         }
     }
 

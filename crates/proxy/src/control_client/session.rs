@@ -129,7 +129,14 @@ impl<'c> Session<'c> {
                 }
                 Event::Bytes(None) => Err("the control node ended the stream".to_owned()),
                 Event::Broken(reason) => Err(reason),
-                Event::Identity | Event::Tick => self.report(reporter).await,
+                Event::Identity => self.report(reporter).await,
+                Event::Tick => {
+                    // A disk that was full may have room again.
+                    if self.client.unsaved.is_some() {
+                        self.client.save().await;
+                    }
+                    self.report(reporter).await
+                }
                 Event::Save => {
                     save_at = None;
                     self.client.save().await;
@@ -174,7 +181,8 @@ impl<'c> Session<'c> {
 
     async fn report(&mut self, reporter: &mut Reporter) -> Result<(), String> {
         let client = &self.client;
-        let report = reporter.make(&client.node, &client.endpoint, &self.open.connection);
+        let mut report = reporter.make(&client.node, &client.endpoint, &self.open.connection);
+        report.unsaved.clone_from(&client.unsaved);
         self.send(&SidecarMessage::Report(Box::new(report))).await?;
         reporter.sent();
         Ok(())

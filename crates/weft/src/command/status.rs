@@ -103,9 +103,15 @@ fn shown(status: &Status) -> String {
         } else {
             ""
         };
+        // What it said last is no news of a sidecar that is gone.
+        let live = sidecar.state == SidecarState::Live;
         let rtt = match sidecar.rtt_us {
-            0 => String::new(),
-            us => output::millis(us),
+            us if live && us > 0 => output::millis(us),
+            _ => "-".to_owned(),
+        };
+        let connections = match live {
+            true => sidecar.connections.len().to_string(),
+            false => "-".to_owned(),
         };
         table.row([
             sidecar.service.clone(),
@@ -114,7 +120,7 @@ fn shown(status: &Status) -> String {
             sidecar.version.clone(),
             format!("{revision}{refused}"),
             left(sidecar.certificate_seconds_left),
-            sidecar.connections.len().to_string(),
+            connections,
             rtt,
             sidecar.addr.to_string(),
         ]);
@@ -131,6 +137,15 @@ fn shown(status: &Status) -> String {
             "\n{}/{} refused revision {}: {key}: {}\n",
             nack.service, nack.instance, nack.revision, nack.reason
         );
+    }
+    for sidecar in &status.sidecars {
+        if let Some(reason) = &sidecar.unsaved {
+            let _ = write!(
+                out,
+                "\n{}/{} cannot save what is in force, a restart would go back: {reason}\n",
+                sidecar.service, sidecar.instance
+            );
+        }
     }
     out
 }
