@@ -10,6 +10,8 @@
     reason = "each test file uses a part; tests stand outside Env"
 )]
 
+pub(crate) mod shop;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;

@@ -57,7 +57,9 @@ pub enum AdminError {
     #[error("the control node did not answer within {} s; look at its log", .0.as_secs())]
     Timeout(Duration),
     /// The connection broke.
-    #[error("the connection to the control node broke: {0}")]
+    #[error(
+        "the control node went away before it had answered ({0}): what was asked may have been done or not; see that it runs, look with weft status or weft get, and ask again"
+    )]
     Broken(String),
     /// The reply makes no sense to this version.
     #[error("the control node's reply cannot be read ({0}); is it of another version?")]
