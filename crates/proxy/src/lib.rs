@@ -44,7 +44,7 @@ mod target;
 mod tunnel;
 mod xfcc;
 
-pub use config::{AppPort, SidecarConfig, TcpListener, TokenSource};
+pub use config::{AppPort, SidecarConfig, TcpListener, TokenSource, WorkloadApi};
 pub use error::Error;
 pub use ready::Ready;
 pub use sidecar::run;

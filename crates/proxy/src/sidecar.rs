@@ -13,6 +13,7 @@ use weft_resources::ServiceName;
 use weft_telemetry::{Direction, Side, Telemetry};
 use weft_transport::{Direction as Dialler, Endpoint, TransportConfig};
 use weft_wire::{Hello, PROTOCOL, PortRecord};
+use weft_workload::{Entry, WorkloadSocket};
 
 use crate::admin::{self, Readiness};
 use crate::config::SidecarConfig;
@@ -72,6 +73,7 @@ pub async fn run(
 struct Sockets {
     outbound: Listener,
     tcp: Vec<(Listener, settings::Backend)>,
+    workload: Option<(WorkloadSocket, Vec<Entry>)>,
 }
 
 /// A sidecar whose parts run.
@@ -200,7 +202,7 @@ async fn start(
     let background = tasks.child();
     let inbound = Arc::new(Inbound::new(Arc::clone(&node), &config.apps));
     endpoint.serve(inbound);
-    listen(&node, sockets.outbound, sockets.tcp);
+    listen(&node, sockets);
     drop(background.spawn(vitals(Arc::clone(&node), endpoint.clone())));
     let (leave, linked) = link(&node, &endpoint, config, &state, saved, &background).await;
     Ok(Sidecar {
@@ -237,7 +239,19 @@ impl Sockets {
         for (port, backend) in config.tcp_listeners.iter().zip(backends) {
             tcp.push((listen(port.listen, "a local TCP port").await?, backend));
         }
-        Ok((Self { outbound, tcp }, metrics))
+        let workload = match &config.workload {
+            Some(api) => {
+                let socket = WorkloadSocket::open(env, &api.socket).await?;
+                Some((socket, api.allow.clone()))
+            }
+            None => None,
+        };
+        let sockets = Self {
+            outbound,
+            tcp,
+            workload,
+        };
+        Ok((sockets, metrics))
     }
 }
 
@@ -248,8 +262,17 @@ fn address(listener: &Listener, what: &'static str) -> Result<SocketAddr, Error>
 }
 
 /// Opens the doors of the own application.
-fn listen(node: &Arc<Node>, outbound: Listener, tcp: Vec<(Listener, settings::Backend)>) {
+fn listen(node: &Arc<Node>, sockets: Sockets) {
+    let Sockets {
+        outbound,
+        tcp,
+        workload,
+    } = sockets;
     let listening = &node.listening;
+    if let Some((socket, entries)) = workload {
+        let identity = Arc::clone(&node.identity);
+        drop(listening.spawn(socket.serve(identity, entries, listening.child())));
+    }
     drop(listening.spawn(outbound::serve(Arc::clone(node), outbound)));
     for (listener, backend) in tcp {
         let (service, port) = backend.in_namespace(node.service.namespace());

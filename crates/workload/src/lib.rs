@@ -1,0 +1,23 @@
+//! SPIFFE for everyone else: programs beside the sidecar get its identity, by the SPIFFE Workload API.
+//!
+//! ```text
+//!   program ──▶ Unix socket ──▶ Peer (uid, gid, pidfd) ──▶ Entry: may it? ──no──▶ PermissionDenied
+//!                                                             │ yes
+//!                                    IdentitySource ──────────▶ stream of whole states, one for each change
+//! ```
+//!
+//! Who asks is told by the kernel, never by the caller, and is asked again before each message. Without a
+//! registration [`Entry`] nobody gets anything.
+
+mod entry;
+mod offer;
+mod peer;
+mod proto;
+mod rpc;
+mod server;
+mod session;
+mod socket_path;
+
+pub use entry::{Caller, Entry, EntryError, allowed};
+pub use server::{Error, WorkloadSocket};
+pub use socket_path::socket_path;
