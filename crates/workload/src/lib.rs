@@ -1,4 +1,5 @@
-//! SPIFFE for everyone else: programs beside the sidecar get its identity, by the SPIFFE Workload API.
+//! SPIFFE for everyone else: programs beside the sidecar get its identity, by the SPIFFE Workload API
+//! and by Envoy's secret discovery.
 //!
 //! ```text
 //!   program ──▶ Unix socket ──▶ Peer (uid, gid, pidfd) ──▶ Entry: may it? ──no──▶ PermissionDenied
@@ -14,6 +15,7 @@ mod offer;
 mod peer;
 mod proto;
 mod rpc;
+mod sds;
 mod server;
 mod session;
 mod socket_path;

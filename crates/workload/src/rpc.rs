@@ -16,9 +16,11 @@ use tonic_prost::ProstCodec;
 use weft_certs::Identity;
 
 use crate::offer;
+use crate::proto::sds::{self, DiscoveryRequest};
 use crate::proto::workload::{
     X509BundlesRequest, X509BundlesResponse, X509SvidRequest, X509SvidResponse, path,
 };
+use crate::sds as secrets;
 use crate::session::Session;
 
 /// Larger than any request: a token of a few kilobytes is the longest part of one.
@@ -56,6 +58,20 @@ async fn dispatch(session: &Arc<Session>, request: Request<Body>) -> Response<Bo
             let handler =
                 Handler(|_: tonic::Request<X509BundlesRequest>| x509_bundles(Arc::clone(session)));
             grpc().server_streaming(handler, request).await
+        }
+        sds::path::STREAM => {
+            let handler = Handler(
+                |request: tonic::Request<tonic::Streaming<DiscoveryRequest>>| {
+                    secrets::stream(Arc::clone(session), request.into_inner())
+                },
+            );
+            grpc().streaming(handler, request).await
+        }
+        sds::path::FETCH => {
+            let handler = Handler(|request: tonic::Request<DiscoveryRequest>| {
+                secrets::fetch(Arc::clone(session), request.into_inner())
+            });
+            grpc().unary(handler, request).await
         }
         _ => Status::unimplemented("this call is not known here").into_http(),
     }

@@ -82,7 +82,7 @@ impl Drop for Call {
 }
 
 /// Counts a stream that follows the identity.
-struct Following(Arc<Shared>);
+pub(crate) struct Following(Arc<Shared>);
 
 impl Drop for Following {
     fn drop(&mut self) {
@@ -95,6 +95,17 @@ impl Session {
     pub(crate) fn begin(self: &Arc<Self>) -> Call {
         self.calls.send_modify(|calls| *calls += 1);
         Call(Arc::clone(self))
+    }
+
+    /// Notes that a stream follows the identity.
+    pub(crate) fn following(&self) -> Following {
+        self.shared.following.fetch_add(1, Ordering::Relaxed);
+        Following(Arc::clone(&self.shared))
+    }
+
+    /// Waits for this stream's turn to tell of a change.
+    pub(crate) async fn take_turns(&self) {
+        sleep(self.shared.spread()).await;
     }
 
     /// The identity, if the caller may have it now and it is good.
@@ -160,8 +171,7 @@ async fn feed<T, V: PartialEq>(
     make: fn(&Identity) -> T,
     messages: &mpsc::Sender<Result<T, Status>>,
 ) {
-    session.shared.following.fetch_add(1, Ordering::Relaxed);
-    let _following = Following(Arc::clone(&session.shared));
+    let _following = session.following();
     let mut told = None;
     loop {
         let now = version(&identity);
@@ -174,7 +184,7 @@ async fn feed<T, V: PartialEq>(
         if changes.changed().await.is_err() {
             return;
         }
-        sleep(session.shared.spread()).await;
+        session.take_turns().await;
         // Room first: what is sent is then the newest there is.
         let Ok(room) = messages.reserve().await else {
             return;

@@ -1,8 +1,10 @@
-//! The socket as programs meet it: with the published `spiffe` crate and a bare gRPC client.
+//! The socket as programs meet it: with the published `spiffe` crate, a bare gRPC client, and Envoy.
 #![allow(clippy::unwrap_used, unreachable_pub, missing_docs)]
 #![allow(clippy::disallowed_methods, reason = "tests stand outside of the seam")]
 
+mod envoy;
 mod lab;
 mod raw;
 mod rules;
+mod sds;
 mod with_spiffe;
