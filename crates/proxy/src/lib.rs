@@ -41,6 +41,7 @@ mod settings;
 mod sidecar;
 mod state_dir;
 mod target;
+mod tokens;
 mod tunnel;
 mod xfcc;
 

@@ -11,6 +11,7 @@
 //! registration [`Entry`] nobody gets anything.
 
 mod entry;
+mod jwt;
 mod offer;
 mod peer;
 mod proto;
@@ -21,5 +22,6 @@ mod session;
 mod socket_path;
 
 pub use entry::{Caller, Entry, EntryError, allowed};
-pub use server::{Error, WorkloadSocket};
+pub use jwt::{NoToken, Token, TokenSource};
+pub use server::{Error, Workload, WorkloadSocket};
 pub use socket_path::socket_path;

@@ -15,9 +15,11 @@ use tonic::server::Grpc;
 use tonic_prost::ProstCodec;
 use weft_certs::Identity;
 
+use crate::jwt;
 use crate::offer;
 use crate::proto::sds::{self, DiscoveryRequest};
 use crate::proto::workload::{
+    JwtBundlesRequest, JwtBundlesResponse, JwtSvidRequest, ValidateJwtSvidRequest,
     X509BundlesRequest, X509BundlesResponse, X509SvidRequest, X509SvidResponse, path,
 };
 use crate::sds as secrets;
@@ -25,8 +27,9 @@ use crate::session::Session;
 
 /// Larger than any request: a token of a few kilobytes is the longest part of one.
 pub(crate) const MAX_REQUEST: usize = 64 * 1024;
-/// A request is one small message; a caller that has not sent it by then never will.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A request is one small message; a caller that has not sent it by then never will. A control node that is asked for
+/// a token has ten seconds.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Workload Endpoint §6.1: proves that the caller means this, and is no tricked browser or proxy.
 const SECURITY_HEADER: &str = "workload.spiffe.io";
 
@@ -59,6 +62,23 @@ async fn dispatch(session: &Arc<Session>, request: Request<Body>) -> Response<Bo
                 Handler(|_: tonic::Request<X509BundlesRequest>| x509_bundles(Arc::clone(session)));
             grpc().server_streaming(handler, request).await
         }
+        path::JWT_SVID => {
+            let handler = Handler(|request: tonic::Request<JwtSvidRequest>| {
+                jwt::fetch(Arc::clone(session), request.into_inner())
+            });
+            grpc().unary(handler, request).await
+        }
+        path::JWT_BUNDLES => {
+            let handler =
+                Handler(|_: tonic::Request<JwtBundlesRequest>| jwt_bundles(Arc::clone(session)));
+            grpc().server_streaming(handler, request).await
+        }
+        path::VALIDATE_JWT_SVID => {
+            let handler = Handler(|request: tonic::Request<ValidateJwtSvidRequest>| {
+                jwt::validate(Arc::clone(session), request.into_inner())
+            });
+            grpc().unary(handler, request).await
+        }
         sds::path::STREAM => {
             let handler = Handler(
                 |request: tonic::Request<tonic::Streaming<DiscoveryRequest>>| {
@@ -89,6 +109,12 @@ async fn x509_svid(session: Arc<Session>) -> Answers<X509SvidResponse> {
 async fn x509_bundles(session: Arc<Session>) -> Answers<X509BundlesResponse> {
     let version = |identity: &Identity| identity.bundle_generation;
     let stream = session.follow(version, offer::x509_bundles).await?;
+    Ok(tonic::Response::new(stream))
+}
+
+async fn jwt_bundles(session: Arc<Session>) -> Answers<JwtBundlesResponse> {
+    let version = |identity: &Identity| identity.bundle_generation;
+    let stream = session.follow(version, jwt::bundles).await?;
     Ok(tonic::Response::new(stream))
 }
 

@@ -17,6 +17,7 @@ use weft_certs::IdentitySource;
 use weft_env::{DiskError, Env, Listener, Stream, Tasks};
 
 use crate::entry::Entry;
+use crate::jwt::TokenSource;
 use crate::peer::Peer;
 use crate::rpc;
 use crate::session::{Session, Shared};
@@ -48,6 +49,16 @@ pub enum Error {
     Listen(#[from] io::Error),
 }
 
+/// What is given out, and to whom.
+pub struct Workload {
+    /// The identity.
+    pub identity: Arc<IdentitySource>,
+    /// Who may have it. Nobody, if this is empty.
+    pub allow: Vec<Entry>,
+    /// Where its tokens come from.
+    pub tokens: Arc<dyn TokenSource>,
+}
+
 /// A socket that is open, and that nobody answers on yet.
 #[derive(Debug)]
 pub struct WorkloadSocket {
@@ -77,8 +88,8 @@ impl WorkloadSocket {
     }
 
     /// Answers until `tasks` is shut down. Every task that this needs is one of `tasks`.
-    pub async fn serve(self, identity: Arc<IdentitySource>, entries: Vec<Entry>, tasks: Tasks) {
-        let shared = Shared::new(tasks.env(), identity, entries);
+    pub async fn serve(self, workload: Workload, tasks: Tasks) {
+        let shared = Shared::new(tasks.env(), workload);
         let (places, stop) = (Places::default(), tasks.token());
         loop {
             let accepted = tokio::select! {

@@ -12,8 +12,10 @@ use weft_certs::{Identity, IdentitySource};
 use weft_env::{Env, Rng, Tasks};
 
 use crate::entry::Entry;
+use crate::jwt::Tokens;
 use crate::offer::{self, Withheld};
 use crate::peer::Peer;
+use crate::server::Workload;
 
 /// A push reaches this many streams per second and no more: each makes its workload build TLS anew.
 const PUSHES_PER_SECOND: u32 = 100;
@@ -25,16 +27,18 @@ pub(crate) struct Shared {
     pub(crate) env: Env,
     pub(crate) identity: Arc<IdentitySource>,
     pub(crate) entries: Arc<[Entry]>,
+    pub(crate) tokens: Tokens,
     rng: Mutex<Rng>,
     following: AtomicUsize,
 }
 
 impl Shared {
-    pub(crate) fn new(env: &Env, identity: Arc<IdentitySource>, entries: Vec<Entry>) -> Arc<Self> {
+    pub(crate) fn new(env: &Env, workload: Workload) -> Arc<Self> {
         Arc::new(Self {
             env: env.clone(),
-            identity,
-            entries: entries.into(),
+            identity: workload.identity,
+            entries: workload.allow.into(),
+            tokens: Tokens::new(workload.tokens),
             rng: Mutex::new(env.rng("workload-push")),
             following: AtomicUsize::new(0),
         })
@@ -108,8 +112,8 @@ impl Session {
         sleep(self.shared.spread()).await;
     }
 
-    /// The identity, if the caller may have it now and it is good.
-    pub(crate) async fn admit(&self) -> Result<Arc<Identity>, Status> {
+    /// Whether the caller may have the identity now.
+    pub(crate) async fn permit(&self) -> Result<(), Status> {
         let shared = &self.shared;
         if !self.peer.may(&shared.env, &shared.entries).await {
             tracing::debug!(
@@ -121,6 +125,13 @@ impl Session {
                 "no identity issued: no registration entry of this sidecar (--workload-allow) fits this process",
             ));
         }
+        Ok(())
+    }
+
+    /// The identity, if the caller may have it now and it is good.
+    pub(crate) async fn admit(&self) -> Result<Arc<Identity>, Status> {
+        self.permit().await?;
+        let shared = &self.shared;
         let identity = shared.identity.current();
         match offer::usable(&identity, shared.env.wall()) {
             Ok(()) => Ok(identity),

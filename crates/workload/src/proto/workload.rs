@@ -9,6 +9,9 @@ pub(crate) mod path {
     pub(crate) const PREFIX: &str = "/SpiffeWorkloadAPI/";
     pub(crate) const X509_SVID: &str = "/SpiffeWorkloadAPI/FetchX509SVID";
     pub(crate) const X509_BUNDLES: &str = "/SpiffeWorkloadAPI/FetchX509Bundles";
+    pub(crate) const JWT_SVID: &str = "/SpiffeWorkloadAPI/FetchJWTSVID";
+    pub(crate) const JWT_BUNDLES: &str = "/SpiffeWorkloadAPI/FetchJWTBundles";
+    pub(crate) const VALIDATE_JWT_SVID: &str = "/SpiffeWorkloadAPI/ValidateJWTSVID";
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -52,4 +55,55 @@ pub(crate) struct X509BundlesResponse {
     /// Roots of each trust domain, by `spiffe://name`.
     #[prost(btree_map = "string, bytes", tag = "2")]
     pub(crate) bundles: BTreeMap<String, Bytes>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct JwtSvidRequest {
+    #[prost(string, repeated, tag = "1")]
+    pub(crate) audience: Vec<String>,
+    /// The identity that is wanted; empty: any.
+    #[prost(string, tag = "2")]
+    pub(crate) spiffe_id: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct JwtSvidResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) svids: Vec<JwtSvid>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct JwtSvid {
+    #[prost(string, tag = "1")]
+    pub(crate) spiffe_id: String,
+    #[prost(string, tag = "2")]
+    pub(crate) svid: String,
+    #[prost(string, tag = "3")]
+    pub(crate) hint: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct JwtBundlesRequest {}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct JwtBundlesResponse {
+    /// JWK Sets, by `spiffe://name`.
+    #[prost(btree_map = "string, bytes", tag = "1")]
+    pub(crate) bundles: BTreeMap<String, Bytes>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct ValidateJwtSvidRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) audience: String,
+    #[prost(string, tag = "2")]
+    pub(crate) svid: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct ValidateJwtSvidResponse {
+    #[prost(string, tag = "1")]
+    pub(crate) spiffe_id: String,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) claims: Option<super::Struct>,
 }

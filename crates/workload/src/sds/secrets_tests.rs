@@ -18,6 +18,7 @@ fn root(domain: &str) -> TrustBundle {
         trust_domain: TrustDomain::parse(domain).unwrap(),
         sequence: 1,
         roots: vec![root],
+        jwt_keys: Vec::new(),
     }
 }
 

@@ -13,7 +13,9 @@ use weft_certs::{
     BundleSet, CertificateDer, IdentitySource, RevocationList, TrustBundle, TrustDomain, X509Svid,
 };
 use weft_env::{Env, Tasks};
-use weft_workload::{Entry, WorkloadSocket};
+use weft_workload::{Entry, Workload, WorkloadSocket};
+
+use crate::tokens::Signer;
 
 /// Whatever a test waits for happens within this time, or the test fails.
 pub const PROMPT: Duration = Duration::from_secs(20);
@@ -104,6 +106,7 @@ pub fn bundle(domain: &str, roots: &[&Ca]) -> TrustBundle {
         trust_domain: td(domain),
         sequence: 1,
         roots: roots.iter().map(|ca| ca.der.clone()).collect(),
+        jwt_keys: Vec::new(),
     }
 }
 
@@ -119,6 +122,8 @@ pub struct Lab {
     pub root: Ca,
     pub issuing: Ca,
     pub identity: Arc<IdentitySource>,
+    /// Makes tokens, as a control node does.
+    pub signer: Arc<Signer>,
     pub socket: PathBuf,
     pub tasks: Tasks,
     _dir: tempfile::TempDir,
@@ -133,15 +138,24 @@ impl Lab {
     pub async fn with(allow: Vec<Entry>, end: SystemTime) -> Self {
         let root = Ca::root("weft.local");
         let issuing = root.issuing();
-        let bundles = BundleSet::from(bundle("weft.local", &[&root]));
+        let signer = Arc::new(Signer::new(INVOICES));
+        let mut own = bundle("weft.local", &[&root]);
+        own.jwt_keys.push(signer.key());
+        let bundles = BundleSet::from(own);
         let identity = IdentitySource::new(issuing.svid(INVOICES, end), bundles);
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("run/workload.sock");
         let env = Env::system();
         let tasks = Tasks::new(&env);
         let open = WorkloadSocket::open(&env, &socket).await.unwrap();
-        drop(tasks.spawn(open.serve(Arc::clone(&identity), allow, tasks.child())));
+        let workload = Workload {
+            identity: Arc::clone(&identity),
+            allow,
+            tokens: signer.clone(),
+        };
+        drop(tasks.spawn(open.serve(workload, tasks.child())));
         Self {
+            signer,
             root,
             issuing,
             identity,
@@ -168,7 +182,9 @@ impl Lab {
 
     /// These bundles besides the own one.
     pub fn trust(&self, others: impl IntoIterator<Item = TrustBundle>) {
-        let mut bundles = BundleSet::from(bundle("weft.local", &[&self.root]));
+        let mut own = bundle("weft.local", &[&self.root]);
+        own.jwt_keys.push(self.signer.key());
+        let mut bundles = BundleSet::from(own);
         others.into_iter().for_each(|other| bundles.insert(other));
         self.identity
             .replace_bundles(bundles, SystemTime::now())

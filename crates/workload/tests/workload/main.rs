@@ -3,8 +3,10 @@
 #![allow(clippy::disallowed_methods, reason = "tests stand outside of the seam")]
 
 mod envoy;
+mod jwt;
 mod lab;
 mod raw;
 mod rules;
 mod sds;
+mod tokens;
 mod with_spiffe;

@@ -105,3 +105,25 @@ where
     let answer = grpc.server_streaming(request, path, codec).await?;
     Ok(answer.into_inner())
 }
+
+/// A call that is answered once.
+pub async fn unary<T, U>(
+    channel: Channel,
+    path: &'static str,
+    metadata: &[(&'static str, &str)],
+    message: T,
+) -> Result<U, Status>
+where
+    T: prost::Message + Send + Sync + 'static,
+    U: prost::Message + Default + Send + Sync + 'static,
+{
+    let mut grpc = Grpc::new(channel);
+    grpc.ready().await.unwrap();
+    let mut request = Request::new(message);
+    for (name, value) in metadata {
+        request.metadata_mut().append(*name, value.parse().unwrap());
+    }
+    let path = http::uri::PathAndQuery::from_static(path);
+    let codec = ProstCodec::<T, U>::default();
+    Ok(grpc.unary(request, path, codec).await?.into_inner())
+}
