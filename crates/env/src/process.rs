@@ -114,6 +114,29 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_becomes_another_program_is_seen_as_that() {
+        use std::io::Write;
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "read go && exec sleep 60"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let process = PeerProcess::hold(i32::try_from(child.id()).unwrap()).unwrap();
+        let before = process.program();
+        assert_eq!(before, FileIdentity::of(Path::new("/bin/sh")));
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        let deadline = std::time::Duration::from_secs(20);
+        let began = tokio::time::Instant::now();
+        while process.program() == before {
+            assert!(began.elapsed() < deadline, "it is still the shell");
+            std::thread::yield_now();
+        }
+        assert!(process.program().is_some(), "it is the same process");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
     fn there_is_no_process_with_an_impossible_number() {
         for number in [0, -1, i32::MAX] {
             assert!(PeerProcess::hold(number).is_err(), "{number}");
