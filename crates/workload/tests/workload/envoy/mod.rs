@@ -3,6 +3,7 @@
 
 mod http;
 mod program;
+mod quic;
 
 use std::io;
 use std::path::Path;

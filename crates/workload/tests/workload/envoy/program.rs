@@ -79,9 +79,10 @@ pub struct Envoy {
     child: Child,
     dir: tempfile::TempDir,
     admin: String,
-    /// Ports of the two listeners.
+    /// Ports of the listeners; the last one is UDP.
     pub inbound: u16,
     pub outbound: u16,
+    pub mesh: u16,
 }
 
 /// What one Envoy is to do.
@@ -94,7 +95,7 @@ pub struct Wish<'a> {
 }
 
 impl Envoy {
-    /// Starts one and waits until it listens, which it does once it has its secrets.
+    /// Starts one and waits until it serves, which it does once it has its secrets.
     pub async fn start(program: &Path, wish: &Wish<'_>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = CONFIG
@@ -120,34 +121,39 @@ impl Envoy {
             admin: String::new(),
             inbound: 0,
             outbound: 0,
+            mesh: 0,
         };
-        envoy.wait_until_it_listens().await;
+        envoy.wait_until_ready().await;
         envoy
     }
 
-    async fn wait_until_it_listens(&mut self) {
+    async fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + START;
-        while self.inbound == 0 || self.outbound == 0 {
+        while !self.is_ready().await {
             let ended = self.child.try_wait().unwrap();
             assert!(
                 ended.is_none() && Instant::now() < deadline,
-                "Envoy does not listen ({ended:?}): {}",
+                "Envoy is not ready ({ended:?}): {}",
                 self.log()
             );
             // Nothing tells of the moment: Envoy is asked again, at its pace.
             tokio::time::sleep(Duration::from_millis(50)).await;
             let admin = std::fs::read_to_string(self.dir.path().join("admin"));
             self.admin = admin.unwrap_or_default();
-            self.inbound = self.port("inbound").await.unwrap_or(0);
-            self.outbound = self.port("outbound").await.unwrap_or(0);
         }
+        self.inbound = self.port("inbound").await.expect("it listens");
+        self.outbound = self.port("outbound").await.expect("it listens");
+        self.mesh = self.port("mesh").await.expect("it listens");
+    }
+
+    /// Whether it has all that it was waiting for, and serves.
+    async fn is_ready(&self) -> bool {
+        let asked = http::plain(&self.admin, "/ready").await;
+        !self.admin.is_empty() && asked.is_ok_and(|(status, _)| status == 200)
     }
 
     /// The port of a listener, from `NAME::ADDRESS` in the admin page.
     async fn port(&self, listener: &str) -> Option<u16> {
-        if self.admin.is_empty() {
-            return None;
-        }
         let (_, page) = http::plain(&self.admin, "/listeners").await.ok()?;
         let line = page
             .lines()
