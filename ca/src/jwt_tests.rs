@@ -162,6 +162,22 @@ fn a_key_in_other_hands_is_taken_out_of_the_bundle_at_once() {
 }
 
 #[test]
+fn a_backup_takes_the_keys_along() {
+    let (authority, keys) = with_key();
+    let named = |journal: &Journal| {
+        let keys = journal.keys().map(KeyId::as_str);
+        keys.filter(|key| key.starts_with("jwt"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(named(authority.journal()), ["jwt-1"]);
+    let authority = reload(&authority.prepare_jwt(&keys, now()).unwrap(), &keys);
+    assert_eq!(named(authority.journal()), ["jwt-1", "jwt-2"]);
+    let journal = authority.journal().retire_jwt("jwt-2", now()).unwrap();
+    assert_eq!(named(&journal), ["jwt-1"]);
+}
+
+#[test]
 fn transitions_that_are_none_are_refused() {
     let (authority, keys) = with_key();
     let journal = authority.journal();

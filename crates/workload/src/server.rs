@@ -217,6 +217,27 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_once_it_has_had_no_call_for_five_minutes() {
+        let calls = watch::Sender::new(1);
+        let waiting = idle(calls.subscribe());
+        tokio::pin!(waiting);
+        let began = tokio::time::Instant::now();
+        // A call that goes on for a day.
+        let day = Duration::from_secs(86_400);
+        assert!(tokio::time::timeout(day, &mut waiting).await.is_err());
+        calls.send_replace(0);
+        let almost = IDLE - Duration::from_secs(1);
+        assert!(tokio::time::timeout(almost, &mut waiting).await.is_err());
+        // Another call begins the count anew.
+        calls.send_replace(1);
+        calls.send_replace(0);
+        assert!(tokio::time::timeout(almost, &mut waiting).await.is_err());
+        waiting.await;
+        let took = began.elapsed();
+        assert_eq!(took.as_secs(), (day + almost + IDLE).as_secs());
+    }
+
     #[test]
     fn one_user_cannot_take_the_places_of_the_others() {
         let places = Places::default();

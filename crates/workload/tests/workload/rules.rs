@@ -242,3 +242,57 @@ async fn a_request_that_is_too_large_is_refused() {
     let answer = within(stream::<_, Svids>(channel, SVID, TRUE, large)).await;
     assert_eq!(answer.unwrap_err().code(), Code::OutOfRange);
 }
+
+/// What a process of this user is answered, by curl: the gRPC status.
+fn status_for(user: u32, lab: &Lab) -> String {
+    let root = lab.socket.parent().unwrap().parent().unwrap();
+    let everybody = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(root, everybody).unwrap();
+    let empty = root.join("empty-message");
+    std::fs::write(&empty, [0; 5]).unwrap();
+    let (user, socket, empty) = (
+        format!("--reuid={user}"),
+        lab.socket.display().to_string(),
+        format!("@{}", empty.display()),
+    );
+    let output = std::process::Command::new("setpriv")
+        .args([&user, "--clear-groups", "--regid=65534"])
+        .args(["curl", "--silent", "--show-error", "--max-time", "2"])
+        .args(["--http2-prior-knowledge", "--unix-socket", &socket])
+        .args(["--header", "content-type: application/grpc"])
+        .args(["--header", "te: trailers"])
+        .args(["--header", "workload.spiffe.io: true"])
+        .args(["--data-binary", &empty, "--dump-header", "-"])
+        .args(["--output", "/dev/null"])
+        .arg(format!("http://localhost{SVID}"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let status = said
+        .lines()
+        .find_map(|line| line.strip_prefix("grpc-status: "));
+    // A stream that goes on has no status yet.
+    match status {
+        Some(status) => status.to_owned(),
+        None => said.lines().next().unwrap_or_default().trim().to_owned(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_of_another_user_can_connect_and_is_told_apart_by_the_kernel() {
+    if rustix::process::geteuid().as_raw() != 0 {
+        #[expect(clippy::print_stderr, reason = "says which test is not run")]
+        {
+            eprintln!("skipped, only root can become another user");
+        }
+        return;
+    }
+    let lab = Lab::with(vec!["uid=4242 gid=65534".parse().unwrap()], in_an_hour()).await;
+    assert_eq!(status_for(4242, &lab), "HTTP/2 200", "it gets its SVID");
+    assert_eq!(status_for(4243, &lab), "7", "permission denied");
+    assert_eq!(
+        refused(&lab, SVID, TRUE).await,
+        Code::PermissionDenied,
+        "nor is root somebody else"
+    );
+}
