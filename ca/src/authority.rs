@@ -11,7 +11,7 @@ use crate::config::BACKDATE;
 use crate::issue::{check_identity, leaf_end};
 use crate::when::whole;
 use crate::{
-    CaConfig, Error, Issued, Journal, KeyId, KeyStore, Signer, Slot, Tier, csr, is_reserved,
+    CaConfig, Error, Issued, Journal, KeyId, KeyStore, Signer, Slot, Tier, csr, is_reserved, jwt,
     prepare, template,
 };
 
@@ -41,6 +41,8 @@ pub struct Authority {
     journal: Journal,
     /// Key of the active issuing CA. The root's key is fetched only when an issuing CA is made.
     signer: Signer,
+    /// Key of the tokens that it makes.
+    jwt_signer: Option<Signer>,
 }
 
 impl std::fmt::Debug for Authority {
@@ -98,17 +100,25 @@ impl Authority {
                 keys.remove(key)?;
             }
         }
+        jwt::forget(&journal, keys)?;
         let signer = signer_of(journal.active(Tier::Issuing)?, keys)?;
+        let jwt_signer = jwt::signer(&journal, keys)?;
         Ok(Self {
             config,
             journal,
             signer,
+            jwt_signer,
         })
     }
 
     /// The settings.
     pub fn config(&self) -> &CaConfig {
         &self.config
+    }
+
+    /// What signs tokens, if anything does yet.
+    pub(crate) fn jwt_signer(&self) -> Option<&Signer> {
+        self.jwt_signer.as_ref()
     }
 
     /// The journal that this was loaded from.

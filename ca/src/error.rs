@@ -84,6 +84,15 @@ pub enum Error {
         /// What was asked for.
         id: SpiffeId,
     },
+    /// Nobody, or too many, for a token to be meant for.
+    #[error("the token's audience is refused: {reason}")]
+    Audience {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// There is no key for tokens yet.
+    #[error("no key signs tokens yet: try again in a moment")]
+    NoJwtKey,
     /// A lifetime outside the limits.
     #[error("a lifetime of {} s is outside the limits of {} s to {} s", asked.as_secs(), min.as_secs(), max.as_secs())]
     Lifetime {

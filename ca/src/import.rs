@@ -192,6 +192,7 @@ fn probe(
         trust_domain: config.trust_domain.clone(),
         sequence: 0,
         roots: vec![root.clone()],
+        jwt_keys: Vec::new(),
     };
     let bundles = BundleSet::from(bundle);
     for usage in [Usage::Server, Usage::Client] {

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use weft_certs::{TrustBundle, TrustDomain};
 
+use crate::jwt::{JwtSlot, JwtSlots};
 use crate::when::{self, whole};
 use crate::{CaConfig, Error, KeyId, Slot, SlotState, Tier};
 
@@ -62,8 +63,8 @@ pub struct Intent {
 pub struct Journal {
     version: u32,
     trust_domain: TrustDomain,
-    /// `spiffe_sequence` of the bundle; grows with each change of the set of live roots.
-    sequence: u64,
+    /// `spiffe_sequence` of the bundle; grows with each change of the set of live roots and keys for tokens.
+    pub(crate) sequence: u64,
     /// Number of the next slot of each tier; numbers are never used twice.
     next_root: u64,
     next_issuing: u64,
@@ -76,6 +77,9 @@ pub struct Journal {
     /// The key of a certificate request that waits for an offline root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     requested: Option<Intent>,
+    /// Keys for tokens.
+    #[serde(default, skip_serializing_if = "JwtSlots::is_unused")]
+    pub(crate) jwt: JwtSlots,
 }
 
 impl Journal {
@@ -91,6 +95,7 @@ impl Journal {
             log: Vec::new(),
             intent: None,
             requested: None,
+            jwt: JwtSlots::default(),
         }
     }
 
@@ -148,13 +153,14 @@ impl Journal {
         self.slots(tier).iter().find(|slot| slot.state == state)
     }
 
-    /// Whom to trust: all roots but removed ones, so that a root is known before and after its use.
+    /// Whom to trust: all roots and keys for tokens but removed ones, so that each is known before and after its use.
     pub fn bundle(&self) -> TrustBundle {
         let live = self.roots.iter().filter(|slot| slot.is_live());
         TrustBundle {
             trust_domain: self.trust_domain.clone(),
             sequence: self.sequence,
             roots: live.map(|slot| slot.certificate.clone()).collect(),
+            jwt_keys: self.jwt.live().filter_map(JwtSlot::public_key).collect(),
         }
     }
 
@@ -175,6 +181,7 @@ impl Journal {
             .filter(|slot| slot.is_live())
             .filter_map(|slot| slot.key.as_ref())
             .chain(self.intent.iter().chain(&self.requested).map(|i| &i.key))
+            .chain(self.jwt.live().map(|slot| &slot.key))
     }
 
     /// The tier and slot of this name.
@@ -434,7 +441,7 @@ impl Journal {
         }
     }
 
-    fn note(&mut self, slot: &str, state: SlotState, now: SystemTime) {
+    pub(crate) fn note(&mut self, slot: &str, state: SlotState, now: SystemTime) {
         let excess = (self.log.len() + 1).saturating_sub(KEPT_LOG);
         self.log.drain(..excess);
         self.log.push(LogEntry {
@@ -500,7 +507,7 @@ impl Journal {
                 ));
             }
         }
-        Ok(())
+        self.jwt.check()
     }
 }
 

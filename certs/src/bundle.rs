@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
-use crate::{RevocationList, RootPin, TrustDomain};
+use crate::{JwtKey, RevocationList, RootPin, TrustDomain};
 
 /// The roots of one trust domain, with the number of this edition.
 ///
@@ -20,6 +20,8 @@ pub struct TrustBundle {
     pub sequence: u64,
     /// The roots, in DER.
     pub roots: Vec<CertificateDer<'static>>,
+    /// The keys that JWT-SVIDs are signed with, also those that sign no more or not yet.
+    pub jwt_keys: Vec<JwtKey>,
 }
 
 impl TrustBundle {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use x509_parser::public_key::PublicKey;
 
 use crate::error::shown;
-use crate::{BundleSet, Error, RevocationList, TrustBundle, TrustDomain, der};
+use crate::{BundleSet, Error, JwtKey, RevocationList, TrustBundle, TrustDomain, der, jwt_key};
 
 /// A trust domain has a root or two, a few more in the middle of rotations.
 const MAX_KEYS: usize = 256;
@@ -26,23 +26,40 @@ impl TrustBundle {
     pub fn to_jwks(&self) -> Value {
         json!({
             "spiffe_sequence": self.sequence,
-            "keys": self.roots.iter().map(to_jwk).collect::<Vec<_>>(),
+            "keys": self.roots.iter().map(to_jwk).chain(self.jwt_jwks()).collect::<Vec<_>>(),
         })
+    }
+
+    /// The keys for JWT-SVIDs alone, as a SPIFFE JWK Set.
+    pub fn to_jwt_jwks(&self) -> Value {
+        json!({
+            "spiffe_sequence": self.sequence,
+            "keys": self.jwt_jwks().collect::<Vec<_>>(),
+        })
+    }
+
+    fn jwt_jwks(&self) -> impl Iterator<Item = Value> {
+        self.jwt_keys.iter().map(JwtKey::to_jwk)
     }
 
     /// Reads a SPIFFE JWK Set as the bundle of this trust domain.
     ///
-    /// Elements of unknown use or key type are ignored, as the standard wants; so are keys for JWT-SVIDs, and
-    /// members that are not known. A missing `spiffe_sequence` counts as 0.
+    /// Elements of unknown use or key type are ignored, as the standard wants; so are members that are not known. A missing `spiffe_sequence` counts as 0.
     ///
     /// # Errors
-    /// [`Error::Bundle`] if it is no JWK Set, or an element for X509-SVIDs does not hold a certificate.
+    /// [`Error::Bundle`] if it is no JWK Set, an element for X509-SVIDs does not hold a certificate, or one for
+    /// JWT-SVIDs no key.
     pub fn from_jwks(trust_domain: TrustDomain, jwks: &Value) -> Result<Self, Error> {
         match read(jwks) {
-            Ok((sequence, roots)) => Ok(Self {
+            Ok(Keys {
+                sequence,
+                roots,
+                jwt,
+            }) => Ok(Self {
                 trust_domain,
                 sequence,
                 roots,
+                jwt_keys: jwt,
             }),
             Err(reason) => Err(Error::Bundle {
                 trust_domain,
@@ -66,7 +83,14 @@ impl TrustBundle {
     }
 }
 
-fn read(jwks: &Value) -> Result<(u64, Vec<CertificateDer<'static>>), String> {
+/// What a JWK Set holds.
+struct Keys {
+    sequence: u64,
+    roots: Vec<CertificateDer<'static>>,
+    jwt: Vec<JwtKey>,
+}
+
+fn read(jwks: &Value) -> Result<Keys, String> {
     let set = jwks.as_object().ok_or("it is not a JSON object")?;
     let sequence = match set.get("spiffe_sequence") {
         None | Some(Value::Null) => 0,
@@ -79,16 +103,26 @@ fn read(jwks: &Value) -> Result<(u64, Vec<CertificateDer<'static>>), String> {
     if keys.len() > MAX_KEYS {
         return Err(format!("it has {} keys, more than {MAX_KEYS}", keys.len()));
     }
-    let mut roots = Vec::new();
+    let (mut roots, mut jwt) = (Vec::new(), Vec::new());
     for (index, key) in keys.iter().enumerate() {
-        roots.extend(read_jwk(key).map_err(|reason| format!("keys[{index}]: {reason}"))?);
+        let at = |reason: String| format!("keys[{index}]: {reason}");
+        let key = key
+            .as_object()
+            .ok_or_else(|| at("it is not a JSON object".to_owned()))?;
+        match key.get("use").and_then(Value::as_str) {
+            Some(jwt_key::USE) => jwt.extend(JwtKey::from_jwk(key).map_err(at)?),
+            _ => roots.extend(read_root(key).map_err(at)?),
+        }
     }
-    Ok((sequence, roots))
+    Ok(Keys {
+        sequence,
+        roots,
+        jwt,
+    })
 }
 
 /// One element: a root, nothing (to be ignored), or an error.
-fn read_jwk(jwk: &Value) -> Result<Option<CertificateDer<'static>>, String> {
-    let jwk = jwk.as_object().ok_or("it is not a JSON object")?;
+fn read_root(jwk: &Map<String, Value>) -> Result<Option<CertificateDer<'static>>, String> {
     let text = |name| jwk.get(name).and_then(Value::as_str);
     if text("use") != Some(X509_SVID) || !matches!(text("kty"), Some("EC" | "RSA" | "OKP")) {
         return Ok(None);

@@ -20,6 +20,7 @@ fn a_bundle_survives_a_round_trip() {
         trust_domain: td("weft.local"),
         sequence: u64::MAX,
         roots,
+        jwt_keys: Vec::new(),
     };
     assert_eq!(read(bundle.to_jwks()).unwrap(), bundle);
     let text = serde_json::to_string(&bundle).unwrap();

@@ -33,6 +33,14 @@ impl X509Svid {
         text
     }
 
+    /// Only the private key (PKCS#8): never to be shown or logged.
+    pub fn key_pem(&self) -> Zeroizing<String> {
+        // Room for the whole of it: a text that grows would leave copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(4 * 1024));
+        push_block(&mut text, "PRIVATE KEY", self.private_key().secret_der());
+        text
+    }
+
     /// Reads what [`to_pem`](Self::to_pem) wrote, or a chain and a PKCS#8 key from elsewhere.
     ///
     /// # Errors

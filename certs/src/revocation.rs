@@ -69,9 +69,7 @@ impl RevocationList {
         serial: &str,
         not_before: SystemTime,
     ) -> Option<&'static str> {
-        let begins = der::seconds(not_before);
-        let dead = |entry: &RevokedIdentity| entry.before_unix.is_none_or(|end| begins < end);
-        if self.identities.get(id).is_some_and(dead) {
+        if self.revokes_issued(id, not_before) {
             Some("identity")
         } else if self.has_key(key) {
             Some("key")
@@ -80,6 +78,14 @@ impl RevocationList {
         } else {
             None
         }
+    }
+
+    /// Whether what was issued to this identity at `at`, a certificate or a token, is dead by its name.
+    #[must_use]
+    pub fn revokes_issued(&self, id: &SpiffeId, at: SystemTime) -> bool {
+        let begins = der::seconds(at);
+        let dead = |entry: &RevokedIdentity| entry.before_unix.is_none_or(|end| begins < end);
+        self.identities.get(id).is_some_and(dead)
     }
 
     pub(crate) fn names(&self, leaf: &der::Leaf) -> Option<&'static str> {

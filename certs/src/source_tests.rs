@@ -64,6 +64,7 @@ fn a_root_rotation_goes_through_both_roots() {
         trust_domain: td("weft.local"),
         sequence: 2,
         roots: vec![old.der.clone(), new.der.clone()],
+        jwt_keys: Vec::new(),
     };
     let source = IdentitySource::new(old.svid(INVOICES), old.bundles());
     source.replace_bundles(both.into(), now()).unwrap();

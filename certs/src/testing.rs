@@ -88,6 +88,7 @@ impl Ca {
             trust_domain: td(trust_domain),
             sequence: 1,
             roots: vec![self.der.clone()],
+            jwt_keys: Vec::new(),
         }
     }
 

@@ -239,6 +239,7 @@ fn an_expired_root_beside_a_good_one_does_no_harm() {
         trust_domain: td("weft.local"),
         sequence: 2,
         roots,
+        jwt_keys: Vec::new(),
     }
     .into();
     verify(&live.issuing().chain(INVOICES), &bundles).unwrap();
@@ -307,6 +308,7 @@ fn rejects_a_trust_domain_without_bundle_and_with_an_empty_one() {
         trust_domain: td("weft.local"),
         sequence: 9,
         roots: vec![],
+        jwt_keys: Vec::new(),
     };
     assert_eq!(
         verify(&chain, &empty.into()).unwrap_err().reason(),

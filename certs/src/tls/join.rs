@@ -46,6 +46,7 @@ fn verify_pinned(
         trust_domain: expected.trust_domain().clone(),
         sequence: 0,
         roots: vec![root],
+        jwt_keys: Vec::new(),
     };
     verify_expected(
         chain,

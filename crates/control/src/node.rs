@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use weft_env::Env;
 
-use crate::issue::{CaService, OwnIdentity, Rotations};
+use crate::issue::{CaService, OwnIdentity, Rotations, Tokens};
 use crate::push::Feed;
 use crate::registry::Registry;
 use crate::settings::MeshSettings;
@@ -26,6 +26,7 @@ pub(crate) struct Node {
     pub(crate) ca: CaService,
     pub(crate) own: OwnIdentity,
     pub(crate) rotations: Rotations,
+    pub(crate) tokens: Tokens,
     pub(crate) refusals: Refusals,
     pub(crate) mesh_addr: SocketAddr,
     pub(crate) started: Instant,

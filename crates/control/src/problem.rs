@@ -97,6 +97,8 @@ impl From<CaError> for Reject {
             CaError::ForeignIdentity { .. } | CaError::NotAWorkload { .. } => {
                 (StatusCode::FORBIDDEN, "foreign_identity")
             }
+            CaError::Audience { .. } => (StatusCode::BAD_REQUEST, "bad_audience"),
+            CaError::NoJwtKey => (StatusCode::SERVICE_UNAVAILABLE, "no_token_key"),
             CaError::Lifetime { .. } => (StatusCode::BAD_REQUEST, "lifetime"),
             CaError::Transition { .. } | CaError::StillNeeded { .. } => {
                 (StatusCode::CONFLICT, "transition")

@@ -13,7 +13,7 @@ use weft_env::{Env, Mode, Tasks};
 use crate::audit::Audit;
 use crate::error::ControlError;
 use crate::issue::{
-    CaService, OwnIdentity, Rotations, Secret, keep_own_svid, keep_own_trust, upkeep,
+    CaService, OwnIdentity, Rotations, Secret, Tokens, keep_own_svid, keep_own_trust, upkeep,
 };
 use crate::node::Node;
 use crate::push::Feed;
@@ -153,6 +153,7 @@ async fn start(
     restore(&registry, &*store, unix_ms(env.wall())).await?;
     let feed = Feed::load(&*store).await?;
     let rotations = Rotations::new(ca.clone(), own.clone(), registry.clone(), tasks.clone());
+    let tokens = Tokens::new(ca.clone(), registry.clone());
     let node = Arc::new(Node {
         env: env.clone(),
         mesh_addr: mesh.local_addr(),
@@ -165,6 +166,7 @@ async fn start(
         ca,
         own,
         rotations,
+        tokens,
     });
     let socket = env.listen_unix(&dir.socket()).await;
     let socket = socket.map_err(ControlError::Socket)?;

@@ -97,6 +97,17 @@ pub enum DiskError {
         /// Who we are.
         me: u32,
     },
+    /// Others could put a socket of their own in the place of ours.
+    #[error(
+        "the directory {path} is not safe for a socket: {why}; choose one that only its owner can write to",
+        path = path.display()
+    )]
+    Unsafe {
+        /// The directory.
+        path: PathBuf,
+        /// Who else can write to it.
+        why: &'static str,
+    },
     /// Another process has the lock.
     #[error(
         "{path} is held by another process: stop it first, or use another state directory",
@@ -164,7 +175,7 @@ impl Disk {
         Self { gate: Some(gate) }
     }
 
-    fn step<T>(
+    pub(crate) fn step<T>(
         &self,
         op: DiskOp,
         path: &Path,

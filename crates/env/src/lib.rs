@@ -21,7 +21,9 @@
 mod disk;
 mod env;
 mod platform;
+mod process;
 mod rng;
+mod socket_dir;
 mod stream;
 mod system;
 mod tasks;
@@ -31,6 +33,7 @@ mod unix;
 pub use disk::{Disk, DiskError, DiskGate, DiskOp, LockGuard, Mode};
 pub use env::Env;
 pub use platform::{BoxFuture, Platform, TaskGate};
+pub use process::{FileIdentity, PeerProcess};
 pub use rng::Rng;
 pub use stream::{Listener, PeerAddr, PeerCred, SimListener, SimStream, Stream};
 pub use system::SystemPlatform;

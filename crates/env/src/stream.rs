@@ -40,6 +40,8 @@ pub trait SimStream: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug {
 pub struct PeerCred {
     /// User id of the process that connected.
     pub uid: u32,
+    /// Its group id: the primary one only.
+    pub gid: u32,
     /// Its process id, where the kernel tells.
     pub pid: Option<i32>,
 }
@@ -115,6 +117,7 @@ impl Stream {
                 let cred = stream.peer_cred().ok()?;
                 Some(PeerCred {
                     uid: cred.uid(),
+                    gid: cred.gid(),
                     pid: cred.pid(),
                 })
             }

@@ -33,6 +33,8 @@ pub struct SidecarConfig {
     pub tcp_listeners: Vec<TcpListener>,
     /// Address of `/metrics`, `/healthz` and `/readyz`.
     pub metrics_listen: SocketAddr,
+    /// The SPIFFE Workload API for programs on this machine, if it is wanted.
+    pub workload: Option<WorkloadApi>,
     /// How long requests under way may take to end after a stop.
     pub drain_deadline: Duration,
     /// A file to write once the sidecar can serve; see [`crate::Ready`].
@@ -48,6 +50,15 @@ pub struct AppPort {
     pub port: u16,
     /// Where the application listens.
     pub addr: SocketAddr,
+}
+
+/// The SPIFFE Workload API of a sidecar: other programs get its identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadApi {
+    /// Path of the Unix socket.
+    pub socket: PathBuf,
+    /// Who may have the identity. Nobody, if this is empty.
+    pub allow: Vec<weft_workload::Entry>,
 }
 
 /// A local port that leads to a TCP service.
@@ -98,6 +109,7 @@ impl SidecarConfig {
             outbound_listen: local(15001),
             tcp_listeners: Vec::new(),
             metrics_listen: local(15020),
+            workload: None,
             drain_deadline: Duration::from_secs(10),
             ready_file: None,
         }

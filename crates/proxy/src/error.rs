@@ -13,6 +13,9 @@ pub enum Error {
     /// Settings that contradict each other or name something impossible.
     #[error("{0}")]
     Config(String),
+    /// The Workload API's socket cannot be opened.
+    #[error(transparent)]
+    Workload(#[from] weft_workload::Error),
     /// The state directory cannot be used.
     #[error("the state directory {} cannot be used: {source}", dir.display())]
     StateDir {

@@ -41,10 +41,11 @@ mod settings;
 mod sidecar;
 mod state_dir;
 mod target;
+mod tokens;
 mod tunnel;
 mod xfcc;
 
-pub use config::{AppPort, SidecarConfig, TcpListener, TokenSource};
+pub use config::{AppPort, SidecarConfig, TcpListener, TokenSource, WorkloadApi};
 pub use error::Error;
 pub use ready::Ready;
 pub use sidecar::run;

@@ -11,8 +11,9 @@ use weft_certs::{BundleSet, IdentitySource, X509Svid};
 use weft_env::{Env, Listener, Tasks};
 use weft_resources::ServiceName;
 use weft_telemetry::{Direction, Side, Telemetry};
-use weft_transport::{Direction as Dialler, Endpoint, TransportConfig};
+use weft_transport::{Connection, Direction as Dialler, Endpoint, TransportConfig};
 use weft_wire::{Hello, PROTOCOL, PortRecord};
+use weft_workload::{Entry, Workload, WorkloadSocket};
 
 use crate::admin::{self, Readiness};
 use crate::config::SidecarConfig;
@@ -23,6 +24,7 @@ use crate::node::{Node, Parts};
 use crate::outbound::{self, ports::Ports};
 use crate::ready::Ready;
 use crate::state_dir::{Saved, StateDir};
+use crate::tokens::ControlTokens;
 use crate::{Error, VERSION, bootstrap, settings};
 
 /// What has been told to end gets this long before it is ended.
@@ -72,6 +74,7 @@ pub async fn run(
 struct Sockets {
     outbound: Listener,
     tcp: Vec<(Listener, settings::Backend)>,
+    workload: Option<(WorkloadSocket, Vec<Entry>)>,
 }
 
 /// A sidecar whose parts run.
@@ -200,9 +203,20 @@ async fn start(
     let background = tasks.child();
     let inbound = Arc::new(Inbound::new(Arc::clone(&node), &config.apps));
     endpoint.serve(inbound);
-    listen(&node, sockets.outbound, sockets.tcp);
+    // Where the link to a control node is announced.
+    let (announce, link_to_control) = watch::channel(None);
+    listen(&node, sockets, link_to_control.clone());
     drop(background.spawn(vitals(Arc::clone(&node), endpoint.clone())));
-    let (leave, linked) = link(&node, &endpoint, config, &state, saved, &background).await;
+    let (leave, linked) = link(
+        &node,
+        &endpoint,
+        config,
+        &state,
+        saved,
+        &background,
+        (announce, link_to_control),
+    )
+    .await;
     Ok(Sidecar {
         node,
         endpoint,
@@ -237,7 +251,19 @@ impl Sockets {
         for (port, backend) in config.tcp_listeners.iter().zip(backends) {
             tcp.push((listen(port.listen, "a local TCP port").await?, backend));
         }
-        Ok((Self { outbound, tcp }, metrics))
+        let workload = match &config.workload {
+            Some(api) => {
+                let socket = WorkloadSocket::open(env, &api.socket).await?;
+                Some((socket, api.allow.clone()))
+            }
+            None => None,
+        };
+        let sockets = Self {
+            outbound,
+            tcp,
+            workload,
+        };
+        Ok((sockets, metrics))
     }
 }
 
@@ -248,8 +274,21 @@ fn address(listener: &Listener, what: &'static str) -> Result<SocketAddr, Error>
 }
 
 /// Opens the doors of the own application.
-fn listen(node: &Arc<Node>, outbound: Listener, tcp: Vec<(Listener, settings::Backend)>) {
+fn listen(node: &Arc<Node>, sockets: Sockets, link: watch::Receiver<Option<Connection>>) {
+    let Sockets {
+        outbound,
+        tcp,
+        workload,
+    } = sockets;
     let listening = &node.listening;
+    if let Some((socket, allow)) = workload {
+        let workload = Workload {
+            identity: Arc::clone(&node.identity),
+            allow,
+            tokens: Arc::new(ControlTokens { link }),
+        };
+        drop(listening.spawn(socket.serve(workload, listening.child())));
+    }
     drop(listening.spawn(outbound::serve(Arc::clone(node), outbound)));
     for (listener, backend) in tcp {
         let (service, port) = backend.in_namespace(node.service.namespace());
@@ -264,6 +303,12 @@ fn listen(node: &Arc<Node>, outbound: Listener, tcp: Vec<(Listener, settings::Ba
     }
 }
 
+/// The connection to a control node: announced on one end, looked for on the other.
+type LinkToControl = (
+    watch::Sender<Option<Connection>>,
+    watch::Receiver<Option<Connection>>,
+);
+
 /// Puts the saved snapshot into force and starts the link to the control plane.
 async fn link(
     node: &Arc<Node>,
@@ -272,6 +317,7 @@ async fn link(
     state: &Arc<StateDir>,
     saved: Saved,
     background: &Tasks,
+    (link, linked): LinkToControl,
 ) -> (CancellationToken, tokio::task::JoinHandle<()>) {
     let mut applier = Applier::new(Arc::clone(node), Ports::default());
     if let Some(snapshot) = &saved.snapshot {
@@ -301,7 +347,6 @@ async fn link(
         serial: String::new(),
         pid: std::process::id(),
     };
-    let (link, linked) = watch::channel(None);
     let (renew, wishes) = mpsc::channel(WISHES);
     let renewal = Renewal {
         node: Arc::clone(node),

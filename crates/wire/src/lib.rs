@@ -4,8 +4,8 @@
 //! fields and message types they do not know, so that nodes of neighbouring versions work together
 //! (`docs/wire.md` is the written form of this crate).
 //!
-//! A sidecar holds one QUIC connection to a control node. On it are three HTTP/3 requests:
-//! [`PATH_JOIN`] (once, with a token), [`PATH_RENEW`] (each new SVID) and [`PATH_SYNC`], which stays open:
+//! A sidecar holds one QUIC connection to a control node. On it are HTTP/3 requests: [`PATH_JOIN`]
+//! (once, with a token), [`PATH_RENEW`] (each new SVID), [`PATH_JWT`] (each token) and [`PATH_SYNC`], which stays open:
 //! its request body carries [`SidecarMessage`] frames, its response body [`ControlMessage`] frames.
 
 mod frame;
@@ -16,8 +16,8 @@ pub use frame::{FrameError, FrameReader, MAX_FRAME, encode};
 pub use key::{Group, KeyError, ResourcePath};
 pub use message::{
     Ack, ConnectionReport, ControlMessage, EdgeReport, EndpointRecord, Hello, JoinRequest,
-    JoinResponse, Nack, PROTOCOL, PortRecord, Problem, Protocol, Renew, RenewRequest,
-    RenewResponse, Report, ServiceRecord, SidecarMessage, TrustReport, Update,
+    JoinResponse, JwtRequest, JwtResponse, Nack, PROTOCOL, PortRecord, Problem, Protocol, Renew,
+    RenewRequest, RenewResponse, Report, ServiceRecord, SidecarMessage, TrustReport, Update,
 };
 
 /// HTTP/3 authority under which a control node answers.
@@ -26,6 +26,8 @@ pub const CONTROL_AUTHORITY: &str = "control.weft-system";
 pub const PATH_JOIN: &str = "/v1/join";
 /// A new SVID for the identity of the connection.
 pub const PATH_RENEW: &str = "/v1/renew";
+/// A token (JWT-SVID) for the identity of the connection.
+pub const PATH_JWT: &str = "/v1/jwt";
 /// The long-lived stream of config, acknowledgements and reports.
 pub const PATH_SYNC: &str = "/v1/sync";
 /// Largest body of a join or renew request or reply, in bytes.

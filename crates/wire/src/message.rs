@@ -272,6 +272,31 @@ pub struct RenewRequest {
 /// Reply to a renewal: the same as to a join.
 pub type RenewResponse = JoinResponse;
 
+/// Body of [`crate::PATH_JWT`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JwtRequest {
+    /// Whom the token is for.
+    pub audience: Vec<String>,
+}
+
+/// Reply to it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JwtResponse {
+    /// The token.
+    pub token: String,
+    /// Until when it is good, Unix seconds.
+    pub expires_unix: u64,
+}
+
+impl std::fmt::Debug for JwtResponse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JwtResponse")
+            .field("token", &"<redacted>")
+            .field("expires_unix", &self.expires_unix)
+            .finish()
+    }
+}
+
 /// Body of a refusal on the control paths.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {

@@ -386,6 +386,23 @@ pub struct CaInfo {
     pub leaf_ttl_s: u64,
     /// Roots and issuing certificates, in this order, oldest first.
     pub authorities: Vec<AuthorityInfo>,
+    /// Keys for tokens (JWT-SVIDs), oldest first; none until the first token is wanted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_keys: Vec<TokenKeyInfo>,
+}
+
+/// A key for tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TokenKeyInfo {
+    /// Its name, such as `jwt-1`.
+    pub name: String,
+    /// `prepared`, `active`, `old` or `removed`.
+    pub state: String,
+    /// What tokens call it.
+    pub kid: String,
+    /// Since when it is in that state, Unix seconds.
+    pub since_unix: u64,
 }
 
 /// A certificate of the authority.

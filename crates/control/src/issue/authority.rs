@@ -15,7 +15,7 @@ use weft_env::{Env, Rng};
 use super::issued;
 use super::ledger::Ledger;
 use super::limit::RateLimit;
-use crate::admin::types::{AuthorityInfo, CaInfo};
+use crate::admin::types::{AuthorityInfo, CaInfo, TokenKeyInfo};
 use crate::audit::Audit;
 use crate::error::ControlError;
 use crate::problem::Reject;
@@ -258,6 +258,11 @@ impl CaService {
         Ok((revision, bundle.sequence))
     }
 
+    /// Whether an identity gets nothing at all.
+    pub(crate) fn bars(&self, id: &SpiffeId) -> bool {
+        self.current().revoked.bars(id)
+    }
+
     /// What is revoked.
     pub(crate) fn ledger(&self) -> Arc<Ledger> {
         self.current().ledger
@@ -428,8 +433,24 @@ impl CaService {
             sequence: journal.sequence(),
             leaf_ttl_s: self.shared.config.leaf_ttl.as_secs(),
             authorities: slots.into_iter().flatten().collect(),
+            token_keys: token_keys(journal),
         })
     }
+}
+
+fn token_keys(journal: &Journal) -> Vec<TokenKeyInfo> {
+    let slots = journal.jwt_slots().iter();
+    slots
+        .map(|slot| TokenKeyInfo {
+            name: slot.id.clone(),
+            state: slot.state.to_string(),
+            kid: slot
+                .public_key()
+                .map(|key| key.kid().to_owned())
+                .unwrap_or_default(),
+            since_unix: unix_s(slot.since),
+        })
+        .collect()
 }
 
 /// The record of each slot that came to another state.
@@ -450,6 +471,17 @@ fn transitions(before: &Journal, after: &Journal) -> Vec<Event> {
             };
             let event = Event::new(&what, &slot.id, "control")
                 .with("serial", serial(&slot.certificate))
+                .with("sequence", after.sequence());
+            events.push(event);
+        }
+    }
+    for slot in after.jwt_slots() {
+        let known = before.jwt_slot(&slot.id).ok().map(|slot| slot.state);
+        if known != Some(slot.state) {
+            let kid = slot.public_key().map(|key| key.kid().to_owned());
+            let what = format!("authority.{}", slot.state);
+            let event = Event::new(&what, &slot.id, "control")
+                .with("kid", kid.unwrap_or_default())
                 .with("sequence", after.sequence());
             events.push(event);
         }

@@ -135,6 +135,7 @@ pub fn verify_evidence(text: &[u8], anchor: &Anchor) -> Result<Evidence, Evidenc
         trust_domain: expected.trust_domain().clone(),
         sequence: 0,
         roots,
+        jwt_keys: Vec::new(),
     });
     let at: SystemTime = UNIX_EPOCH + Duration::from_millis(claimed.finished_unix_ms);
     document.verify(TYPE, &bundles, at, &ExpectedPeer::One(expected))?;

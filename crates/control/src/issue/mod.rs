@@ -4,6 +4,7 @@ mod authority;
 mod evidence;
 mod issued;
 mod job;
+mod jwt;
 mod ledger;
 mod limit;
 mod own;
@@ -24,6 +25,7 @@ pub use weft_ca::Secret;
 
 pub(crate) use authority::{CaService, Keys, read_journal};
 pub(crate) use evidence::list as list_evidence;
+pub(crate) use jwt::Tokens;
 pub(crate) use limit::{CERTIFICATES_PER_S, RateLimit};
 pub(crate) use own::{OwnIdentity, keep_own_svid, keep_own_trust};
 pub(crate) use proof::proof;

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use weft_ca::Tier;
 use weft_env::Env;
 
+use super::jwt::keep_jwt_keys;
 use super::verbs::{prune, roll_back};
 use super::{CaService, Rotation, Rotations};
 use crate::admin::types::RotateCa;
@@ -39,6 +40,9 @@ pub(crate) async fn upkeep(
         pause = LOOK;
         if let Err(error) = prune(&ca).await {
             tracing::warn!(%error, "what has ended is not forgotten yet");
+        }
+        if let Err(error) = keep_jwt_keys(&ca).await {
+            tracing::warn!(%error, "the keys for tokens are not renewed yet");
         }
         let Some(rotation) = wanted(&ca, &rotations, &env).await else {
             continue;

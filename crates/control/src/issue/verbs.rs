@@ -11,7 +11,7 @@ use weft_certs::{CertificateDer, RootPin, SpiffeId};
 use super::authority::Along;
 use super::job::trusting;
 use super::ledger::{Target, Unmoved};
-use super::{CaService, Rotations, issued, tokens};
+use super::{CaService, Rotations, issued, jwt, tokens};
 use crate::admin::types::{
     ActivateRequest, CsrReply, ImportRequest, ReadmitRequest, RevokeRequest, Revoked, SlotRequest,
 };
@@ -30,7 +30,7 @@ fn tier_of(role: &str) -> Result<Tier, Reject> {
         "issuing" => Ok(Tier::Issuing),
         other => Err(Reject::bad_request(
             "bad_role",
-            format!("{other:?} is not a role: there are root and issuing"),
+            format!("{other:?} is not a role: there are root, issuing and jwt"),
         )),
     }
 }
@@ -46,6 +46,9 @@ pub(crate) async fn prepare(
     role: &str,
     by: &str,
 ) -> Result<String, Reject> {
+    if role == "jwt" {
+        return jwt::prepare_by_hand(ca, by).await;
+    }
     let tier = tier_of(role)?;
     rotations.check_idle().await?;
     let event = manual(by, "prepare", role);
@@ -97,6 +100,10 @@ pub(crate) async fn activate(
     request: &ActivateRequest,
     by: &str,
 ) -> Result<Vec<String>, Reject> {
+    if jwt::is_jwt(&request.slot) {
+        let allow_missing = request.allow_missing;
+        return jwt::activate_by_hand(ca, registry, &request.slot, allow_missing, by).await;
+    }
     rotations.check_idle().await?;
     let authority = ca.authority();
     let (tier, slot) = authority.journal().find(&request.slot)?;
@@ -152,6 +159,10 @@ pub(crate) async fn revoke_authority(
     request: &SlotRequest,
     by: &str,
 ) -> Result<Vec<String>, Reject> {
+    if jwt::is_jwt(&request.slot) {
+        jwt::revoke_by_hand(ca, &request.slot, by).await?;
+        return Ok(Vec::new());
+    }
     rotations.check_idle().await?;
     let authority = ca.authority();
     let (tier, slot) = authority.journal().find(&request.slot)?;

@@ -20,7 +20,7 @@ use crate::error::ControlError;
 use crate::node::{Node, Refusals};
 use crate::problem::Reject;
 use crate::push::{Ending, Inlet, Messages, Outlet};
-use paths::{Purpose, greet, join, purpose, renew};
+use paths::{Purpose, greet, join, jwt, purpose, renew};
 
 /// Time for a short request's body to arrive, and for its answer to be taken.
 const SHORT: Duration = Duration::from_secs(10);
@@ -98,6 +98,10 @@ impl Handler for Control {
                 },
                 Ok(Purpose::Renew(peer)) => match read(recv).await {
                     Ok(body) => renew(&self.node, &body, &peer, remote).await,
+                    Err(reject) => Err(reject),
+                },
+                Ok(Purpose::Jwt(peer)) => match read(recv).await {
+                    Ok(body) => jwt(&self.node, &body, &peer).await,
                     Err(reject) => Err(reject),
                 },
                 Ok(Purpose::Sync(peer)) => return self.sync(peer, remote, send, recv).await,

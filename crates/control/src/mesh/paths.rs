@@ -1,4 +1,4 @@
-//! The three requests of the control protocol, apart from how they travel.
+//! The requests of the control protocol, apart from how they travel.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use weft_ca::audit::Event;
 use weft_certs::PeerIdentity;
-use weft_wire::{CONTROL_AUTHORITY, PATH_JOIN, PATH_RENEW, PATH_SYNC};
+use weft_wire::{CONTROL_AUTHORITY, PATH_JOIN, PATH_JWT, PATH_RENEW, PATH_SYNC};
 
 use crate::issue;
 use crate::node::Node;
@@ -23,6 +23,7 @@ use crate::time::{unix_ms, unix_s};
 pub(super) enum Purpose {
     Join,
     Renew(PeerIdentity),
+    Jwt(PeerIdentity),
     Sync(PeerIdentity),
 }
 
@@ -39,8 +40,9 @@ pub(super) fn purpose(
     match (uri.path(), peer) {
         (PATH_JOIN, _) => Ok(Purpose::Join),
         (PATH_RENEW, Some(peer)) => Ok(Purpose::Renew(peer)),
+        (PATH_JWT, Some(peer)) => Ok(Purpose::Jwt(peer)),
         (PATH_SYNC, Some(peer)) => Ok(Purpose::Sync(peer)),
-        (PATH_RENEW | PATH_SYNC, None) => Err(Reject::new(
+        (PATH_RENEW | PATH_JWT | PATH_SYNC, None) => Err(Reject::new(
             StatusCode::UNAUTHORIZED,
             "no_certificate",
             "this needs a client certificate; join the mesh first, with a token",
@@ -53,7 +55,7 @@ fn no_such_path() -> Reject {
     Reject::new(
         StatusCode::NOT_FOUND,
         "no_such_path",
-        "a control node answers POST /v1/join, /v1/renew and /v1/sync, and nothing else",
+        "a control node answers POST /v1/join, /v1/renew, /v1/jwt and /v1/sync, and nothing else",
     )
 }
 
@@ -79,6 +81,11 @@ pub(super) async fn renew(
     remote: SocketAddr,
 ) -> Result<Vec<u8>, Reject> {
     json(&issue::renew(&node.ca, &read(body)?, &peer.id, remote).await?)
+}
+
+/// Answers the wish for a token.
+pub(super) async fn jwt(node: &Node, body: &[u8], peer: &PeerIdentity) -> Result<Vec<u8>, Reject> {
+    json(&node.tokens.issue(&read(body)?, &peer.id).await?)
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Reject> {
@@ -199,6 +206,7 @@ mod tests {
         for (path, without, with) in [
             (format!("{base}/v1/join"), 200, 200),
             (format!("{base}/v1/renew"), 401, 200),
+            (format!("{base}/v1/jwt"), 401, 200),
             (format!("{base}/v1/sync"), 401, 200),
             (format!("{base}/v1/other"), 404, 404),
             (format!("{base}/"), 404, 404),

@@ -54,6 +54,7 @@ impl Ca {
             trust_domain: TrustDomain::parse("weft.local").unwrap(),
             sequence,
             roots: roots.iter().map(|ca| ca.der.clone()).collect(),
+            jwt_keys: Vec::new(),
         })
     }
 

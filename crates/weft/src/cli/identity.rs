@@ -33,6 +33,27 @@ pub(crate) struct BackupSecret {
     pub(crate) secret_file: PathBuf,
 }
 
+/// What can be prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Preparable {
+    /// Signs the certificates of sidecars
+    Issuing,
+    /// Signs issuing authorities; in the trust bundle
+    Root,
+    /// A key that signs tokens (JWT-SVIDs); in the trust bundle
+    Jwt,
+}
+
+impl Preparable {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Issuing => "issuing",
+            Self::Root => "root",
+            Self::Jwt => "jwt",
+        }
+    }
+}
+
 /// An authority's role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
@@ -195,11 +216,11 @@ pub(crate) enum CaCommand {
         admin: AdminArgs,
         /// Which
         #[arg(value_enum)]
-        role: Role,
+        role: Preparable,
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Has a prepared authority sign; a root only once every connected sidecar trusts it
+    /// Has a prepared authority sign; a root, or a key for tokens, only once every connected sidecar trusts it
     Activate {
         #[command(flatten)]
         admin: AdminArgs,

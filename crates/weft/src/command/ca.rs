@@ -254,11 +254,28 @@ fn table(ca: &CaInfo) -> String {
             left(authority.seconds_left),
         ]);
     }
+    let tokens = match ca.token_keys.is_empty() {
+        true => String::new(),
+        false => format!("\n{}", token_keys(ca)),
+    };
     format!(
-        "trust domain  {}\npin           {}\ncertificates  live {}\n\n{}",
+        "trust domain  {}\npin           {}\ncertificates  live {}\n\n{}{tokens}",
         ca.trust_domain,
         ca.pin,
         output::span(std::time::Duration::from_secs(ca.leaf_ttl_s)),
         table.render()
     )
+}
+
+fn token_keys(ca: &CaInfo) -> String {
+    let mut table = Table::new(&["TOKENS", "STATE", "SINCE", "KID"], "");
+    for key in &ca.token_keys {
+        table.row([
+            key.name.clone(),
+            key.state.clone(),
+            date(key.since_unix),
+            key.kid.clone(),
+        ]);
+    }
+    table.render()
 }

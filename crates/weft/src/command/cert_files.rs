@@ -37,6 +37,7 @@ pub(super) async fn bundles(
             trust_domain: domain,
             sequence: 0,
             roots,
+            jwt_keys: Vec::new(),
         }));
     };
     if value.get("trust_domains").is_some() {

@@ -1,9 +1,11 @@
 //! `weft sidecar`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use weft_env::Env;
-use weft_proxy::{AppPort, SidecarConfig, TcpListener, TokenSource};
+use weft_proxy::{AppPort, SidecarConfig, TcpListener, TokenSource, WorkloadApi};
+use weft_workload::Entry;
 
 use crate::failure::Failure;
 use crate::settings::{AppSpec, SidecarSettings, TcpListen};
@@ -38,9 +40,24 @@ async fn config(env: &Env, settings: SidecarSettings) -> Result<SidecarConfig, F
     config.outbound_listen = settings.outbound;
     config.tcp_listeners = settings.tcp_listen.into_iter().map(tcp_listener).collect();
     config.metrics_listen = settings.metrics;
+    config.workload = workload(settings.workload_socket, settings.workload_allow)?;
     config.drain_deadline = settings.drain;
     config.ready_file = settings.process.ready_file;
     Ok(config)
+}
+
+/// The one makes no sense without the other.
+fn workload(socket: Option<PathBuf>, allow: Vec<Entry>) -> Result<Option<WorkloadApi>, Failure> {
+    match socket {
+        Some(_) if allow.is_empty() => Err(Failure::usage(
+            "sidecar: nobody may use the workload socket; say who with --workload-allow, such as --workload-allow uid=1000",
+        )),
+        Some(socket) => Ok(Some(WorkloadApi { socket, allow })),
+        None if allow.is_empty() => Ok(None),
+        None => Err(Failure::usage(
+            "sidecar: --workload-allow has no socket to allow anybody on; pass --workload-socket PATH",
+        )),
+    }
 }
 
 /// The application is on this machine, so its name is looked up once.

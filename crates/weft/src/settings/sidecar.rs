@@ -106,6 +106,22 @@ pub(crate) struct SidecarSettings {
     )]
     pub(crate) metrics: SocketAddr,
 
+    /// Unix socket of the SPIFFE Workload API and of Envoy's secret discovery, for other programs on this
+    /// machine
+    #[arg(long, env = "WEFT_WORKLOAD_SOCKET", value_name = "PATH", value_parser = weft_workload::socket_path)]
+    pub(crate) workload_socket: Option<PathBuf>,
+
+    /// Who may have this sidecar's identity from the workload socket: parts among uid=N, gid=N,
+    /// unit=NAME.service and exe=/PATH, with spaces between, all of which must fit. May be given several
+    /// times; nobody gets anything without
+    #[arg(
+        long,
+        env = "WEFT_WORKLOAD_ALLOW",
+        value_name = "PART[ PART]",
+        value_delimiter = ','
+    )]
+    pub(crate) workload_allow: Vec<weft_workload::Entry>,
+
     /// How long to wait at a stop for requests under way
     #[arg(long, env = "WEFT_DRAIN", value_name = "DURATION", default_value = "10s", value_parser = super::duration)]
     pub(crate) drain: Duration,

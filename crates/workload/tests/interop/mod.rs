@@ -1,0 +1,4 @@
+//! Envoy for tests of this crate and of the whole.
+
+pub mod envoy;
+pub mod http;
