@@ -154,6 +154,7 @@ async fn attend(core: Arc<Core>, connection: Connection, driver: weft_h3::Driver
     let token = core.tasks.token();
     let ending = async {
         tokio::select! {
+            biased;
             () = connection.requests().going_away() => {
                 link.retire(EndReason::PeerGoingAway);
             }

@@ -47,10 +47,20 @@ struct Slot {
     running: Option<Running>,
     /// Whether the supervisor is to keep it running.
     wanted: bool,
+    /// Whether it has its supervisor. Never two: a successor starts when its predecessor has ended.
+    supervised: bool,
     app: Option<Process>,
     /// The token to join with, used or not.
     token: Option<String>,
     needs_token: bool,
+}
+
+impl Slot {
+    fn runs(&self, process: &Process) -> bool {
+        self.running
+            .as_ref()
+            .is_some_and(|running| running.process.name() == process.name())
+    }
 }
 
 #[derive(Clone)]
@@ -109,6 +119,9 @@ impl Mesh {
                 return;
             }
             slot.wanted = true;
+            if std::mem::replace(&mut slot.supervised, true) {
+                return;
+            }
         }
         self.observer.disturbed(place);
         let mesh = self.clone();
@@ -117,16 +130,17 @@ impl Mesh {
 
     /// One life after another, as a service manager does.
     async fn supervise(self, place: Place) {
-        while self.slot(place).wanted {
+        while self.still_wanted(place) {
             let Some(token) = self.token_for(place).await else {
                 sleep(RESTART).await;
                 continue;
             };
             let Some((running, ended)) = self.launch(place, token) else {
-                return;
+                continue;
             };
             let ended = ended.await;
             self.observer.disturbed(place);
+            let killed = ended.is_err();
             match ended {
                 Ok(Ok(())) => self
                     .observer
@@ -136,27 +150,27 @@ impl Mesh {
                         .note(format!("{} ended: {reason}", running.process.name()));
                     self.slot(place).needs_token |= rejoin;
                 }
-                // Killed: whoever did it sees to the rest.
-                Err(_) => return,
+                Err(_) => {}
             }
             // What its tasks have left behind.
             running.process.kill().await;
-            let again = {
+            {
                 let mut slot = self.slot(place);
-                let own = slot
-                    .running
-                    .as_ref()
-                    .is_some_and(|r| r.process.name() == running.process.name());
-                if own {
+                if slot.runs(&running.process) {
                     slot.running = None;
                 }
-                own && slot.wanted
-            };
-            if !again {
-                return;
             }
-            sleep(RESTART).await;
+            if !killed {
+                sleep(RESTART).await;
+            }
         }
+    }
+
+    /// Whether the supervisor has to go on. If not, it is dismissed.
+    fn still_wanted(&self, place: Place) -> bool {
+        let mut slot = self.slot(place);
+        slot.supervised = slot.wanted;
+        slot.wanted
     }
 
     /// The token to start with: a new one if the last is of no use. `None`: there is none to be had now.
@@ -302,10 +316,7 @@ impl Mesh {
             sleep(STOPPING).await;
             let late = {
                 let mut slot = mesh.slot(place);
-                let own = slot
-                    .running
-                    .as_ref()
-                    .is_some_and(|r| r.process.name() == running.process.name());
+                let own = slot.runs(&running.process);
                 own.then(|| slot.running.take()).flatten()
             };
             if let Some(late) = late {

@@ -9,7 +9,6 @@ use weft_netsim_harness::{
 const JOBS: usize = 2;
 
 #[test]
-#[ignore = "seed 144 does not converge yet: docs/netsim.md, \"What it has found\"; run it with --ignored"]
 fn two_hundred_seeds_keep_every_promise() {
     let fuzzing = Fuzzing {
         seeds: 0..200,
@@ -34,7 +33,6 @@ fn run(seed: u64) -> Summary {
 }
 
 #[test]
-#[ignore = "two runs of a seed part at their 291st datagram: docs/netsim.md, \"What it has found\"; run it with --ignored"]
 fn a_seed_repeats_to_the_byte_and_another_one_does_not() {
     let (one, again, other) = (run(1), run(1), run(2));
     assert!(

@@ -17,6 +17,7 @@ use crate::event::{Datagram, Event, NodeId};
 use crate::node::{Node, NodeState};
 use crate::process::Process;
 use crate::trace::{Hashes, Trace};
+use crate::wakes::Wakes;
 use crate::{seed, tcp, udp};
 
 /// IPv4 and UDP headers, which count on a link.
@@ -74,6 +75,7 @@ pub(crate) struct Shared {
     /// Something new is to come.
     pub(crate) changed: Notify,
     pub(crate) polls: Arc<AtomicU64>,
+    pub(crate) wakes: Arc<Wakes>,
     state: Mutex<State>,
 }
 
@@ -98,6 +100,7 @@ impl Shared {
             dir,
             changed: Notify::new(),
             polls: Arc::default(),
+            wakes: Wakes::new(seed::derive_u64(seed, &[b"wakes"])),
             state: Mutex::new(state),
         }
     }
