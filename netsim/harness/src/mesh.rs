@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use weft_certs::tls::peer_identity;
 use weft_certs::{RootPin, TrustDomain};
-use weft_control::{ControlConfig, ControlReady, InitConfig};
+use weft_control::{ControlConfig, ControlReady, InitConfig, Status};
 use weft_env::{Env, JoinHandle};
 use weft_netsim_sim::{Node, Process, World};
 use weft_proxy::{AppPort, SidecarConfig, TokenSource};
@@ -25,6 +26,8 @@ use crate::schedule::{PLACES, Place, name};
 pub(crate) const LEAF_TTL: Duration = Duration::from_secs(120);
 /// What a supervisor waits before it starts a process again that has ended by itself.
 const RESTART: Duration = Duration::from_secs(1);
+/// How long an instance whose certificate is revoked goes on before the operator sees to it.
+const REVOKED: Duration = Duration::from_secs(3);
 /// A process that is told to stop gets this long, then it is killed: as systemd does.
 const STOPPING: Duration = Duration::from_secs(15);
 
@@ -185,11 +188,20 @@ impl Mesh {
         if !needed {
             return token;
         }
-        let fresh = self.operator.token(service(place)).await.ok()?;
+        let made = self.operator.token(service(place)).await.ok()?;
+        // Another one since the root was rotated.
+        self.know_pin(&made.pin);
         let mut slot = self.slot(place);
-        slot.token = Some(fresh.clone());
+        slot.token = Some(made.token.clone());
         slot.needs_token = false;
-        Some(fresh)
+        Some(made.token)
+    }
+
+    /// What the operator reads of the control node, and gives to whoever joins.
+    pub(crate) fn know_pin(&self, pin: &str) {
+        if let Ok(pin) = pin.parse() {
+            *self.pin.lock().unwrap_or_else(PoisonError::into_inner) = Some(pin);
+        }
     }
 
     fn launch(
@@ -339,6 +351,52 @@ impl Mesh {
         let _ = std::fs::remove_file(self.state(place).join("svid.pem"));
         self.slot(place).needs_token = true;
         self.start(place);
+    }
+
+    /// Revokes the certificate of an instance; the operator has it join again with a new token.
+    pub(crate) async fn revoke(&self, place: Place) -> Result<(), String> {
+        let Some(svid) = crate::certificates::read(&self.state(place)) else {
+            return Err("it has no certificate".to_owned());
+        };
+        let peer = peer_identity(svid.chain()).map_err(|error| error.to_string())?;
+        let revoked = self.operator.revoke(svid.serial()).await;
+        if let Ok(enforcing) = &revoked {
+            let now = self.observer.now();
+            let places: Vec<_> = (1..PLACES).map(|at| (at, self.label(at))).collect();
+            let mut seen = self.observer.lock();
+            for (at, _) in places.iter().filter(|(_, label)| enforcing.contains(label)) {
+                seen.refuses.insert((*at, peer.fingerprint.clone()), now);
+            }
+        }
+        sleep(REVOKED).await;
+        // Also when nobody has answered: it may have been done all the same.
+        self.rejoin(place).await;
+        revoked.map(drop)
+    }
+
+    /// What the control node has told of itself and the sidecars.
+    pub(crate) fn heard(&self, status: &Status) {
+        self.know_pin(&status.control.pin);
+        for place in 1..PLACES {
+            let label = self.label(place);
+            let acked = status
+                .sidecars
+                .iter()
+                .filter(|sidecar| format!("{}/{}", sidecar.service, sidecar.instance) == label)
+                .filter_map(|sidecar| sidecar.acked_revision)
+                .max();
+            if let Some(acked) = acked {
+                let mut seen = self.observer.lock();
+                let before = seen.acked.entry(place).or_default();
+                *before = acked.max(*before);
+            }
+        }
+    }
+
+    /// `service/instance`, as the control node calls a sidecar.
+    pub(crate) fn label(&self, place: Place) -> String {
+        let instance = std::fs::read_to_string(self.state(place).join("instance"));
+        format!("{}.default/{}", service(place), instance.unwrap_or_default().trim())
     }
 
     pub(crate) fn start_app(&self, place: Place) {
