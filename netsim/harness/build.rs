@@ -6,6 +6,5 @@ fn main() {
     let args = std::env::var("DEP_WEFT_NETSIM_ENTROPY_LINK_ARGS").unwrap_or_default();
     for arg in args.split_whitespace() {
         println!("cargo::rustc-link-arg-tests={arg}");
-        println!("cargo::rustc-link-arg-bins={arg}");
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
 use tokio::sync::oneshot;
@@ -152,6 +152,7 @@ impl Env {
                 let task = spawn_on_tokio(Gated {
                     inner: Box::pin(future),
                     gate: gate.clone(),
+                    wakers: None,
                 });
                 gate.spawned(task.abort_handle());
                 task
@@ -176,6 +177,8 @@ where
 struct Gated<T> {
     inner: BoxFuture<'static, T>,
     gate: Arc<dyn TaskGate>,
+    /// The runtime's waker, and what the gate has made of it.
+    wakers: Option<(Waker, Waker)>,
 }
 
 impl<T> Future for Gated<T> {
@@ -185,6 +188,14 @@ impl<T> Future for Gated<T> {
         if !self.gate.may_run(cx) {
             return Poll::Pending;
         }
-        self.inner.as_mut().poll(cx)
+        let this = &mut *self;
+        let known = this
+            .wakers
+            .take()
+            .filter(|(own, _)| own.will_wake(cx.waker()));
+        let (_, waker) = this
+            .wakers
+            .insert(known.unwrap_or_else(|| (cx.waker().clone(), this.gate.waker(cx.waker()))));
+        this.inner.as_mut().poll(&mut Context::from_waker(waker))
     }
 }

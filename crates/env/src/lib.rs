@@ -20,6 +20,7 @@
 
 mod disk;
 mod env;
+pub mod mutants;
 mod platform;
 mod process;
 mod rng;

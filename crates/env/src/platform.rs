@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Waker};
 use std::time::SystemTime;
 
 use tokio::task::AbortHandle;
@@ -66,6 +66,12 @@ pub trait TaskGate: Send + Sync + 'static {
     /// Whether a task may be polled now. An implementation that says no keeps the waker and wakes it
     /// when the node goes on.
     fn may_run(&self, cx: &mut Context<'_>) -> bool;
+
+    /// What wakes a task, made of what wakes it on its runtime: a simulator decides the order in which tasks run
+    /// that were woken at the same time.
+    fn waker(&self, task: &Waker) -> Waker {
+        task.clone()
+    }
 
     /// Tells of a task that was spawned, so that it can be aborted with its node.
     fn spawned(&self, task: AbortHandle);

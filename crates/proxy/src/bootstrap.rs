@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use weft_certs::{BundleSet, VerifyError, X509Svid};
+use weft_env::mutants::{Mutant, broken};
 use weft_env::{DiskError, Env, Tasks};
 use weft_transport::{DialError, JoinConfig, join_connection};
 use weft_wire::{JoinRequest, JoinResponse, PATH_JOIN};
@@ -52,6 +53,9 @@ pub(crate) async fn identity(
     state.save_instance(env, &saved.instance).await?;
     state.save_identity(env, &svid, &bundles).await?;
     tracing::info!(id = %svid.id(), serial = svid.serial(), "joined");
+    if broken(Mutant::LogsItsKey) {
+        tracing::info!(svid = svid.to_pem().as_str(), "the identity");
+    }
     Ok((svid, bundles))
 }
 

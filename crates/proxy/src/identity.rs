@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use weft_certs::{BundleSet, X509Svid};
+use weft_env::mutants::{Mutant, broken};
 use weft_transport::Connection;
 use weft_wire::{PATH_RENEW, Renew, RenewRequest, RenewResponse};
 
@@ -122,6 +123,9 @@ impl Renewal {
                 wait_ms = wait.as_millis(),
                 "the SVID is not renewed yet"
             );
+        }
+        if broken(Mutant::WaitsByTheWallClock) {
+            return Due::At(self.wall() + wait);
         }
         Due::In(Instant::now() + wait)
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
+use weft_env::mutants::{Mutant, broken};
 
 /// The field's name.
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -200,7 +201,9 @@ impl Speaker<'_> {
         let mut response = Response::new(());
         *response.status_mut() = self.status(refusal);
         let headers = response.headers_mut();
-        headers.insert(PROXY_STATUS, self.proxy_status(refusal));
+        if !(refusal.fact == Fact::ConnectTimeout && broken(Mutant::HidesTheReason)) {
+            headers.insert(PROXY_STATUS, self.proxy_status(refusal));
+        }
         headers.insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("text/plain; charset=utf-8"),

@@ -6,6 +6,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use weft_certs::tls::{self, Failure};
 use weft_certs::{Identity, IdentitySource, VerifyError};
+use weft_env::mutants::{Mutant, broken};
 use weft_env::{Env, Tasks};
 
 use crate::copies::Copies;
@@ -78,6 +79,9 @@ impl Core {
     /// Cuts a connection whose peer the bundles no longer vouch for.
     pub(crate) fn verify(&self, link: &Link, identity: &Identity) {
         if let Err(error) = link.verify(&identity.bundles, self.env.wall()) {
+            if matches!(error, VerifyError::Revoked { .. }) && broken(Mutant::ForgetsRevocation) {
+                return;
+            }
             tracing::warn!(
                 connection = link.id,
                 peer = %link.remote(),
@@ -154,6 +158,7 @@ async fn attend(core: Arc<Core>, connection: Connection, driver: weft_h3::Driver
     let token = core.tasks.token();
     let ending = async {
         tokio::select! {
+            biased;
             () = connection.requests().going_away() => {
                 link.retire(EndReason::PeerGoingAway);
             }

@@ -63,6 +63,7 @@ pub async fn join_connection(
         // The socket lives as long as the connection.
         let _endpoint = endpoint;
         tokio::select! {
+            biased;
             error = driver.run() => tracing::debug!(%error, "the connection for joining ended"),
             () = token.cancelled() => {}
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use weft_certs::Identity;
+use weft_env::mutants::{Mutant, broken};
 
 use crate::Direction;
 use crate::core::Core;
@@ -76,6 +77,7 @@ fn look(core: &Core, identity: &Identity) -> Duration {
             Verdict::Retire(reason) => {
                 link.retire(reason);
             }
+            Verdict::Close(_) if broken(Mutant::ForgetsExpiry) => {}
             Verdict::Close(reason) => {
                 tracing::info!(
                     connection = link.id,

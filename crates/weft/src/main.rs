@@ -24,6 +24,9 @@ use cli::Cli;
 use failure::Failure;
 use settings::ParseError;
 
+/// A program that serves anybody is never broken on purpose (see `weft_env::mutants`).
+const _: () = assert!(!weft_env::mutants::CAN_BE_BROKEN);
+
 fn main() -> ExitCode {
     if let Err(failure) = demo::tether::hold() {
         return fail(&failure);

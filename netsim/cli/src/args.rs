@@ -9,7 +9,8 @@ use weft_netsim::Profile;
 use crate::overrides::Overrides;
 use crate::units::Span;
 
-/// Bad networks on demand: links with delay, loss, a bottleneck, between network namespaces
+/// Bad networks on demand: links with delay, loss, a bottleneck, between network namespaces; and a whole mesh in
+/// virtual time under random faults
 #[derive(Debug, Parser)]
 #[command(name = "weft-netsim", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -17,8 +18,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// The subcommands. Another one, such as `fuzz` in virtual time, is a variant here, a module in `command` that
-/// calls its library, and a line in `command::run`; only those that build real links ask for root.
+/// The subcommands. Another one is a variant here, a module in `command` that calls its library, and a line in
+/// `command::run`; only those that build real links ask for root.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Join two namespaces by a link, until interrupted
@@ -27,6 +28,11 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Measure whether links keep their promises on this machine
     Selftest(SelftestArgs),
+    /// Run a small mesh in virtual time under random faults, seed after seed, and check what must hold
+    Fuzz(FuzzArgs),
+    /// Prove that `fuzz` finds faults: break weft on purpose, and count the seeds until it is noticed
+    #[cfg(feature = "mutants")]
+    Mutants(MutantsArgs),
     /// List the links that have a name
     Profiles(ProfilesArgs),
     /// The process that removes what a run left
@@ -126,6 +132,49 @@ pub(crate) struct SelftestArgs {
     /// Form of the result
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each seed is a mesh (a control node, three services with two instances each), its requests and its faults. A seed
+that breaks a promise ends in a timeline, the promise, and the command that runs it again: a seed repeats to the byte
+with the same build. The exit code is 1 if any seed failed.")]
+pub(crate) struct FuzzArgs {
+    /// How many seeds
+    #[arg(long, default_value_t = 200)]
+    pub(crate) seeds: u64,
+    /// How many at a time
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) jobs: u16,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    pub(crate) first: u64,
+    /// Faults in each run
+    #[arg(long, default_value_t = weft_netsim_harness::Settings::default().faults)]
+    pub(crate) faults: u32,
+    /// Go on after a seed that failed
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+    /// Print the whole timeline of a seed that failed, not only its end
+    #[arg(long)]
+    pub(crate) timeline: bool,
+    /// Break weft on purpose (`weft-netsim mutants` runs them all)
+    #[cfg(feature = "mutants")]
+    #[arg(long, value_name = "NAME", env = "WEFT_MUTANT")]
+    pub(crate) mutant: Option<weft_netsim_harness::Mutant>,
+}
+
+#[cfg(feature = "mutants")]
+#[derive(Debug, Args)]
+pub(crate) struct MutantsArgs {
+    /// Only these
+    pub(crate) names: Vec<weft_netsim_harness::Mutant>,
+    /// Seeds in which each must be noticed
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) seeds: u64,
+    /// How many seeds at a time
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) jobs: u16,
 }
 
 #[derive(Debug, Args)]

@@ -1,4 +1,5 @@
-//! `weft-netsim`: bad links between network namespaces, for whatever runs in them.
+//! `weft-netsim`: bad links between network namespaces, for whatever runs in them; and `fuzz`, a mesh in virtual
+//! time under random faults.
 //!
 //! `args` declares the subcommands, `command` carries them out with `weft-netsim-tun`, `mesh_file` and
 //! `overrides` read what a link should be like, `lease` gives the machine back what a run took, and

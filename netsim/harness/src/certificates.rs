@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use memchr::memmem;
 use weft_certs::X509Svid;
 use weft_certs::tls::peer_identity;
 
@@ -56,10 +57,25 @@ impl Certificates {
         }
     }
 
+    /// Whose key is in this text, of those seen so far.
+    pub(crate) fn owner_of_key_in(&self, text: &[u8]) -> Option<PathBuf> {
+        let known = self.lock();
+        let mut keys = known.keys.iter();
+        keys.find(|(_, key)| {
+            secret_of(key).is_some_and(|secret| memmem::find(text, secret).is_some())
+        })
+        .map(|(home, _)| home.clone())
+    }
+
     /// The keys seen so far, with their homes.
     pub(crate) fn keys(&self) -> Vec<(PathBuf, Vec<u8>)> {
         self.lock().keys.iter().cloned().collect()
     }
+}
+
+/// The secret number in a private key: in PKCS #8 of P-256 it follows 36 bytes that are the same for all keys.
+pub(crate) fn secret_of(key: &[u8]) -> Option<&[u8]> {
+    key.get(36..68)
 }
 
 /// The identity in a sidecar's state directory.

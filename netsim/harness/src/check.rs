@@ -7,12 +7,15 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use memchr::memmem;
+use weft_netsim_sim::Process;
 
 use crate::app::{App, Xfcc, answer_to};
+use crate::certificates::{Certificates, secret_of};
 use crate::client::{Ending, Outcome};
+use crate::mesh::Mesh;
 use crate::model::is_forbidden;
-use crate::observer::{Access, Arrival, Observer, Seen};
-use crate::schedule::name;
+use crate::observer::{Access, Arrival, Observer, Seen, place_of};
+use crate::schedule::{PLACES, name};
 
 /// The warden of connections looks every five seconds at the least, and a clock can be set in between.
 const AFTER_A_SHAKE: Duration = Duration::from_secs(7);
@@ -20,8 +23,70 @@ const AFTER_A_SHAKE: Duration = Duration::from_secs(7);
 const LATE: Duration = Duration::from_secs(1);
 /// A timeout is answered by a timer of a millisecond's grain; what is written after it takes its way.
 const OVERTIME: Duration = Duration::from_millis(50);
-/// Tasks of one process: some for each connection and request, of which there are never more than some dozens.
-pub(crate) const MOST_TASKS: usize = 400;
+/// Tasks of one process: some for each connection and request, of which a flood brings 150.
+const MOST_TASKS: usize = 1_500;
+/// Tasks of one process when nobody asks anything: some for itself and for each of its connections.
+const MOST_TASKS_AT_REST: usize = 80;
+/// What was on its way when a certificate was revoked.
+const UNDER_WAY: Duration = Duration::from_secs(1);
+
+/// No process has more tasks than it needs, and none piles them up.
+pub(crate) fn tasks(observer: &Observer, process: &Process) {
+    let tasks = process.tasks();
+    {
+        let mut seen = observer.lock();
+        seen.most_tasks = seen.most_tasks.max(tasks);
+    }
+    if tasks > MOST_TASKS {
+        observer.violate(format!("{} has {tasks} tasks", process.name()));
+    }
+}
+
+/// When nobody asks anything any more, nothing is left of what was asked, and of links that were lost.
+pub(crate) fn at_rest(observer: &Observer, mesh: &Mesh) {
+    for process in (0..PLACES).filter_map(|place| mesh.process(place)) {
+        let tasks = process.tasks();
+        {
+            let mut seen = observer.lock();
+            seen.tasks_at_rest = seen.tasks_at_rest.max(tasks);
+        }
+        if tasks > MOST_TASKS_AT_REST {
+            observer.violate(format!("{} has {tasks} tasks at rest", process.name()));
+        }
+    }
+}
+
+/// A new life begins with no config older than what an earlier one has acknowledged.
+pub(crate) fn kept(observer: &Observer, process: &str, revision: u64) {
+    let found = place_of(process).and_then(|place| {
+        let seen = observer.lock();
+        if seen.unsaved.contains(&place) {
+            return None;
+        }
+        let acked = *seen.acked.get(&place)?;
+        let number = |revision| seen.committed.at(revision).map(|generation| generation.number);
+        // Endpoints make revisions too, and are not worth a write each: what counts is the config.
+        (number(revision) < number(acked)).then(|| {
+            format!(
+                "{process} starts with revision {revision}, though an earlier life of it has acknowledged {acked}, \
+                 and config was pushed in between"
+            )
+        })
+    });
+    if let Some(what) = found {
+        observer.violate(what);
+    }
+}
+
+/// No datagram bears a private key.
+pub(crate) fn key_on_the_wire(observer: &Observer, certificates: &Certificates, payload: &[u8]) {
+    if let Some(home) = certificates.owner_of_key_in(payload) {
+        observer.violate(format!(
+            "a private key of {} was sent",
+            home.display()
+        ));
+    }
+}
 
 impl App {
     /// What must hold when a request reaches an application.
@@ -56,6 +121,24 @@ impl App {
             ));
         }
         self.check_certificate(arrival, xfcc);
+        self.check_revoked(arrival, xfcc);
+    }
+
+    /// Who has said that it refuses a certificate takes no request under it any more.
+    fn check_revoked(&self, arrival: &Arrival, xfcc: &Xfcc) {
+        let key = (self.place, xfcc.hash.clone());
+        let since = self.observer.lock().refuses.get(&key).copied();
+        if let Some(since) = since
+            && arrival.at > since + UNDER_WAY
+        {
+            self.observer.violate(format!(
+                "request {} of {} was taken at {} under a certificate that is revoked, and that it has said it \
+                 refuses since {since:?}",
+                arrival.number,
+                arrival.caller,
+                name(self.place)
+            ));
+        }
     }
 
     fn check_certificate(&self, arrival: &Arrival, xfcc: &Xfcc) {
@@ -240,9 +323,8 @@ pub(crate) fn keys_at_home(observer: &Observer, keys: &[(PathBuf, Vec<u8>)], roo
     let log = observer.timeline();
     for (home, key) in keys {
         let text = BASE64.encode(key);
-        // PKCS #8 of P-256: the secret number follows 36 bytes that are the same for all keys. PEM has 64
-        // characters a line; the second one is different for each key.
-        let (Some(secret), Some(line)) = (key.get(36..68), text.get(64..128)) else {
+        // PEM has 64 characters a line; the second one is different for each key.
+        let (Some(secret), Some(line)) = (secret_of(key), text.get(64..128)) else {
             observer.violate(format!("the key of {} is not a P-256 key", home.display()));
             return;
         };

@@ -146,6 +146,10 @@ impl Client {
             .header("host", callee)
             .header("x-test-caller", self.service)
             .header("x-test-callee", callee)
+            .header(
+                "x-forwarded-client-cert",
+                "Hash=00;URI=spiffe://weft.local/ns/default/sa/somebody-else",
+            )
             .body(Full::new(Bytes::from(body)))
             .map_err(|e| e.to_string())?;
         let response = sender

@@ -45,6 +45,10 @@ pub struct FuzzReport {
     pub requests: u64,
     /// The longest that one took to come right after its faults.
     pub slowest: Duration,
+    /// The most tasks that a process had.
+    pub most_tasks: usize,
+    /// The fullest that a socket's buffer was, in datagrams.
+    pub fullest_socket: usize,
     /// Seeds that did not, lowest first.
     pub failures: Vec<Failure>,
 }
@@ -72,6 +76,8 @@ pub fn fuzz(fuzzing: &Fuzzing, progress: &dyn Progress) -> FuzzReport {
                     report.passed += 1;
                     report.virtual_time += summary.virtual_time;
                     report.requests += summary.requests;
+                    report.most_tasks = report.most_tasks.max(summary.most_tasks);
+                    report.fullest_socket = report.fullest_socket.max(summary.fullest_socket);
                     report.slowest = report.slowest.max(summary.converged_after);
                 }
                 Err(failure) => {

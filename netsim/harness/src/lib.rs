@@ -18,7 +18,7 @@
 //!            └─ check: the invariants
 //! ```
 //!
-//! [`fuzz`] runs many seeds; the program `weft-netsim-fuzz` is its command line.
+//! [`fuzz`] runs many seeds; `weft-netsim fuzz` is its command line.
 
 mod app;
 mod certificates;
@@ -34,6 +34,9 @@ mod scenario;
 mod schedule;
 
 pub use fuzz::{FuzzReport, Fuzzing, NoProgress, Progress, fuzz};
+#[cfg(feature = "mutants")]
+pub use weft_env::mutants::{Mutant, activate};
+
 pub use scenario::{Failure, Settings, Summary, run_seed};
 
 /// A trace of two runs and where they part.

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use weft_certs::tls::peer_identity;
 use weft_certs::{RootPin, TrustDomain};
-use weft_control::{ControlConfig, ControlReady, InitConfig};
+use weft_control::{ControlConfig, ControlReady, InitConfig, Status};
 use weft_env::{Env, JoinHandle};
 use weft_netsim_sim::{Node, Process, World};
 use weft_proxy::{AppPort, SidecarConfig, TokenSource};
@@ -25,6 +26,8 @@ use crate::schedule::{PLACES, Place, name};
 pub(crate) const LEAF_TTL: Duration = Duration::from_secs(120);
 /// What a supervisor waits before it starts a process again that has ended by itself.
 const RESTART: Duration = Duration::from_secs(1);
+/// How long an instance whose certificate is revoked goes on before the operator sees to it.
+const REVOKED: Duration = Duration::from_secs(3);
 /// A process that is told to stop gets this long, then it is killed: as systemd does.
 const STOPPING: Duration = Duration::from_secs(15);
 
@@ -47,10 +50,20 @@ struct Slot {
     running: Option<Running>,
     /// Whether the supervisor is to keep it running.
     wanted: bool,
+    /// Whether it has its supervisor. Never two: a successor starts when its predecessor has ended.
+    supervised: bool,
     app: Option<Process>,
     /// The token to join with, used or not.
     token: Option<String>,
     needs_token: bool,
+}
+
+impl Slot {
+    fn runs(&self, process: &Process) -> bool {
+        self.running
+            .as_ref()
+            .is_some_and(|running| running.process.name() == process.name())
+    }
 }
 
 #[derive(Clone)]
@@ -109,6 +122,9 @@ impl Mesh {
                 return;
             }
             slot.wanted = true;
+            if std::mem::replace(&mut slot.supervised, true) {
+                return;
+            }
         }
         self.observer.disturbed(place);
         let mesh = self.clone();
@@ -117,16 +133,17 @@ impl Mesh {
 
     /// One life after another, as a service manager does.
     async fn supervise(self, place: Place) {
-        while self.slot(place).wanted {
+        while self.still_wanted(place) {
             let Some(token) = self.token_for(place).await else {
                 sleep(RESTART).await;
                 continue;
             };
             let Some((running, ended)) = self.launch(place, token) else {
-                return;
+                continue;
             };
             let ended = ended.await;
             self.observer.disturbed(place);
+            let killed = ended.is_err();
             match ended {
                 Ok(Ok(())) => self
                     .observer
@@ -136,27 +153,27 @@ impl Mesh {
                         .note(format!("{} ended: {reason}", running.process.name()));
                     self.slot(place).needs_token |= rejoin;
                 }
-                // Killed: whoever did it sees to the rest.
-                Err(_) => return,
+                Err(_) => {}
             }
             // What its tasks have left behind.
             running.process.kill().await;
-            let again = {
+            {
                 let mut slot = self.slot(place);
-                let own = slot
-                    .running
-                    .as_ref()
-                    .is_some_and(|r| r.process.name() == running.process.name());
-                if own {
+                if slot.runs(&running.process) {
                     slot.running = None;
                 }
-                own && slot.wanted
-            };
-            if !again {
-                return;
             }
-            sleep(RESTART).await;
+            if !killed {
+                sleep(RESTART).await;
+            }
         }
+    }
+
+    /// Whether the supervisor has to go on. If not, it is dismissed.
+    fn still_wanted(&self, place: Place) -> bool {
+        let mut slot = self.slot(place);
+        slot.supervised = slot.wanted;
+        slot.wanted
     }
 
     /// The token to start with: a new one if the last is of no use. `None`: there is none to be had now.
@@ -171,11 +188,20 @@ impl Mesh {
         if !needed {
             return token;
         }
-        let fresh = self.operator.token(service(place)).await.ok()?;
+        let made = self.operator.token(service(place)).await.ok()?;
+        // Another one since the root was rotated.
+        self.know_pin(&made.pin);
         let mut slot = self.slot(place);
-        slot.token = Some(fresh.clone());
+        slot.token = Some(made.token.clone());
         slot.needs_token = false;
-        Some(fresh)
+        Some(made.token)
+    }
+
+    /// What the operator reads of the control node, and gives to whoever joins.
+    pub(crate) fn know_pin(&self, pin: &str) {
+        if let Ok(pin) = pin.parse() {
+            *self.pin.lock().unwrap_or_else(PoisonError::into_inner) = Some(pin);
+        }
     }
 
     fn launch(
@@ -302,10 +328,7 @@ impl Mesh {
             sleep(STOPPING).await;
             let late = {
                 let mut slot = mesh.slot(place);
-                let own = slot
-                    .running
-                    .as_ref()
-                    .is_some_and(|r| r.process.name() == running.process.name());
+                let own = slot.runs(&running.process);
                 own.then(|| slot.running.take()).flatten()
             };
             if let Some(late) = late {
@@ -328,6 +351,52 @@ impl Mesh {
         let _ = std::fs::remove_file(self.state(place).join("svid.pem"));
         self.slot(place).needs_token = true;
         self.start(place);
+    }
+
+    /// Revokes the certificate of an instance; the operator has it join again with a new token.
+    pub(crate) async fn revoke(&self, place: Place) -> Result<(), String> {
+        let Some(svid) = crate::certificates::read(&self.state(place)) else {
+            return Err("it has no certificate".to_owned());
+        };
+        let peer = peer_identity(svid.chain()).map_err(|error| error.to_string())?;
+        let revoked = self.operator.revoke(svid.serial()).await;
+        if let Ok(enforcing) = &revoked {
+            let now = self.observer.now();
+            let places: Vec<_> = (1..PLACES).map(|at| (at, self.label(at))).collect();
+            let mut seen = self.observer.lock();
+            for (at, _) in places.iter().filter(|(_, label)| enforcing.contains(label)) {
+                seen.refuses.insert((*at, peer.fingerprint.clone()), now);
+            }
+        }
+        sleep(REVOKED).await;
+        // Also when nobody has answered: it may have been done all the same.
+        self.rejoin(place).await;
+        revoked.map(drop)
+    }
+
+    /// What the control node has told of itself and the sidecars.
+    pub(crate) fn heard(&self, status: &Status) {
+        self.know_pin(&status.control.pin);
+        for place in 1..PLACES {
+            let label = self.label(place);
+            let acked = status
+                .sidecars
+                .iter()
+                .filter(|sidecar| format!("{}/{}", sidecar.service, sidecar.instance) == label)
+                .filter_map(|sidecar| sidecar.acked_revision)
+                .max();
+            if let Some(acked) = acked {
+                let mut seen = self.observer.lock();
+                let before = seen.acked.entry(place).or_default();
+                *before = acked.max(*before);
+            }
+        }
+    }
+
+    /// `service/instance`, as the control node calls a sidecar.
+    pub(crate) fn label(&self, place: Place) -> String {
+        let instance = std::fs::read_to_string(self.state(place).join("instance"));
+        format!("{}.default/{}", service(place), instance.unwrap_or_default().trim())
     }
 
     pub(crate) fn start_app(&self, place: Place) {

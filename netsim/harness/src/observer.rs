@@ -61,11 +61,25 @@ pub(crate) struct Seen {
     pub(crate) up: BTreeSet<Place>,
     /// When a node's clock or pace last changed.
     pub(crate) shaken: BTreeMap<Place, Duration>,
+    /// Certificates (by hash) that a node has said it refuses, and since when.
+    pub(crate) refuses: BTreeMap<(Place, String), Duration>,
+    /// The highest revision that a node is known to have acknowledged, in whatever life.
+    pub(crate) acked: BTreeMap<Place, u64>,
+    /// Nodes whose disk has been full: what they could not save they may forget.
+    pub(crate) unsaved: BTreeSet<Place>,
+    pub(crate) most_tasks: usize,
+    pub(crate) tasks_at_rest: usize,
     pub(crate) requests: u64,
     pub(crate) answered: u64,
     pub(crate) denied: u64,
     pub(crate) failed: u64,
     pub(crate) broken: u64,
+}
+
+/// The node of a process.
+pub(crate) fn place_of(process: &str) -> Option<Place> {
+    let node = process.split('/').next().unwrap_or_default();
+    (0..PLACES).find(|place| name(*place) == node)
 }
 
 /// Cheap to clone; clones see the same.
@@ -206,14 +220,16 @@ impl Observer {
                 "config in force" | "starting with the saved snapshot" | "config refused"
             )
         {
+            if message == "starting with the saved snapshot" {
+                crate::check::kept(self, &process, revision);
+            }
             let now = self.now();
             let mut seen = self.lock();
             let lives = seen.in_force.entry(process.clone()).or_default();
             lives.push((now, revision));
         }
         if message == "ready" {
-            let node = process.split('/').next().unwrap_or_default();
-            if let Some(place) = (0..PLACES).find(|place| name(*place) == node) {
+            if let Some(place) = place_of(&process) {
                 self.up(place);
             }
         }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use weft_control::{
-    AdminClient, AdminError, ResourceFilter, RotateCa, RotateCerts, Status, TokenRequest,
+    AdminClient, AdminError, ResourceFilter, RevokeRequest, RotateCa, RotateCerts, Status,
+    TokenCreated, TokenRequest,
 };
 use weft_env::Env;
 
@@ -16,6 +17,8 @@ use crate::observer::Observer;
 
 /// An operator gives up after this; whether the command was carried out is then not known.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What sidecars have to say that they enforce a revocation.
+const PROOF: Duration = Duration::from_secs(5);
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -65,7 +68,7 @@ impl Operator {
     }
 
     /// A one-time token for a service.
-    pub(crate) async fn token(&self, service: &str) -> Result<String, String> {
+    pub(crate) async fn token(&self, service: &str) -> Result<TokenCreated, String> {
         let request = TokenRequest {
             namespace: "default".to_owned(),
             service: service.to_owned(),
@@ -73,7 +76,6 @@ impl Operator {
         };
         self.admin(async |admin| admin.create_token(&request).await)
             .await
-            .map(|made| made.token)
     }
 
     /// Pushes a generation of config.
@@ -154,14 +156,31 @@ impl Operator {
             .await
     }
 
-    /// Replaces the issuing CA.
-    pub(crate) async fn rotate_ca(&self) -> Result<(), String> {
+    /// Replaces the issuing CA, or the root and it.
+    pub(crate) async fn rotate_ca(&self, root: bool) -> Result<(), String> {
         let request = RotateCa {
             within_ms: Some(2_000),
+            root,
             ..RotateCa::default()
         };
         self.admin(async |admin| admin.rotate_ca(&request).await.map(drop))
             .await
+    }
+
+    /// Revokes a certificate, and says which sidecars (`service/instance`) have said that they refuse it now.
+    pub(crate) async fn revoke(&self, serial: &str) -> Result<Vec<String>, String> {
+        let request = RevokeRequest {
+            serial: Some(serial.to_owned()),
+            ..RevokeRequest::default()
+        };
+        let revoked = self
+            .admin(async |admin| admin.revoke(&request).await)
+            .await?;
+        let (edition, since) = (revoked.edition, revoked.at_unix_ms);
+        let proof = self
+            .admin(async |admin| admin.prove(edition, since, PROOF).await)
+            .await?;
+        Ok(proof.receipts.into_iter().map(|r| r.sidecar).collect())
     }
 
     /// Looks at the control node, and holds it to what it has said before.

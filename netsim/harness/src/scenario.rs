@@ -12,14 +12,14 @@ use tokio::time::sleep;
 use weft_netsim_sim::{Hashes, RunError, World, run};
 
 use crate::certificates;
-use crate::check::{self, MOST_TASKS};
+use crate::check;
 use crate::client::{Client, Ending};
 use crate::listen::Ears;
 use crate::mesh::{LEAF_TTL, Mesh, lab, service};
 use crate::model::{Generation, SERVICES};
 use crate::observer::Observer;
 use crate::operator::EXPECTED;
-use crate::schedule::{Fault, PLACES, Step, name, schedule, usual_link};
+use crate::schedule::{Fault, PLACES, Place, Step, name, schedule, usual_link};
 
 /// How long a run is and how much happens in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +75,10 @@ pub struct Summary {
     pub datagrams: u64,
     /// The fullest socket buffer, in datagrams.
     pub fullest_socket: usize,
+    /// The most tasks that a process had.
+    pub most_tasks: usize,
+    /// The most that one had at the end, at rest.
+    pub tasks_at_rest: usize,
     /// What is hashed, if it was to be kept.
     pub lines: Vec<String>,
 }
@@ -143,14 +147,23 @@ fn run_steps(seed: u64, settings: &Settings, steps: Vec<Step>) -> Result<Summary
 }
 
 fn replay(seed: u64) -> String {
-    let mutant = std::env::var("WEFT_MUTANT").ok();
-    let (before, features) = mutant.map_or_else(Default::default, |name| {
-        (format!("WEFT_MUTANT={name} "), " --features mutants")
+    #[cfg(feature = "mutants")]
+    let (features, mutant) = weft_env::mutants::active().map_or_else(Default::default, |mutant| {
+        (" --features mutants", format!(" --mutant {mutant}"))
     });
+    #[cfg(not(feature = "mutants"))]
+    let (features, mutant) = ("", "");
     format!(
-        "{before}cargo run -p weft-netsim-harness{features} --bin weft-netsim-fuzz -- --first {seed} --seeds 1 --timeline"
+        "cargo run -p weft-netsim-cli{features} -- fuzz{mutant} --first {seed} --seeds 1 --timeline"
     )
 }
+
+/// Mean pause between the requests of a client when nothing happens.
+const QUIET_PACE: Duration = Duration::from_secs(4);
+/// How often everything is looked at then.
+const LOOKS_WHEN_QUIET: Duration = Duration::from_secs(20);
+/// After this without a request, whatever a request needed is gone.
+const AT_REST: Duration = Duration::from_secs(5);
 
 struct Scenario {
     world: World,
@@ -174,6 +187,8 @@ async fn scenario(
         .set_default_link(usual_link())
         .map_err(|error| (error.to_string(), String::new()))?;
     let mesh = Mesh::new(&world, &observer);
+    let (keys, tap) = (mesh.certificates.clone(), observer.clone());
+    world.set_tap(move |payload| check::key_on_the_wire(&tap, &keys, payload));
     let pace = Arc::new(AtomicU64::new(0));
     let clients = (1..PLACES)
         .map(|place| Client {
@@ -232,9 +247,11 @@ impl Scenario {
         self.until_converged("the faults").await?;
         let took = self.world.now() - began;
         self.observer.note(format!("converged after {took:?}"));
-        self.set_pace(Duration::from_secs(2));
+        self.set_pace(QUIET_PACE);
         self.stay_right().await?;
         self.set_pace(Duration::ZERO);
+        sleep(AT_REST).await;
+        check::at_rest(&self.observer, &self.mesh);
         self.mesh.certificates.refresh();
         let keys = self.mesh.certificates.keys();
         check::keys_at_home(&self.observer, &keys, self.world.dir());
@@ -256,20 +273,17 @@ impl Scenario {
                 for place in 0..PLACES {
                     this.mesh.reap(place).await;
                     let process = this.mesh.process(place);
-                    if let Some(process) = process
-                        && process.tasks() > MOST_TASKS
-                    {
-                        this.observer.violate(format!(
-                            "{} has {} tasks",
-                            process.name(),
-                            process.tasks()
-                        ));
+                    if let Some(process) = process {
+                        check::tasks(&this.observer, &process);
                     }
                 }
                 round += 1;
                 if round.is_multiple_of(10) {
                     // No answer is no news: the control node may be down.
-                    let _ = this.mesh.operator.look().await;
+                    if let Ok(status) = this.mesh.operator.look().await {
+                        this.mesh.heard(&status);
+                    }
+                    this.mesh.certificates.refresh();
                 }
             }
         }));
@@ -278,6 +292,10 @@ impl Scenario {
     async fn faults(self: &Arc<Self>, steps: Vec<Step>) {
         let began = self.world.now();
         for (at, fault) in steps {
+            if at > self.settings.length {
+                // Somebody sleeps for long: the others need not be busy all the while.
+                self.set_pace(QUIET_PACE);
+            }
             let wait = (began + at).saturating_sub(self.world.now());
             sleep(wait).await;
             self.observer.note(format!("--- {fault}"));
@@ -325,7 +343,10 @@ impl Scenario {
                 }
             }
             Fault::SlowDisk(a, delay) => mesh.node(a).set_disk_delay(delay),
-            Fault::FullDisk(a, full) => mesh.node(a).set_disk_full(full),
+            Fault::FullDisk(a, full) => {
+                mesh.node(a).set_disk_full(full);
+                self.observer.lock().unsaved.insert(a);
+            }
             Fault::Clock(a, ms) => {
                 mesh.node(a).set_wall_ahead(ms);
                 self.observer.shaken(a);
@@ -341,6 +362,22 @@ impl Scenario {
         }
     }
 
+    /// Many requests at once, to whichever service.
+    async fn flood(&self, place: Place, count: u32) {
+        let Some(client) = self.clients.iter().find(|client| client.place == place) else {
+            return;
+        };
+        for number in 0..count {
+            let client = client.clone();
+            let callee = SERVICES[number as usize % SERVICES.len()];
+            let request = async move {
+                let outcome = client.request(callee, Method::GET, 200).await;
+                check::outcome(&client.observer, &outcome);
+            };
+            drop(self.mesh.node(place).process("flood").env().spawn(request));
+        }
+    }
+
     /// What the operator does takes its time, in which other faults happen.
     fn ask(self: &Arc<Self>, fault: Fault) {
         let this = self.clone();
@@ -349,7 +386,13 @@ impl Scenario {
             let done = match &fault {
                 Fault::Push(number) => mesh.operator.push(Generation::draw(seed, *number)).await,
                 Fault::RotateCerts => mesh.operator.rotate_certs().await,
-                Fault::RotateCa => mesh.operator.rotate_ca().await,
+                Fault::RotateCa => mesh.operator.rotate_ca(false).await,
+                Fault::RotateRoot => mesh.operator.rotate_ca(true).await,
+                Fault::Revoke(place) => mesh.revoke(*place).await,
+                Fault::Flood(place, count) => {
+                    this.flood(*place, *count).await;
+                    Ok(())
+                }
                 Fault::ReuseToken(place) => {
                     mesh.reuse_token(*place).await;
                     Ok(())
@@ -474,7 +517,7 @@ impl Scenario {
     async fn stay_right(&self) -> Result<(), String> {
         let began = self.world.now();
         while self.world.now() - began < self.settings.quiet {
-            sleep(Duration::from_secs(10)).await;
+            sleep(LOOKS_WHEN_QUIET).await;
             self.is_right()
                 .await
                 .map_err(|wrong| format!("long after the faults: {wrong}"))?;
@@ -498,6 +541,8 @@ impl Scenario {
             broken: seen.broken,
             datagrams: counters.sent,
             fullest_socket: counters.fullest_socket,
+            most_tasks: seen.most_tasks,
+            tasks_at_rest: seen.tasks_at_rest,
             lines: self.world.take_lines(),
         }
     }

@@ -26,3 +26,15 @@ fn a_clock_that_was_ahead_for_a_while_does_not_put_renewal_off() {
         at(15, Fault::Clock(6, 0)),
     ]);
 }
+
+/// Seed 144: a process that stood still was told to stop, and its service manager started a successor beside it,
+/// which found the state directory's lock held for ever. A fault of the harness, not of weft.
+#[test]
+fn a_successor_waits_until_its_predecessor_has_ended() {
+    passes(vec![
+        at(1, Fault::Pause(2, true)),
+        at(2, Fault::Stop(2)),
+        at(6, Fault::Start(2)),
+        at(20, Fault::Pause(2, false)),
+    ]);
+}

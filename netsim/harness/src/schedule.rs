@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use weft_netsim::{Jitter, LinkSpec, Loss, Profile};
+use weft_netsim::{Jitter, LinkSpec, Loss, Profile, Queue, Rate};
 
+use crate::mesh::LEAF_TTL;
 use crate::model::{INSTANCES, SERVICES};
 
 /// A node by number: 0 is the control node, the others are instances of services.
@@ -43,6 +44,11 @@ pub(crate) enum Fault {
     PushInvalid,
     RotateCerts,
     RotateCa,
+    RotateRoot,
+    /// An operator revokes the certificate that an instance has now, and sees to it that it joins again.
+    Revoke(Place),
+    /// So many requests at once.
+    Flood(Place, u32),
     /// Somebody tries a token that has been used.
     ReuseToken(Place),
 }
@@ -81,6 +87,9 @@ impl fmt::Display for Fault {
             Self::PushInvalid => f.write_str("an invalid config is pushed"),
             Self::RotateCerts => f.write_str("all certificates are rotated"),
             Self::RotateCa => f.write_str("the issuing CA is rotated"),
+            Self::RotateRoot => f.write_str("the root is rotated"),
+            Self::Revoke(a) => write!(f, "the certificate of {} is revoked", n(a)),
+            Self::Flood(a, count) => write!(f, "{count} requests at once at {}", n(a)),
             Self::ReuseToken(a) => write!(f, "a used token is tried at {}", n(a)),
         }
     }
@@ -108,7 +117,8 @@ struct Drawing {
     generation: u32,
 }
 
-/// The schedule of a seed: so many faults within this time, each healed by its end.
+/// The schedule of a seed: so many faults within this time, each healed by its end. In some seeds a node sleeps
+/// longer, past the end of its certificate.
 pub(crate) fn schedule(seed: u64, faults: u32, length: Duration) -> Vec<Step> {
     let mut drawing = Drawing {
         rng: StdRng::seed_from_u64(seed ^ 0x5c_4e_d0_1e),
@@ -118,6 +128,9 @@ pub(crate) fn schedule(seed: u64, faults: u32, length: Duration) -> Vec<Step> {
     };
     for _ in 0..faults {
         drawing.fault();
+    }
+    if faults > 0 && drawing.below(8) == 0 {
+        drawing.sleep();
     }
     // Stable: what was drawn first comes first at the same moment.
     drawing.steps.sort_by_key(|(at, _)| *at);
@@ -165,7 +178,7 @@ impl Drawing {
     }
 
     fn fault(&mut self) {
-        match self.below(24) {
+        match self.below(28) {
             0..=1 => self.bad_link(),
             2..=3 => {
                 let (a, b) = self.pair();
@@ -214,6 +227,15 @@ impl Drawing {
             20 => self.one(Fault::PushInvalid),
             21 => self.one(Fault::RotateCerts),
             22 => self.one(Fault::RotateCa),
+            23 => self.one(Fault::RotateRoot),
+            24..=25 => {
+                let a = self.sidecar();
+                self.one(Fault::Revoke(a));
+            }
+            26 => {
+                let (a, count) = (self.sidecar(), 50 + self.below(100) as u32);
+                self.one(Fault::Flood(a, count));
+            }
             _ => {
                 let a = self.sidecar();
                 self.one(Fault::ReuseToken(a));
@@ -236,6 +258,13 @@ impl Drawing {
         if self.below(4) == 0 {
             spec.duplicate = 0.1;
             spec.corrupt = 0.02;
+        }
+        if self.below(4) == 0 {
+            // So narrow that its queue is full most of the time.
+            spec.rate = Some(Rate {
+                bits_per_second: 64_000 + self.below(1_000_000),
+                queue: Queue::Packets(1 + self.below(12) as usize),
+            });
         }
         self.both(
             Fault::Link(a, b, Box::new(spec)),
@@ -260,6 +289,15 @@ impl Drawing {
             ahead
         };
         self.both(Fault::Clock(a, ahead), Fault::Clock(a, 0));
+    }
+
+    /// A machine that sleeps past the end of every certificate that it has or knows.
+    fn sleep(&mut self) {
+        let a = self.place();
+        let (from, _) = self.span();
+        let until = self.end + LEAF_TTL + Duration::from_secs(10);
+        self.steps.push((from, Fault::Pause(a, true)));
+        self.steps.push((until, Fault::Pause(a, false)));
     }
 
     fn swap(&mut self) {
@@ -295,7 +333,9 @@ mod tests {
         for seed in 0..200 {
             let steps = schedule(seed, 12, length);
             assert_eq!(steps, schedule(seed, 12, length));
-            assert!(steps.iter().all(|(at, _)| *at <= length));
+            assert!(steps.iter().all(|(at, fault)| {
+                *at <= length || matches!(fault, Fault::Pause(_, false))
+            }));
             assert!(steps.iter().all(|(_, fault)| match fault {
                 Fault::Swap(a, b) | Fault::Cut(a, b, _) => a != b && *b < PLACES,
                 _ => true,

@@ -8,6 +8,8 @@ use std::task::{Context, Waker};
 use tokio::task::AbortHandle;
 use weft_env::TaskGate;
 
+use crate::wakes::Wakes;
+
 thread_local! {
     static CURRENT: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
 }
@@ -24,6 +26,7 @@ pub(crate) struct Gate {
     name: Arc<str>,
     /// Polls of all tasks in the world: whether anything has run since the last look.
     polls: Arc<AtomicU64>,
+    wakes: Arc<Wakes>,
     state: Mutex<State>,
 }
 
@@ -40,10 +43,11 @@ struct State {
 const SWEEP: usize = 64;
 
 impl Gate {
-    pub(crate) fn new(name: Arc<str>, polls: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(name: Arc<str>, polls: Arc<AtomicU64>, wakes: Arc<Wakes>) -> Self {
         Self {
             name,
             polls,
+            wakes,
             state: Mutex::default(),
         }
     }
@@ -118,6 +122,10 @@ impl TaskGate for Gate {
             }
         });
         true
+    }
+
+    fn waker(&self, task: &Waker) -> Waker {
+        self.wakes.of(task)
     }
 
     fn spawned(&self, task: AbortHandle) {

@@ -37,6 +37,7 @@ mod seed;
 mod tcp;
 mod trace;
 mod udp;
+mod wakes;
 mod world;
 
 pub use event::NodeId;

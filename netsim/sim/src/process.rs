@@ -29,7 +29,11 @@ impl std::fmt::Debug for Process {
 impl Process {
     pub(crate) fn start(node: &Node, name: &str) -> Self {
         let full: Arc<str> = format!("{}/{name}", node.name()).into();
-        let gate = Arc::new(Gate::new(full.clone(), node.shared.polls.clone()));
+        let gate = Arc::new(Gate::new(
+            full.clone(),
+            node.shared.polls.clone(),
+            node.shared.wakes.clone(),
+        ));
         let platform = Arc::new(SimPlatform::new(node.clone(), full.clone(), gate.clone()));
         let env = Env::new(platform.clone());
         Self {

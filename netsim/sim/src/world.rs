@@ -17,6 +17,7 @@ use crate::event::{Datagram, Event, NodeId};
 use crate::node::{Node, NodeState};
 use crate::process::Process;
 use crate::trace::{Hashes, Trace};
+use crate::wakes::Wakes;
 use crate::{seed, tcp, udp};
 
 /// IPv4 and UDP headers, which count on a link.
@@ -26,6 +27,9 @@ const LOOPBACK_NS: u64 = 20_000;
 
 /// Decides whether a datagram passes a path, from its payload.
 type Filter = Box<dyn FnMut(&[u8]) -> bool + Send>;
+
+/// Sees a payload.
+type Tap = Box<dyn FnMut(&[u8]) + Send>;
 
 /// One direction between two nodes.
 pub(crate) struct Path {
@@ -45,6 +49,8 @@ pub(crate) struct State {
     events: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     pub(crate) trace: Trace,
+    /// Sees every datagram between nodes.
+    tap: Option<Tap>,
     /// How often each random stream was asked for.
     pub(crate) draws: BTreeMap<String, u64>,
     pub(crate) counters: Counters,
@@ -74,6 +80,7 @@ pub(crate) struct Shared {
     /// Something new is to come.
     pub(crate) changed: Notify,
     pub(crate) polls: Arc<AtomicU64>,
+    pub(crate) wakes: Arc<Wakes>,
     state: Mutex<State>,
 }
 
@@ -89,6 +96,7 @@ impl Shared {
             events: BTreeMap::new(),
             sequence: 0,
             trace: Trace::new(),
+            tap: None,
             draws: BTreeMap::new(),
             counters: Counters::default(),
         };
@@ -98,6 +106,7 @@ impl Shared {
             dir,
             changed: Notify::new(),
             polls: Arc::default(),
+            wakes: Wakes::new(seed::derive_u64(seed, &[b"wakes"])),
             state: Mutex::new(state),
         }
     }
@@ -193,6 +202,13 @@ impl Shared {
             told(fate.as_ref())
         );
         state.trace.datagram(&line, content);
+        if let Some(mut tap) = state.tap.take() {
+            // It may look at the world, which it finds unlocked.
+            drop(state);
+            tap(content);
+            state = self.state();
+            state.tap = Some(tap);
+        }
         let Some(Fate::Delivered(delivery)) = fate else {
             return;
         };
@@ -401,6 +417,11 @@ impl World {
     ) {
         let mut state = self.shared.state();
         state.path(self.shared.seed, from.id(), to.id()).filter = Some(Box::new(passes));
+    }
+
+    /// Shows `tap` each datagram that a node sends to another one, whatever becomes of it.
+    pub fn set_tap(&self, tap: impl FnMut(&[u8]) + Send + 'static) {
+        self.shared.state().tap = Some(Box::new(tap));
     }
 
     /// Exchanges the addresses of two nodes, as when machines are replaced. Links follow the nodes.

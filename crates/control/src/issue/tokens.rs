@@ -9,6 +9,7 @@ use weft_ca::audit::Event;
 use weft_ca::{JoinToken, TokenError, TokenRecord};
 use weft_certs::{SpiffeId, TrustDomain};
 use weft_env::Env;
+use weft_env::mutants::{Mutant, broken};
 use weft_resources::{SYSTEM_NAMESPACE, ServiceName};
 
 use super::CaService;
@@ -204,7 +205,11 @@ pub(crate) async fn check(
 /// What uses it, durably: of two transactions at the same time one fails. And when it is used.
 pub(crate) fn redeem(token: Redeemable) -> (Txn, SystemTime) {
     let at = token.stored.record.used.unwrap_or(SystemTime::UNIX_EPOCH);
-    let json = token.stored.json();
+    let mut stored = token.stored;
+    if broken(Mutant::KeepsTokens) {
+        stored.record.used = None;
+    }
+    let json = stored.json();
     let txn = Txn::new()
         .when(Condition::At(
             token.entry.key.clone(),

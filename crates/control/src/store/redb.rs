@@ -13,7 +13,8 @@ use ::redb::{
     TableDefinition, WriteTransaction,
 };
 use bytes::Bytes;
-use weft_env::Env;
+use weft_env::mutants::{Mutant, broken};
+use weft_env::{DiskError, DiskOp, Env};
 
 use super::history::History;
 use super::{
@@ -154,7 +155,18 @@ impl Store for RedbStore {
     fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<Revision, StoreError>> {
         Box::pin(async move {
             txn.check()?;
-            self.on_disk(move |inner| inner.commit(txn)).await
+            let inner = self.inner.clone();
+            self.env
+                .disk(move |disk| {
+                    let path = Path::new(&inner.path);
+                    disk.pass(DiskOp::Write, path)
+                        .map_err(|error| gate_error(&inner.path, error))?;
+                    let revision = inner.commit(txn)?;
+                    disk.pass(DiskOp::Replace, path)
+                        .map_err(|error| gate_error(&inner.path, error))?;
+                    Ok(revision)
+                })
+                .await
         })
     }
 
@@ -292,7 +304,10 @@ fn range(txn: &ReadTransaction, prefix: &str) -> Result<Range, ::redb::Error> {
 type Committed = Result<(Revision, Option<Vec<Change>>), String>;
 
 fn commit(database: &Database, txn: &Txn) -> Result<Committed, ::redb::Error> {
-    let write = database.begin_write()?;
+    let mut write = database.begin_write()?;
+    if broken(Mutant::CommitsInMemory) {
+        write.set_durability(::redb::Durability::None)?;
+    }
     let outcome = apply(&write, txn)?;
     match &outcome {
         Ok((_, Some(_))) => write.commit()?,
@@ -355,6 +370,17 @@ fn database_error(path: &str, error: DatabaseError) -> StoreError {
             reason: "it could not be repaired after a crash".to_owned(),
         },
         other => storage_error(path, other),
+    }
+}
+
+/// What a simulated disk answers; a real one lets every step pass.
+fn gate_error(path: &str, error: DiskError) -> StoreError {
+    match error {
+        DiskError::Io { source, .. } => storage_error(path, source),
+        other => StoreError::Io {
+            path: path.to_owned(),
+            reason: other.to_string(),
+        },
     }
 }
 

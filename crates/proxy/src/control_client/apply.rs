@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use weft_certs::{BundleSet, RevocationList, SpiffeId, TrustBundle, TrustDomain};
+use weft_env::mutants::{Mutant, broken};
 use weft_policy::{Config as Compiled, Endpoint, PortProtocol, Snapshot};
 use weft_resources::ServiceName;
 use weft_wire::{
@@ -108,6 +109,12 @@ impl Applier {
     async fn put_in_force(&mut self) -> Result<(), Unusable> {
         match self.next_config().await {
             Ok(next) => {
+                if broken(Mutant::AppliesInTwoSteps)
+                    && let Some(InForce { compiled, .. }) = &self.running
+                {
+                    self.swap(next.config.revision, compiled);
+                    sleep(Duration::from_millis(50)).await;
+                }
                 self.swap(next.config.revision, &next.compiled);
                 self.running = Some(next);
                 Ok(())

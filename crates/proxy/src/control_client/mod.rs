@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use weft_certs::{ExpectedPeer, SpiffeId, TrustDomain};
+use weft_env::mutants::{Mutant, broken};
 use weft_resources::SYSTEM_NAMESPACE;
 use weft_transport::{Connection, Endpoint, Target};
 use weft_wire::{Hello, Renew};
@@ -82,6 +83,9 @@ impl ControlClient {
             let Some(reason) = lost else { return };
             first = (first + 1) % self.addresses.len().max(1);
             let wait = backoff.next(self.node.dice.draw());
+            if broken(Mutant::LeaksAtReconnect) {
+                drop(self.node.env.spawn(std::future::pending::<()>()));
+            }
             tracing::warn!(%reason, wait_ms = wait.as_millis(), "no link to a control node: traffic goes on as it is");
             tokio::select! {
                 biased;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use weft_env::mutants::{Mutant, broken};
 use weft_h3::{RecvStream, SendStream};
 use weft_transport::Connection;
 use weft_wire::{ControlMessage, FrameReader, Hello, PATH_SYNC, SidecarMessage, encode};
@@ -158,7 +159,8 @@ impl<'c> Session<'c> {
                 None => return Ok(()),
                 Some(ControlMessage::Update(update)) => {
                     let answer = self.client.applier.apply(update, Instant::now()).await;
-                    if self.client.applier.must_save() {
+                    let unsaved = broken(Mutant::AcknowledgesUnsaved);
+                    if self.client.applier.must_save() && !unsaved {
                         self.client.save().await;
                     }
                     if self.client.applier.revision().is_some() {

@@ -14,6 +14,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
+use weft_env::mutants::{Mutant, broken};
 use weft_h3::{Code, RecvStream, SendStream};
 use weft_policy::retry::is_idempotent;
 
@@ -132,7 +133,9 @@ impl Forward<'_> {
         if let Some(host) = host(&parts.uri) {
             headers.insert(header::HOST, host);
         }
-        headers.insert(xfcc::HEADER, self.caller.xfcc.clone());
+        if !(broken(Mutant::BelievesTheCaller) && headers.contains_key(xfcc::HEADER)) {
+            headers.insert(xfcc::HEADER, self.caller.xfcc.clone());
+        }
         if !append_via(headers, &self.node.inbound.via) {
             let details = "the request has been through this sidecar several times already";
             return Err((Refusal::new(Fact::Loop, details), recv));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use tokio::time::{Instant, sleep, timeout_at};
+use weft_env::mutants::{Mutant, broken as is_broken};
 use weft_h3::{RecvStream, SendStream};
 use weft_policy::RouteDecision;
 use weft_policy::retry::{self, Failure, RetryDecision};
@@ -63,7 +64,8 @@ impl Transaction<'_> {
         upload: &mut Upload,
         record: &mut Record,
     ) -> Result<Answer, Refusal> {
-        let idempotent = retry::is_idempotent(request.method());
+        let idempotent =
+            retry::is_idempotent(request.method()) || is_broken(Mutant::RetriesAPost);
         let mut tried: Vec<Arc<Instance>> = Vec::new();
         let mut last: Option<Missed> = None;
         let mut again = false;

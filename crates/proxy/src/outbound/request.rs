@@ -8,6 +8,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
+use weft_env::mutants::{Mutant, broken};
 use weft_policy::{RequestHead, RouteDecision, RouteError, choose_backend, route};
 use weft_resources::ServiceName;
 use weft_telemetry::{Edge, EdgeKey, Party, Protocol, Reporter};
@@ -56,6 +57,9 @@ pub(super) async fn answer(node: Arc<Node>, request: Request<Incoming>) -> Respo
     }
     match forward(&node, &running, parts, body, &mut record).await {
         Ok(forwarded) => forwarded.respond(&node, record),
+        Err(refusal) if refusal.fact == Fact::UpstreamReset && broken(Mutant::DropsInSilence) => {
+            std::future::pending().await
+        }
         Err(refusal) => refused(record, &refusal),
     }
 }
@@ -240,7 +244,9 @@ fn sanitise(node: &Node, headers: &mut HeaderMap, decision: &RouteDecision) -> R
     headers.remove(header::HOST);
     // hyper has answered it: the application waits for nothing.
     headers.remove(header::EXPECT);
-    headers.remove(xfcc::HEADER);
+    if !broken(Mutant::BelievesTheCaller) {
+        headers.remove(xfcc::HEADER);
+    }
     if !append_via(headers, &node.outbound.via) {
         let details = "the request has been through this sidecar several times already";
         return Err(Refusal::new(Fact::Loop, details));

@@ -1,0 +1,70 @@
+//! `weft-netsim mutants`: whether the checks of `fuzz` notice that weft is broken.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use weft_netsim_harness::{Fuzzing, Mutant, Settings};
+
+use super::fuzz::Bar;
+use crate::args::MutantsArgs;
+use crate::failure::Failure;
+use crate::output::result;
+
+/// Characters of what was noticed that are shown.
+const SHOWN: usize = 150;
+
+/// Runs seeds against each until one fails.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the real clock: how long the runs took"
+)]
+pub(super) fn mutants(args: &MutantsArgs) -> Result<ExitCode, Failure> {
+    let all: Vec<Mutant> = if args.names.is_empty() {
+        Mutant::ALL.to_vec()
+    } else {
+        args.names.clone()
+    };
+    let mut missed = 0;
+    for mutant in all {
+        weft_netsim_harness::activate(Some(mutant));
+        let bar = Bar::new(args.seeds, mutant.name());
+        let began = Instant::now();
+        let report = weft_netsim_harness::fuzz(
+            &Fuzzing {
+                seeds: 0..args.seeds,
+                jobs: args.jobs.into(),
+                keep_going: false,
+                settings: Settings::default(),
+            },
+            &bar,
+        );
+        bar.finish();
+        weft_netsim_harness::activate(None);
+        let took = began.elapsed().as_secs_f64();
+        let line = match report.failures.first() {
+            Some(broken) => {
+                let what: String = broken.what.chars().take(SHOWN).collect();
+                format!(
+                    "{:<24} noticed by seed {:>4} ({took:.0} s): {what}",
+                    mutant.name(),
+                    broken.seed
+                )
+            }
+            None => {
+                missed += 1;
+                format!(
+                    "{:<24} NOT NOTICED in {} seeds ({took:.0} s)",
+                    mutant.name(),
+                    args.seeds
+                )
+            }
+        };
+        result(&line)?;
+    }
+    if missed > 0 {
+        return Err(Failure::Failed(format!(
+            "{missed} broken variants were not noticed: the checks have a hole, or a fault is missing"
+        )));
+    }
+    Ok(ExitCode::SUCCESS)
+}
