@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::compare::{self, Arena, CompareArgs};
 use crate::error::{Error, Result};
+use crate::lossy::{self, LossyArgs};
 use crate::output;
 use crate::roles::Role;
 use crate::scale::{self, ScaleArgs};
@@ -24,6 +25,8 @@ pub(crate) struct Cli {
 enum Command {
     /// Client → proxy → proxy → server, for weft and for what one would take instead
     Compare(Box<CompareArgs>),
+    /// The same pairs over bad links, in real time
+    Lossy(Box<LossyArgs>),
     /// Many simulated sidecars against one control node
     Scale(ScaleArgs),
     /// One process of a run
@@ -35,6 +38,7 @@ enum Command {
 pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Compare(args) => block_on(run_compare(*args)),
+        Command::Lossy(args) => block_on(run_lossy(*args)),
         Command::Scale(args) => block_on(run_scale(args)),
         Command::Role(role) => block_on(role.run()),
     }
@@ -63,6 +67,15 @@ async fn run_compare(args: CompareArgs) -> Result<()> {
         std::fs::write(file, text).map_err(Error::io(format!("write {}", file.display())))?;
     }
     output::line(&crate::report::markdown::comparison(&comparison));
+    Ok(())
+}
+
+async fn run_lossy(args: LossyArgs) -> Result<()> {
+    let args = if args.quick { args.quick() } else { args };
+    let bar = progress();
+    let lossy = lossy::lossy(&args, &bar).await?;
+    bar.finish_and_clear();
+    output::line(&crate::report::lossy::tables(&lossy));
     Ok(())
 }
 

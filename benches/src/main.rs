@@ -17,6 +17,7 @@ mod cli;
 mod compare;
 mod error;
 mod load;
+mod lossy;
 mod output;
 mod pairs;
 mod process;

@@ -12,6 +12,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::error::{Error, Result};
 use crate::load::Job;
+use crate::lossy::Turn;
 use crate::output;
 
 /// One process of a run.
@@ -23,6 +24,11 @@ pub(crate) enum Role {
     Load {
         /// The job, as JSON
         job: String,
+    },
+    /// One turn over a bad link: starts the pair on both of its sides, and prints what it found
+    LossyTurn {
+        /// The turn, as JSON
+        turn: String,
     },
     /// One side of a pair that copies bytes between TCP and TLS
     Copy(SideArgs),
@@ -74,6 +80,13 @@ impl Role {
                     .map_err(|error| Error::Protocol(format!("the job: {error}")))?;
                 let outcome = job.run().await?;
                 output::line(&serde_json::to_string(&outcome).unwrap_or_default());
+                Ok(())
+            }
+            Self::LossyTurn { turn } => {
+                let turn: Turn = serde_json::from_str(&turn)
+                    .map_err(|error| Error::Protocol(format!("the turn: {error}")))?;
+                let found = turn.run().await?;
+                output::line(&serde_json::to_string(&found).unwrap_or_default());
                 Ok(())
             }
             Self::Copy(args) => copy::run(args).await,
