@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 
 /// How often a turn is done again whose link was late.
 const AGAIN: u32 = 2;
+/// Before the window that counts: a dozen round trips of the longest link.
+const WARM_UP: Duration = Duration::from_secs(8);
+const QUICK_WARM_UP: Duration = Duration::from_secs(4);
 
 /// Measures every pair under every condition.
 pub(crate) async fn lossy(args: &LossyArgs, bar: &ProgressBar) -> Result<Lossy> {
@@ -128,6 +131,7 @@ async fn until_in_time(
     let turn = Turn {
         peer,
         load: condition.load,
+        warm_up: if args.quick { QUICK_WARM_UP } else { WARM_UP },
         window: Duration::from_secs_f64(args.window),
         weft: args
             .weft

@@ -17,14 +17,14 @@ use crate::process::{Place, find, run};
 /// Connections that may be used at the same time. A client that had fewer would wait for itself while the link
 /// stands still.
 const CONNECTIONS: u32 = 512;
-/// Before the window that counts: congestion windows, and what a pair learns about its path.
-const WARM_UP: Duration = Duration::from_secs(5);
 
 /// What to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Turn {
     pub(super) peer: Peer,
     pub(super) load: Load,
+    /// Before the window that counts: congestion windows, and what a pair learns about its path.
+    pub(super) warm_up: Duration,
     pub(super) window: Duration,
     pub(super) weft: PathBuf,
 }
@@ -90,7 +90,7 @@ impl Turn {
             entry: pair.entry,
             workload: pair.workload(size, 3),
             mode,
-            warm_up: WARM_UP,
+            warm_up: self.warm_up,
             window: self.window,
             proxies: pair.pids(),
         }
