@@ -2,14 +2,18 @@
 
 use std::future::Future;
 use std::io::IsTerminal;
+use std::path::Path;
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 
 use crate::compare::{self, Arena, CompareArgs};
 use crate::error::{Error, Result};
 use crate::lossy::{self, LossyArgs};
+use crate::meta::Meta;
 use crate::output;
+use crate::report::{self, ReportArgs};
 use crate::roles::Role;
 use crate::scale::{self, ScaleArgs};
 
@@ -29,6 +33,8 @@ enum Command {
     Lossy(Box<LossyArgs>),
     /// Many simulated sidecars against one control node
     Scale(ScaleArgs),
+    /// Runs any of these, and writes pages, plots and tables
+    Report(ReportArgs),
     /// One process of a run
     #[command(subcommand, hide = true)]
     Role(Role),
@@ -40,6 +46,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Compare(args) => block_on(run_compare(*args)),
         Command::Lossy(args) => block_on(run_lossy(*args)),
         Command::Scale(args) => block_on(run_scale(args)),
+        Command::Report(args) => block_on(async move { report::report(&args).await }),
         Command::Role(role) => block_on(role.run()),
     }
 }
@@ -58,16 +65,13 @@ async fn run_compare(args: CompareArgs) -> Result<()> {
         std::process::exit(status.code().unwrap_or(1));
     }
     let args = if args.quick { args.quick() } else { args };
+    let meta = Meta::now().await;
     let arena = Arena::prepare(args.congestion).await?;
     let bar = progress();
     let comparison = compare::compare(&args, arena, &bar).await?;
     bar.finish_and_clear();
-    if let Some(file) = &args.json {
-        let text = serde_json::to_string(&comparison).unwrap_or_default();
-        std::fs::write(file, text).map_err(Error::io(format!("write {}", file.display())))?;
-    }
-    output::line(&crate::report::markdown::comparison(&comparison));
-    Ok(())
+    output::line(&report::markdown::comparison(&comparison));
+    write(meta, comparison, args.json.as_deref())
 }
 
 async fn run_lossy(args: LossyArgs) -> Result<()> {
@@ -75,20 +79,25 @@ async fn run_lossy(args: LossyArgs) -> Result<()> {
     let bar = progress();
     let lossy = lossy::lossy(&args, &bar).await?;
     bar.finish_and_clear();
-    output::line(&crate::report::lossy::tables(&lossy));
+    output::line(&report::lossy::tables(&lossy));
     Ok(())
 }
 
 async fn run_scale(args: ScaleArgs) -> Result<()> {
+    let args = if args.quick { args.quick() } else { args };
     let bar = progress();
+    let meta = Meta::now().await;
     let meshes = scale::scale(&args, &bar).await?;
     bar.finish_and_clear();
-    if let Some(file) = &args.json {
-        let text = serde_json::to_string(&meshes).unwrap_or_default();
-        std::fs::write(file, text).map_err(Error::io(format!("write {}", file.display())))?;
+    output::line(&report::markdown::scale(&meshes));
+    write(meta, meshes, args.json.as_deref())
+}
+
+fn write<T: Serialize>(meta: Meta, found: T, file: Option<&Path>) -> Result<()> {
+    match file {
+        Some(file) => meta.with(found).write(file),
+        None => Ok(()),
     }
-    output::line(&crate::report::markdown::scale(&meshes));
-    Ok(())
 }
 
 /// A bar, where there is a terminal to draw it on.

@@ -18,6 +18,7 @@ mod compare;
 mod error;
 mod load;
 mod lossy;
+mod meta;
 mod output;
 mod pairs;
 mod process;

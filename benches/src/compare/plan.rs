@@ -53,7 +53,8 @@ pub(crate) enum Traffic {
 }
 
 impl Case {
-    fn closed(size: u64, fields: usize, connections: u32) -> Self {
+    /// Requests, each when the last on its connection is answered.
+    pub(crate) fn closed(size: u64, fields: usize, connections: u32) -> Self {
         Self {
             traffic: Traffic::Closed {
                 size,
@@ -64,21 +65,24 @@ impl Case {
         }
     }
 
-    fn open(size: u64, fields: usize, rate: u32) -> Self {
+    /// Requests at fixed moments.
+    pub(crate) fn open(size: u64, fields: usize, rate: u32) -> Self {
         Self {
             traffic: Traffic::Open { size, fields, rate },
             mtu: Some(MTU),
         }
     }
 
-    fn grpc(size: u64, calls: u32) -> Self {
+    /// Unary calls.
+    pub(crate) fn grpc(size: u64, calls: u32) -> Self {
         Self {
             traffic: Traffic::Grpc { size, calls },
             mtu: Some(MTU),
         }
     }
 
-    fn bulk(streams: u32, mtu: u32) -> Self {
+    /// Bytes.
+    pub(crate) fn bulk(streams: u32, mtu: u32) -> Self {
         Self {
             traffic: Traffic::Bulk { streams },
             mtu: Some(mtu),

@@ -82,6 +82,24 @@ impl Condition {
         }
     }
 
+    /// Requests for so many KiB, with so much loss each way in percent.
+    pub(crate) fn requests(kib: u64, loss: u32) -> Self {
+        let load = Load::Requests {
+            size: kib * KIB,
+            rate: RATE,
+        };
+        Self::new(LINK, Some(loss), load)
+    }
+
+    /// Large replies, with so much loss each way in percent.
+    pub(crate) fn bulk(loss: u32) -> Self {
+        let load = Load::Bulk {
+            size: BULK,
+            streams: STREAMS,
+        };
+        Self::new(LINK, Some(loss), load)
+    }
+
     /// The link in words.
     pub(crate) fn link(&self) -> String {
         match self.loss {
@@ -118,29 +136,23 @@ impl Condition {
 
 /// All conditions that were asked for.
 pub(super) fn conditions(args: &LossyArgs) -> Vec<Condition> {
-    let requests = |size| Load::Requests { size, rate: RATE };
-    let bulk = Load::Bulk {
-        size: BULK,
-        streams: STREAMS,
-    };
     let mut conditions = Vec::new();
     if args.part.contains(&Part::Loss) {
         let sizes: &[u64] = if args.quick { &[1] } else { &[1, 10] };
-        for size in sizes {
-            conditions
-                .extend(LOSSES.map(|loss| Condition::new(LINK, Some(loss), requests(size * KIB))));
+        for kib in sizes {
+            conditions.extend(LOSSES.map(|loss| Condition::requests(*kib, loss)));
         }
     }
     if args.part.contains(&Part::Bulk) {
         let losses: &[u32] = if args.quick { &[1] } else { &LOSSES };
-        conditions.extend(
-            losses
-                .iter()
-                .map(|loss| Condition::new(LINK, Some(*loss), bulk)),
-        );
+        conditions.extend(losses.iter().map(|loss| Condition::bulk(*loss)));
     }
     if args.part.contains(&Part::Profiles) && !args.quick {
-        conditions.extend(OTHERS.map(|profile| Condition::new(profile, None, requests(KIB))));
+        let load = Load::Requests {
+            size: KIB,
+            rate: RATE,
+        };
+        conditions.extend(OTHERS.map(|profile| Condition::new(profile, None, load)));
     }
     conditions
 }
@@ -181,13 +193,8 @@ mod tests {
 
     #[test]
     fn titles_say_everything_that_differs() {
-        let load = Load::Requests {
-            size: 1024,
-            rate: 200,
-        };
-        let condition = Condition::new("cross-region", Some(2), load);
         assert_eq!(
-            condition.title(),
+            Condition::requests(1, 2).title(),
             "cross-region, 2 % lost each way: 1 KiB, 200 requests/s at fixed moments"
         );
         let peer = Peer {

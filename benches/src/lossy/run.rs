@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::{Condition, Found, Lossy, LossyArgs, Peer, Row, Taken, Turn, link, plan};
 use crate::error::{Error, Result};
+use crate::meta::{Measured, Meta};
 
 /// How often a turn is done again whose link was late.
 const AGAIN: u32 = 2;
@@ -28,10 +29,12 @@ pub(crate) async fn lossy(args: &LossyArgs, bar: &ProgressBar) -> Result<Lossy> 
     let (conditions, peers) = (plan::conditions(args), plan::peers(args));
     let seeds = args.first_seed..args.first_seed + args.seeds;
     bar.set_length((conditions.len() * peers.len()) as u64 * args.seeds);
-    let mut lossy = match &args.json {
-        Some(file) if args.add => Lossy::read(file)?,
-        _ => Lossy::default(),
-    };
+    let mut meta = Meta::now().await;
+    let mut lossy = Lossy::default();
+    if let Some(file) = args.json.as_ref().filter(|_| args.add) {
+        let earlier = Measured::<Lossy>::read(file)?;
+        (meta, lossy) = (meta.after(earlier.meta), earlier.found);
+    }
     lossy.window_s = args.window;
     for condition in &conditions {
         let turns = seeds
@@ -42,26 +45,13 @@ pub(crate) async fn lossy(args: &LossyArgs, bar: &ProgressBar) -> Result<Lossy> 
         }
         // What was measured in an hour is not lost with what comes after it.
         if let Some(file) = &args.json {
-            lossy.write(file)?;
+            meta.clone().with(&lossy).write(file)?;
         }
     }
     Ok(lossy)
 }
 
 impl Lossy {
-    fn read(file: &Path) -> Result<Self> {
-        let text = std::fs::read(file).map_err(Error::io(format!("read {}", file.display())))?;
-        serde_json::from_slice(&text).map_err(|error| Error::File {
-            path: file.to_owned(),
-            reason: error.to_string(),
-        })
-    }
-
-    fn write(&self, file: &Path) -> Result<()> {
-        let text = serde_json::to_string(self).map_err(|error| Error::Protocol(error.to_string()));
-        std::fs::write(file, text?).map_err(Error::io(format!("write {}", file.display())))
-    }
-
     /// A turn, in the place of an earlier one with the same seed.
     fn take(&mut self, condition: &Condition, peer: Peer, taken: Taken) {
         let is_it = |row: &&mut Row| row.peer == peer && row.condition == *condition;

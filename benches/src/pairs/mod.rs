@@ -8,6 +8,8 @@ mod ports;
 mod template;
 mod weft;
 
+pub(crate) use envoy::program as envoy_program;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -130,6 +130,23 @@ fn ratio(row: &Row, baseline: Option<&Row>, figure: impl Fn(&Outcome) -> Option<
     ratio.map_or_else(|| "–".to_owned(), |ratio| ratio.show(2))
 }
 
+/// A figure of a pair, to that of the TLS copy pair.
+pub(crate) fn ratio_of(
+    comparison: &Comparison,
+    kind: Kind,
+    case: Case,
+    figure: impl Fn(&Outcome) -> Option<f64>,
+) -> String {
+    let row = |kind| {
+        let mut rows = comparison.rows.iter();
+        rows.find(|row| row.kind == kind && row.case == case)
+    };
+    let Some(above) = row(kind).filter(|row| row.turns.iter().any(Option::is_some)) else {
+        return "not measured".to_owned();
+    };
+    ratio(above, row(BASELINE), figure)
+}
+
 fn memory(row: &Row) -> String {
     let rss = row.figures(|outcome| Some(outcome.proxies.rss as f64 / 1_048_576.0));
     match row.kind {
