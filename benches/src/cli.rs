@@ -12,6 +12,7 @@ use crate::compare::{self, Arena, CompareArgs};
 use crate::error::{Error, Result};
 use crate::lossy::{self, LossyArgs};
 use crate::meta::Meta;
+use crate::micro::{self, MicroArgs};
 use crate::output;
 use crate::report::{self, ReportArgs};
 use crate::roles::Role;
@@ -33,6 +34,8 @@ enum Command {
     Lossy(Box<LossyArgs>),
     /// Many simulated sidecars against one control node
     Scale(ScaleArgs),
+    /// The parts by themselves: time and instructions
+    Micro(MicroArgs),
     /// Runs any of these, and writes pages, plots and tables
     Report(ReportArgs),
     /// One process of a run
@@ -46,6 +49,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Compare(args) => block_on(run_compare(*args)),
         Command::Lossy(args) => block_on(run_lossy(*args)),
         Command::Scale(args) => block_on(run_scale(args)),
+        Command::Micro(args) => block_on(run_micro(args)),
         Command::Report(args) => block_on(async move { report::report(&args).await }),
         Command::Role(role) => block_on(role.run()),
     }
@@ -91,6 +95,15 @@ async fn run_scale(args: ScaleArgs) -> Result<()> {
     bar.finish_and_clear();
     output::line(&report::markdown::scale(&meshes));
     write(meta, meshes, args.json.as_deref())
+}
+
+async fn run_micro(args: MicroArgs) -> Result<()> {
+    let bar = progress();
+    let meta = Meta::now().await;
+    let costs = micro::micro(&args, &bar).await?;
+    bar.finish_and_clear();
+    output::line(&report::markdown::parts(&costs));
+    write(meta, costs, args.json.as_deref())
 }
 
 fn write<T: Serialize>(meta: Meta, found: T, file: Option<&Path>) -> Result<()> {

@@ -19,6 +19,7 @@ mod error;
 mod load;
 mod lossy;
 mod meta;
+mod micro;
 mod output;
 mod pairs;
 mod process;

@@ -40,6 +40,8 @@ enum Part {
     Lossy,
     /// A control node and many sidecars
     Scale,
+    /// The parts by themselves
+    Micro,
 }
 
 impl Part {
@@ -48,6 +50,7 @@ impl Part {
             Self::Compare => "compare",
             Self::Lossy => "lossy",
             Self::Scale => "scale",
+            Self::Micro => "micro",
         }
     }
 }

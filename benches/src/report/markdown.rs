@@ -2,6 +2,7 @@
 
 use crate::compare::{Case, Comparison, Row, Traffic};
 use crate::load::Outcome;
+use crate::micro::Cost;
 use crate::pairs::Kind;
 use crate::scale::Mesh;
 use crate::stats::Spread;
@@ -166,6 +167,27 @@ fn median(figures: &[Option<f64>], digits: usize) -> String {
         || "–".to_owned(),
         |spread| format!("{:.digits$}", spread.median),
     )
+}
+
+/// The parts by themselves.
+pub(crate) fn parts(costs: &[Cost]) -> String {
+    let mut text = "| part | µs | instructions |\n|---|---|---|\n".to_owned();
+    for cost in costs {
+        let us = |spread: Spread| Spread {
+            low: spread.low / 1e3,
+            median: spread.median / 1e3,
+            high: spread.high / 1e3,
+            ..spread
+        };
+        let time = cost.ns.map_or_else(|| "–".to_owned(), |ns| us(ns).show(2));
+        let count = match (cost.instructions, cost.by_processor) {
+            (None, _) => "not measured".to_owned(),
+            (Some(count), false) => count.to_string(),
+            (Some(count), true) => format!("{count}, by the processor's features"),
+        };
+        text.push_str(&format!("| {} | {time} | {count} |\n", cost.name));
+    }
+    text
 }
 
 /// Control node and simulated sidecars.

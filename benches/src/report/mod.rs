@@ -18,6 +18,7 @@ use crate::compare::Comparison;
 use crate::error::Result;
 use crate::lossy::Lossy;
 use crate::meta::Measured;
+use crate::micro::Cost;
 use crate::scale::Mesh;
 
 /// Everything that was measured, as far as it was.
@@ -26,6 +27,7 @@ pub(crate) struct All {
     pub(crate) compare: Option<Measured<Comparison>>,
     pub(crate) lossy: Option<Measured<Lossy>>,
     pub(crate) scale: Option<Measured<Vec<Mesh>>>,
+    pub(crate) micro: Option<Measured<Vec<Cost>>>,
 }
 
 impl All {
@@ -35,6 +37,7 @@ impl All {
             compare: part(&dir.join("compare.json"))?,
             lossy: part(&dir.join("lossy.json"))?,
             scale: part(&dir.join("scale.json"))?,
+            micro: part(&dir.join("micro.json"))?,
         })
     }
 }

@@ -34,6 +34,11 @@ pub(super) fn all(all: &All) -> Result<Vec<(String, String)>> {
         let table = markdown::scale(&measured.found);
         pages.push(("scale.md".to_owned(), text + &table));
     }
+    if let Some(measured) = &all.micro {
+        let text = page("The parts by themselves", MICRO, &measured.meta);
+        let table = markdown::parts(&measured.found);
+        pages.push(("micro.md".to_owned(), text + &table));
+    }
     for (name, plot) in plots::all(all) {
         pages.push((name.to_owned(), plot.svg()?));
     }
@@ -77,6 +82,13 @@ each has a UDP socket, a QUIC connection and a sync stream of its own, acknowled
 the times of a push have the CPU of all sidecars in them; the CPU figure is the control node's alone.
 
 ![Push](scale-push.svg)
+
+";
+
+const MICRO: &str = "\
+What every request, push or join goes through, one at a time, warm, on one thread. Times are of a release build: median
+(quartiles) of samples of at least 20 ms. Instructions are callgrind's: the difference between two runs that do it a
+different number of times. `.ci/run` compares those of a debug build with `benches/instructions.json`.
 
 ";
 
@@ -131,6 +143,11 @@ fn index(all: &All) -> String {
         all.scale.is_some(),
         "- [By size](scale.md): pushes, joins and renewals of a control node\n",
     );
+    if all.micro.is_some() {
+        text.push_str(
+            "- [The parts](micro.md): routing, policy, snapshots, certificates by themselves\n",
+        );
+    }
     text.push_str("- [Notes](notes.md): what costs, and what was measured once\n\n");
     if all.lossy.is_some() {
         text.push_str("![p99 by loss, 1 KiB](lossy-1k.svg)\n\n");

@@ -13,6 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::error::{Error, Result};
 use crate::load::Job;
 use crate::lossy::Turn;
+use crate::micro;
 use crate::output;
 
 /// One process of a run.
@@ -30,6 +31,8 @@ pub(crate) enum Role {
         /// The turn, as JSON
         turn: String,
     },
+    /// One of the parts, so many times
+    Part { name: String, times: u32 },
     /// One side of a pair that copies bytes between TCP and TLS
     Copy(SideArgs),
     /// One side of a pair that takes HTTP/1.1 and speaks HTTP/2 over TLS to the other
@@ -89,6 +92,7 @@ impl Role {
                 output::line(&serde_json::to_string(&found).unwrap_or_default());
                 Ok(())
             }
+            Self::Part { name, times } => micro::repeat(&name, times),
             Self::Copy(args) => copy::run(args).await,
             Self::H2(args) => h2_pair::run(args).await,
         }
