@@ -2,13 +2,19 @@
 
 use std::future::Future;
 use std::io::IsTerminal;
+use std::path::Path;
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 
 use crate::compare::{self, Arena, CompareArgs};
 use crate::error::{Error, Result};
+use crate::lossy::{self, LossyArgs};
+use crate::meta::Meta;
+use crate::micro::{self, MicroArgs};
 use crate::output;
+use crate::report::{self, ReportArgs};
 use crate::roles::Role;
 use crate::scale::{self, ScaleArgs};
 
@@ -24,8 +30,14 @@ pub(crate) struct Cli {
 enum Command {
     /// Client → proxy → proxy → server, for weft and for what one would take instead
     Compare(Box<CompareArgs>),
+    /// The same pairs over bad links, in real time
+    Lossy(Box<LossyArgs>),
     /// Many simulated sidecars against one control node
     Scale(ScaleArgs),
+    /// The parts by themselves: time and instructions
+    Micro(MicroArgs),
+    /// Runs any of these, and writes pages, plots and tables
+    Report(ReportArgs),
     /// One process of a run
     #[command(subcommand, hide = true)]
     Role(Role),
@@ -35,7 +47,10 @@ enum Command {
 pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Compare(args) => block_on(run_compare(*args)),
+        Command::Lossy(args) => block_on(run_lossy(*args)),
         Command::Scale(args) => block_on(run_scale(args)),
+        Command::Micro(args) => block_on(run_micro(args)),
+        Command::Report(args) => block_on(async move { report::report(&args).await }),
         Command::Role(role) => block_on(role.run()),
     }
 }
@@ -54,28 +69,48 @@ async fn run_compare(args: CompareArgs) -> Result<()> {
         std::process::exit(status.code().unwrap_or(1));
     }
     let args = if args.quick { args.quick() } else { args };
+    let meta = Meta::now().await;
     let arena = Arena::prepare(args.congestion).await?;
     let bar = progress();
     let comparison = compare::compare(&args, arena, &bar).await?;
     bar.finish_and_clear();
-    if let Some(file) = &args.json {
-        let text = serde_json::to_string(&comparison).unwrap_or_default();
-        std::fs::write(file, text).map_err(Error::io(format!("write {}", file.display())))?;
-    }
-    output::line(&crate::report::markdown::comparison(&comparison));
+    output::line(&report::markdown::comparison(&comparison));
+    write(meta, comparison, args.json.as_deref())
+}
+
+async fn run_lossy(args: LossyArgs) -> Result<()> {
+    let args = if args.quick { args.quick() } else { args };
+    let bar = progress();
+    let lossy = lossy::lossy(&args, &bar).await?;
+    bar.finish_and_clear();
+    output::line(&report::lossy::tables(&lossy));
     Ok(())
 }
 
 async fn run_scale(args: ScaleArgs) -> Result<()> {
+    let args = if args.quick { args.quick() } else { args };
     let bar = progress();
+    let meta = Meta::now().await;
     let meshes = scale::scale(&args, &bar).await?;
     bar.finish_and_clear();
-    if let Some(file) = &args.json {
-        let text = serde_json::to_string(&meshes).unwrap_or_default();
-        std::fs::write(file, text).map_err(Error::io(format!("write {}", file.display())))?;
+    output::line(&report::markdown::scale(&meshes));
+    write(meta, meshes, args.json.as_deref())
+}
+
+async fn run_micro(args: MicroArgs) -> Result<()> {
+    let bar = progress();
+    let meta = Meta::now().await;
+    let costs = micro::micro(&args, &bar).await?;
+    bar.finish_and_clear();
+    output::line(&report::markdown::parts(&costs));
+    write(meta, costs, args.json.as_deref())
+}
+
+fn write<T: Serialize>(meta: Meta, found: T, file: Option<&Path>) -> Result<()> {
+    match file {
+        Some(file) => meta.with(found).write(file),
+        None => Ok(()),
     }
-    output::line(&crate::report::markdown::scale(&meshes));
-    Ok(())
 }
 
 /// A bar, where there is a terminal to draw it on.

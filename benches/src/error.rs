@@ -50,6 +50,11 @@ pub(crate) enum Error {
     /// Certificates or TLS settings.
     #[error("cannot set up TLS: {0}")]
     Tls(String),
+    /// Parts that need more instructions than before.
+    #[error(
+        "more than 2 % above the baseline: {0}; mend it, or say why in the commit and write a new baseline with `weft-benches micro --write-baseline benches/instructions.json`"
+    )]
+    Slower(String),
     /// A file of ours that does not parse.
     #[error("{}: {reason}", path.display())]
     File {

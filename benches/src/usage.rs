@@ -12,6 +12,9 @@ pub(crate) struct Usage {
     pub(crate) cpu_us: u64,
     /// Resident memory, bytes.
     pub(crate) rss: u64,
+    /// Resident memory of the process that has most, bytes.
+    #[serde(default)]
+    pub(crate) rss_largest: u64,
 }
 
 impl Usage {
@@ -21,7 +24,9 @@ impl Usage {
         for pid in pids {
             let cpu = cpu(*pid).unwrap_or_default();
             sum.cpu_us += u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX);
-            sum.rss += rss(*pid).unwrap_or_default();
+            let rss = rss(*pid).unwrap_or_default();
+            sum.rss += rss;
+            sum.rss_largest = sum.rss_largest.max(rss);
         }
         sum
     }
@@ -30,7 +35,7 @@ impl Usage {
     pub(crate) fn since(self, before: Self) -> Self {
         Self {
             cpu_us: self.cpu_us.saturating_sub(before.cpu_us),
-            rss: self.rss,
+            ..self
         }
     }
 }

@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 
 pub(crate) use arena::{Arena, enter};
 pub(crate) use plan::{Case, Traffic};
-pub(crate) use run::{Bench, Comparison, Row};
+pub(crate) use run::{Bench, Comparison, Row, client};
 
 use crate::error::Result;
 use crate::pairs::{Congestion, Kind};
@@ -53,11 +53,13 @@ pub(crate) enum Part {
     Closed,
     /// Requests at fixed moments
     Open,
+    /// Unary gRPC calls
+    Grpc,
     /// Bytes
     Bulk,
 }
 
-fn seconds(text: &str) -> std::result::Result<f64, String> {
+pub(crate) fn seconds(text: &str) -> std::result::Result<f64, String> {
     match text.parse() {
         Ok(value) if (0.1..=600.0).contains(&value) => Ok(value),
         _ => Err("from 0.1 to 600".into()),
@@ -102,25 +104,25 @@ pub(crate) async fn compare(
         })
         .sum();
     bar.set_length(turns as u64 * u64::from(args.repetitions));
-    // Pairs are put up anew for each MTU: a connection that knows the old one would lose packets.
-    let mut mtus: Vec<Option<u32>> = cases.iter().map(|case| case.mtu).collect();
-    mtus.sort_unstable();
-    mtus.dedup();
-    for mtu in mtus {
+    let mut settings: Vec<_> = cases.iter().map(Case::setting).collect();
+    settings.sort_unstable();
+    settings.dedup();
+    for setting in settings {
+        let (mtu, grpc) = setting;
         if let Some(mtu) = mtu {
             arena.set_mtu(mtu).await?;
         }
-        let of_mtu: Vec<&Case> = cases.iter().filter(|case| case.mtu == mtu).collect();
-        let kinds: Vec<Kind> = args.kinds();
-        let kinds = kinds
-            .into_iter()
-            .filter(|kind| of_mtu.iter().any(|case| case.is_for(*kind)));
-        let mut bench = Bench::put_up(kinds, args, bar).await?;
-        for case in of_mtu {
+        let of_setting = || cases.iter().filter(|case| case.setting() == setting);
+        let kinds = args.kinds().into_iter();
+        let kinds = kinds.filter(|kind| of_setting().any(|case| case.is_for(*kind)));
+        let mut bench = Bench::put_up(kinds, args, grpc, bar).await?;
+        if comparison.idle.is_empty() {
+            comparison.idle = bench.memory();
+        }
+        for case in of_setting() {
             let window = Duration::from_secs_f64(args.window);
-            comparison
-                .rows
-                .extend(bench.run(case, args.repetitions, window, bar).await?);
+            let rows = bench.run(case, args.repetitions, window, bar).await?;
+            comparison.rows.extend(rows);
         }
     }
     Ok(comparison)

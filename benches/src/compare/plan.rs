@@ -39,6 +39,12 @@ pub(crate) enum Traffic {
         /// Requests a second.
         rate: u32,
     },
+    /// Unary calls on one connection.
+    Grpc {
+        size: u64,
+        /// Calls at a time.
+        calls: u32,
+    },
     /// Bytes.
     Bulk {
         /// Connections.
@@ -47,7 +53,8 @@ pub(crate) enum Traffic {
 }
 
 impl Case {
-    fn closed(size: u64, fields: usize, connections: u32) -> Self {
+    /// Requests, each when the last on its connection is answered.
+    pub(crate) fn closed(size: u64, fields: usize, connections: u32) -> Self {
         Self {
             traffic: Traffic::Closed {
                 size,
@@ -58,14 +65,24 @@ impl Case {
         }
     }
 
-    fn open(size: u64, fields: usize, rate: u32) -> Self {
+    /// Requests at fixed moments.
+    pub(crate) fn open(size: u64, fields: usize, rate: u32) -> Self {
         Self {
             traffic: Traffic::Open { size, fields, rate },
             mtu: Some(MTU),
         }
     }
 
-    fn bulk(streams: u32, mtu: u32) -> Self {
+    /// Unary calls.
+    pub(crate) fn grpc(size: u64, calls: u32) -> Self {
+        Self {
+            traffic: Traffic::Grpc { size, calls },
+            mtu: Some(MTU),
+        }
+    }
+
+    /// Bytes.
+    pub(crate) fn bulk(streams: u32, mtu: u32) -> Self {
         Self {
             traffic: Traffic::Bulk { streams },
             mtu: Some(mtu),
@@ -74,7 +91,17 @@ impl Case {
 
     /// Whether a kind of pair carries it.
     pub(crate) fn is_for(&self, kind: Kind) -> bool {
-        !matches!(self.traffic, Traffic::Bulk { .. }) || kind.carries_tcp()
+        match self.traffic {
+            Traffic::Bulk { .. } => kind.carries_tcp(),
+            Traffic::Grpc { .. } => kind.is_asked_for_grpc(),
+            Traffic::Closed { .. } | Traffic::Open { .. } => true,
+        }
+    }
+
+    /// What the pairs must be put up anew for, if it changes: a connection that knows another MTU would lose
+    /// packets, and some proxies are told whether the application speaks HTTP/2.
+    pub(super) fn setting(&self) -> (Option<u32>, bool) {
+        (self.mtu, matches!(self.traffic, Traffic::Grpc { .. }))
     }
 
     /// How the client does it.
@@ -83,8 +110,9 @@ impl Case {
             Traffic::Closed { connections, .. } => Mode::Closed { connections },
             Traffic::Open { rate, .. } => Mode::Open {
                 rate,
-                connections: 64,
+                connections: 256,
             },
+            Traffic::Grpc { calls, .. } => Mode::Grpc { calls },
             Traffic::Bulk { streams } => Mode::Bulk { streams },
         }
     }
@@ -95,6 +123,7 @@ impl Case {
             Traffic::Closed { size, fields, .. } | Traffic::Open { size, fields, .. } => {
                 (size, fields)
             }
+            Traffic::Grpc { size, .. } => (size, 3),
             Traffic::Bulk { .. } => (100, 3),
         }
     }
@@ -127,6 +156,12 @@ impl Case {
                     size(bytes)
                 )
             }
+            Traffic::Grpc { size: bytes, calls } => {
+                format!(
+                    "unary gRPC, {}, {calls} calls at a time on one connection",
+                    size(bytes)
+                )
+            }
             Traffic::Bulk { streams } => format!(
                 "bulk, {}, MTU {}",
                 plural(streams, "stream"),
@@ -139,22 +174,35 @@ impl Case {
 /// Everything, or what a quick look needs for most of the bars.
 pub(super) fn cases(args: &CompareArgs) -> Vec<Case> {
     let mut cases = Vec::new();
+    // First what says how much memory a pair needs for little traffic: what follows leaves its traces.
+    if args.part.contains(&Part::Open) {
+        cases.push(Case::open(100, 20, 1_000));
+        if !args.quick {
+            cases.push(Case::open(10 * 1024, 20, 500));
+        }
+    }
     if args.part.contains(&Part::Closed) {
         cases.extend([
-            Case::closed(100, 3, 1),
+            Case::closed(100, 20, 1),
             Case::closed(100, 3, 32),
             Case::closed(100, 20, 32),
         ]);
         if !args.quick {
-            cases.push(Case::closed(100, 3, 256));
+            cases.extend([
+                Case::closed(100, 3, 1),
+                Case::closed(100, 3, 256),
+                Case::closed(100, 20, 256),
+            ]);
             for size in [10 * 1024, 1024 * 1024] {
-                cases.extend([1, 32, 256].map(|connections| Case::closed(size, 3, connections)));
-                cases.push(Case::closed(size, 20, 32));
+                for fields in [3, 20] {
+                    let with = |connections| Case::closed(size, fields, connections);
+                    cases.extend([1, 32, 256].map(with));
+                }
             }
         }
     }
-    if args.part.contains(&Part::Open) && !args.quick {
-        cases.extend([Case::open(100, 20, 1_000), Case::open(10 * 1024, 20, 500)]);
+    if args.part.contains(&Part::Grpc) && !args.quick {
+        cases.push(Case::grpc(100, 32));
     }
     if args.part.contains(&Part::Bulk) {
         for mtu in [MTU, JUMBO] {

@@ -7,21 +7,36 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use super::{Arena, Case, CompareArgs};
+use super::{Arena, Case, CompareArgs, Traffic};
 use crate::certs::Certs;
 use crate::error::{Error, Result};
 use crate::load::{Job, Outcome};
 use crate::pairs::{Kind, Pair, Site, own};
 use crate::process::{Place, Process, run};
+use crate::usage::Usage;
 
 /// Before the window that counts: connections, caches, congestion windows.
 const WARM_UP: Duration = Duration::from_millis(400);
+/// The same where many large replies are under way: until all have begun.
+const LARGE_WARM_UP: Duration = Duration::from_millis(1_200);
+
+fn warm_up(case: &Case) -> Duration {
+    match case.traffic {
+        Traffic::Closed {
+            size, connections, ..
+        } if size * u64::from(connections) > 8 * 1024 * 1024 => LARGE_WARM_UP,
+        _ => WARM_UP,
+    }
+}
 
 /// Everything that a comparison found.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Comparison {
     /// Where it ran.
     pub(crate) arena: Arena,
+    /// Resident memory of the larger proxy of each pair after its first request, bytes.
+    #[serde(default)]
+    pub(crate) idle: BTreeMap<Kind, u64>,
     /// Each pair with each kind of traffic.
     pub(crate) rows: Vec<Row>,
 }
@@ -50,6 +65,7 @@ impl Bench {
     pub(crate) async fn put_up(
         kinds: impl IntoIterator<Item = Kind>,
         args: &CompareArgs,
+        grpc: bool,
         bar: &ProgressBar,
     ) -> Result<Self> {
         let dir = tempfile::Builder::new()
@@ -70,6 +86,7 @@ impl Bench {
             certs: Certs::create(dir.path())?,
             weft,
             congestion: args.congestion,
+            grpc,
         };
         let mut pairs = BTreeMap::new();
         for kind in kinds {
@@ -88,6 +105,17 @@ impl Bench {
             _server: server,
             _dir: dir,
         })
+    }
+
+    /// Memory of the larger proxy of each pair that is up, now.
+    pub(crate) fn memory(&self) -> BTreeMap<Kind, u64> {
+        let up = self
+            .pairs
+            .iter()
+            .filter_map(|(kind, pair)| Some((*kind, pair.as_ref().ok()?)));
+        let up = up.filter(|(kind, _)| *kind != Kind::Direct);
+        up.map(|(kind, pair)| (kind, Usage::of(&pair.pids()).rss_largest))
+            .collect()
     }
 
     /// One kind of traffic through all of them.
@@ -133,6 +161,11 @@ impl Bench {
         case: &Case,
         window: Duration,
     ) -> std::result::Result<Outcome, String> {
+        if kind == Kind::WeftL7 && matches!(case.traffic, Traffic::Grpc { .. }) {
+            return Err(
+                "weft takes HTTP/1.1 from applications; gRPC goes through it as TCP".into(),
+            );
+        }
         let pair = match self.pairs.get(&kind) {
             Some(Ok(pair)) => pair,
             Some(Err(reason)) => return Err(reason.clone()),
@@ -143,7 +176,7 @@ impl Bench {
             entry: pair.entry,
             workload: pair.workload(size, fields),
             mode: case.mode(),
-            warm_up: WARM_UP,
+            warm_up: warm_up(case),
             window,
             proxies: pair.pids(),
         };

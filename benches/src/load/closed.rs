@@ -1,5 +1,7 @@
 //! Closed loop.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -12,8 +14,8 @@ use crate::usage::Usage;
 
 /// A failing peer is not hammered.
 const AFTER_ERROR: Duration = Duration::from_millis(20);
-/// How long the last replies may take.
-const GRACE: Duration = Duration::from_secs(20);
+/// How long replies may take that are under way at the end, before their connections are cut.
+const GRACE: Duration = Duration::from_secs(2);
 
 struct Seen {
     recorder: Recorder,
@@ -23,45 +25,44 @@ struct Seen {
 pub(super) async fn run(job: &Job, connections: u32) -> Result<Outcome> {
     let begin = Instant::now() + job.warm_up;
     let end = begin + job.window;
+    let arrived = Arc::new(AtomicU64::new(0));
     let mut tasks = JoinSet::new();
     for _ in 0..connections {
-        tasks.spawn(one_connection(job.clone(), begin, end));
+        tasks.spawn(one_connection(
+            job.clone(),
+            Arc::clone(&arrived),
+            begin,
+            end,
+        ));
     }
     tokio::time::sleep_until(begin).await;
-    let before = Usage::of(&job.proxies);
+    let (before, at_begin) = (Usage::of(&job.proxies), arrived.load(Ordering::Relaxed));
     let started = Instant::now();
     tokio::time::sleep_until(end).await;
+    let bytes = arrived.load(Ordering::Relaxed) - at_begin;
     let proxies = Usage::of(&job.proxies).since(before);
     let seconds = started.elapsed().as_secs_f64();
     let mut recorder = Recorder::new();
     let mut sum = Outcome {
         seconds,
         proxies,
+        bytes,
+        size: job.workload.size,
         ..Outcome::default()
     };
-    let all = async {
-        while let Some(seen) = tasks.join_next().await {
-            let seen = seen.map_err(|error| Error::Protocol(error.to_string()))?;
-            recorder.merge(&seen.recorder);
-            sum.errors += seen.outcome.errors;
-            sum.first_error = sum.first_error.take().or(seen.outcome.first_error);
-        }
-        Ok::<_, Error>(())
-    };
-    let Ok(all) = tokio::time::timeout(GRACE, all).await else {
-        return Err(Error::Protocol(format!(
-            "replies did not come within {GRACE:?}"
-        )));
-    };
-    all?;
+    while let Some(seen) = tasks.join_next().await {
+        let seen = seen.map_err(|error| Error::Protocol(error.to_string()))?;
+        recorder.merge(&seen.recorder);
+        sum.errors += seen.outcome.errors;
+        sum.first_error = sum.first_error.take().or(seen.outcome.first_error);
+    }
     sum.requests = recorder.len();
-    sum.bytes = sum.requests * job.workload.size;
     sum.latency = recorder.latency();
     Ok(sum)
 }
 
 /// Asks until the end. Only replies that arrive in the window count.
-async fn one_connection(job: Job, begin: Instant, end: Instant) -> Seen {
+async fn one_connection(job: Job, arrived: Arc<AtomicU64>, begin: Instant, end: Instant) -> Seen {
     let mut seen = Seen {
         recorder: Recorder::new(),
         outcome: Outcome::default(),
@@ -72,7 +73,11 @@ async fn one_connection(job: Job, begin: Instant, end: Instant) -> Seen {
         if asked >= end {
             return seen;
         }
-        match ask(&mut client, &job).await {
+        let answer = tokio::time::timeout_at(end + GRACE, ask(&mut client, &job, &arrived));
+        let Ok(answer) = answer.await else {
+            return seen;
+        };
+        match answer {
             Ok(()) => {
                 let now = Instant::now();
                 if now >= begin && now < end {
@@ -89,10 +94,14 @@ async fn one_connection(job: Job, begin: Instant, end: Instant) -> Seen {
 }
 
 /// One exchange, on a new connection if there is none.
-pub(super) async fn ask(client: &mut Option<Client>, job: &Job) -> Result<()> {
+pub(super) async fn ask(
+    client: &mut Option<Client>,
+    job: &Job,
+    arrived: &Arc<AtomicU64>,
+) -> Result<()> {
     let client = match client {
         Some(client) => client,
-        None => client.insert(Client::connect(job.entry, &job.workload).await?),
+        None => client.insert(Client::connect(job.entry, &job.workload, arrived).await?),
     };
     client.exchange().await
 }

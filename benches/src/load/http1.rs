@@ -1,6 +1,8 @@
 //! HTTP/1.1 with as little cost as possible: the client shares two cores with what it measures.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -78,6 +80,8 @@ pub(crate) struct Client {
     request: Vec<u8>,
     buffer: Vec<u8>,
     filled: usize,
+    /// Bytes of bodies that have come, over all connections that share it.
+    arrived: Arc<AtomicU64>,
 }
 
 /// A reply's head, as far as it matters here.
@@ -89,8 +93,12 @@ struct Head {
 }
 
 impl Client {
-    /// Connects to a pair's entry.
-    pub(crate) async fn connect(entry: SocketAddr, workload: &Workload) -> Result<Self> {
+    /// Connects to a pair's entry; counts in `arrived` what comes of bodies.
+    pub(crate) async fn connect(
+        entry: SocketAddr,
+        workload: &Workload,
+        arrived: &Arc<AtomicU64>,
+    ) -> Result<Self> {
         let what = || format!("connect to {entry}");
         let stream = TcpStream::connect(entry).await.map_err(Error::io(what()))?;
         stream.set_nodelay(true).map_err(Error::io(what()))?;
@@ -99,6 +107,7 @@ impl Client {
             request: workload.request(),
             buffer: vec![0; READ.max(MAX_HEAD)],
             filled: 0,
+            arrived: Arc::clone(arrived),
         })
     }
 
@@ -145,12 +154,16 @@ impl Client {
 
     /// Reads what is left of a body of `length` bytes.
     async fn skip(&mut self, length: usize, mut got: usize) -> Result<()> {
+        self.arrived.fetch_add(got as u64, Ordering::Relaxed);
         while got < length {
             let want = (length - got).min(self.buffer.len());
             let read = self.stream.read(&mut self.buffer[..want]).await;
             match read.map_err(Error::io("read a reply"))? {
                 0 => return Err(Error::Protocol("a reply was cut short".into())),
-                more => got += more,
+                more => {
+                    got += more;
+                    self.arrived.fetch_add(more as u64, Ordering::Relaxed);
+                }
             }
         }
         if got > length {

@@ -7,6 +7,7 @@
 
 pub(crate) mod bulk;
 mod closed;
+pub(crate) mod grpc;
 mod http1;
 mod open;
 mod outcome;
@@ -53,6 +54,11 @@ pub(crate) enum Mode {
         /// Connections that may be used at the same time.
         connections: u32,
     },
+    /// Unary calls, all on one connection of HTTP/2.
+    Grpc {
+        /// Calls at a time.
+        calls: u32,
+    },
     /// No requests: a stream of bytes on each connection.
     Bulk {
         /// Connections.
@@ -66,6 +72,7 @@ impl Job {
         match self.mode {
             Mode::Closed { connections } => closed::run(self, connections).await,
             Mode::Open { rate, connections } => open::run(self, rate, connections).await,
+            Mode::Grpc { calls } => grpc::run(self, calls).await,
             Mode::Bulk { streams } => bulk::run(self, streams).await,
         }
     }

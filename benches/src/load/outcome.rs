@@ -14,10 +14,12 @@ const LONGEST_US: u64 = 120_000_000;
 pub(crate) struct Outcome {
     /// Length of the window.
     pub(crate) seconds: f64,
-    /// Replies in it.
+    /// Replies that were whole in it: those that the latency is of.
     pub(crate) requests: u64,
-    /// Bytes of bodies in it.
+    /// Bytes of bodies that came in it, also of replies that were not whole at its end.
     pub(crate) bytes: u64,
+    /// Bytes of one reply's body.
+    pub(crate) size: u64,
     /// Requests that failed, with the first reason.
     pub(crate) errors: u64,
     /// The first reason.
@@ -43,14 +45,23 @@ pub(crate) struct Latency {
 }
 
 impl Outcome {
+    /// Replies with the parts of those that were under way: with few large ones, whole replies alone would
+    /// make the proxies' work for the others look like waste.
+    fn replies(&self) -> f64 {
+        match self.size {
+            0 => self.requests as f64,
+            size => self.bytes as f64 / size as f64,
+        }
+    }
+
     /// Replies a second.
     pub(crate) fn rate(&self) -> f64 {
-        self.requests as f64 / self.seconds
+        self.replies() / self.seconds
     }
 
     /// CPU time of the proxies per reply, µs.
     pub(crate) fn cpu_per_request(&self) -> Option<f64> {
-        (self.requests > 0).then(|| self.proxies.cpu_us as f64 / self.requests as f64)
+        (self.replies() > 0.0).then(|| self.proxies.cpu_us as f64 / self.replies())
     }
 
     /// Gb/s of bodies.
@@ -121,6 +132,23 @@ mod tests {
         assert!((latency.p50 - 500.0).abs() < 2.0, "{latency:?}");
         assert!((latency.p99 - 990.0).abs() < 2.0, "{latency:?}");
         assert!((latency.max - 1000.0).abs() < 2.0, "{latency:?}");
+    }
+
+    #[test]
+    fn parts_of_replies_count() {
+        let outcome = Outcome {
+            seconds: 1.0,
+            requests: 1,
+            bytes: 2_500,
+            size: 1_000,
+            proxies: Usage {
+                cpu_us: 500,
+                ..Usage::default()
+            },
+            ..Outcome::default()
+        };
+        assert_eq!(outcome.rate(), 2.5);
+        assert_eq!(outcome.cpu_per_request(), Some(200.0));
     }
 
     #[test]

@@ -50,16 +50,22 @@ pub(super) fn start(kind: Kind, site: &Site, dir: &Path) -> Result<Pair> {
         host: "echo".into(),
         proxies,
         others: Vec::new(),
+        first: None,
     })
 }
 
-fn values(site: &Site, listen: SocketAddr, next: SocketAddr) -> [(&'static str, String); 7] {
+fn values(site: &Site, listen: SocketAddr, next: SocketAddr) -> [(&'static str, String); 8] {
     // Envoy's QUIC has BBR unless it is told.
     let options = match site.congestion {
         Congestion::Cubic => "connection_options: QBIC",
         Congestion::Bbr => "# BBR",
     };
+    let application = match site.grpc {
+        true => "http2_protocol_options: { max_concurrent_streams: 10000 }",
+        false => "http_protocol_options: {}",
+    };
     [
+        ("application", application.to_owned()),
         ("ip", listen.ip().to_string()),
         ("port", listen.port().to_string()),
         ("next_ip", next.ip().to_string()),

@@ -27,6 +27,10 @@ pub(super) fn start(kind: Kind, site: &Site, dir: &Path) -> Result<Pair> {
             ("upstream", upstream.to_string()),
             ("certs", site.certs.dir().display().to_string()),
             ("name", SERVER_NAME.to_owned()),
+            (
+                "application",
+                if site.grpc { " proto h2" } else { "" }.to_owned(),
+            ),
         ];
         let file = dir.join(format!("{side}.cfg"));
         template::write(&only(text, side), &values, &file)?;
@@ -38,5 +42,6 @@ pub(super) fn start(kind: Kind, site: &Site, dir: &Path) -> Result<Pair> {
         host: "echo".into(),
         proxies,
         others: Vec::new(),
+        first: None,
     })
 }

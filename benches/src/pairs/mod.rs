@@ -8,8 +8,12 @@ mod ports;
 mod template;
 mod weft;
 
+pub(crate) use envoy::program as envoy_program;
+
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -18,8 +22,11 @@ use tokio::time::Instant;
 
 use crate::certs::Certs;
 use crate::error::{Error, Result};
-use crate::load::{Client, Workload};
+use crate::load::{Client, Workload, grpc};
 use crate::process::{Place, Process, READY};
+
+/// Longest wait for the first reply, over links with a round trip of most of a second.
+const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// A kind of pair.
 #[derive(
@@ -77,6 +84,11 @@ impl Kind {
         )
     }
 
+    /// Whether a row says what becomes of gRPC with it: those that carry it, and weft, which should.
+    pub(crate) fn is_asked_for_grpc(self) -> bool {
+        !matches!(self, Self::H2Pair | Self::NginxHttp)
+    }
+
     /// All of them.
     pub(crate) fn all() -> &'static [Self] {
         Self::value_variants()
@@ -100,6 +112,8 @@ pub(crate) struct Site {
     pub(crate) weft: PathBuf,
     /// Congestion control that is asked of QUIC peers that can be told.
     pub(crate) congestion: Congestion,
+    /// Whether client and server speak HTTP/2 in the clear, not HTTP/1.1.
+    pub(crate) grpc: bool,
 }
 
 /// A congestion control.
@@ -133,6 +147,9 @@ pub(crate) struct Pair {
     pub(crate) proxies: Vec<Process>,
     /// What else it needs, such as a control node: not on the path of a request.
     pub(crate) others: Vec<Process>,
+    /// How long its first request took, connections and handshakes included; nothing if an earlier try may
+    /// have made them.
+    pub(crate) first: Option<Duration>,
 }
 
 impl Pair {
@@ -149,7 +166,7 @@ impl Pair {
             Kind::NginxTcp | Kind::NginxHttp => nginx::start(kind, site, &dir)?,
             Kind::HaproxyTcp | Kind::HaproxyH2 => haproxy::start(kind, site, &dir)?,
         };
-        pair.first_request().await?;
+        pair.first_request(site.grpc).await?;
         Ok(pair)
     }
 
@@ -159,6 +176,7 @@ impl Pair {
             host: "echo".into(),
             proxies: Vec::new(),
             others: Vec::new(),
+            first: None,
         }
     }
 
@@ -177,21 +195,32 @@ impl Pair {
     }
 
     /// Asks until a whole reply has come.
-    async fn first_request(&mut self) -> Result<()> {
+    async fn first_request(&mut self, grpc: bool) -> Result<()> {
         let deadline = Instant::now() + READY;
         let workload = self.workload(100, 3);
+        let arrived = Arc::default();
+        let mut fresh = true;
         loop {
+            let asked = Instant::now();
             let attempt = async {
-                let mut client = Client::connect(self.entry, &workload).await?;
+                if grpc {
+                    return grpc::one_call(self.entry, &workload).await;
+                }
+                let mut client = Client::connect(self.entry, &workload, &arrived).await?;
                 client.exchange().await
             };
-            let refused = match tokio::time::timeout(Duration::from_secs(2), attempt).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "no reply within 2 s".to_owned(),
+            let refused = match tokio::time::timeout(ATTEMPT, attempt).await {
+                Ok(Ok(())) => {
+                    self.first = fresh.then(|| asked.elapsed());
+                    return Ok(());
+                }
+                Ok(Err(error)) => error,
+                Err(_) => Error::Protocol(format!("no reply within {ATTEMPT:?}")),
             };
+            // Where nobody listens yet, nothing was made.
+            fresh &= matches!(&refused, Error::Io { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused);
             if Instant::now() > deadline {
-                return Err(Error::Protocol(refused));
+                return Err(refused);
             }
             for process in self.proxies.iter_mut().chain(&mut self.others) {
                 process.wait_a_little().await?;

@@ -49,6 +49,7 @@ pub(super) fn start(kind: Kind, site: &Site, dir: &Path) -> Result<Pair> {
         host: "echo".into(),
         proxies,
         others: Vec::new(),
+        first: None,
     })
 }
 

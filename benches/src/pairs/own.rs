@@ -33,6 +33,7 @@ pub(super) async fn start(role: &str, site: &Site, dir: &Path) -> Result<Pair> {
         host: "echo".into(),
         proxies,
         others: Vec::new(),
+        first: None,
     })
 }
 

@@ -95,6 +95,7 @@ pub(super) async fn start(kind: Kind, site: &Site, dir: &Path) -> Result<Pair> {
         host: "echo".into(),
         proxies: vec![a, b],
         others: vec![control],
+        first: None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use crate::compare::{Case, Comparison, Row, Traffic};
 use crate::load::Outcome;
+use crate::micro::Cost;
 use crate::pairs::Kind;
 use crate::scale::Mesh;
 use crate::stats::Spread;
@@ -130,6 +131,23 @@ fn ratio(row: &Row, baseline: Option<&Row>, figure: impl Fn(&Outcome) -> Option<
     ratio.map_or_else(|| "–".to_owned(), |ratio| ratio.show(2))
 }
 
+/// A figure of a pair, to that of the TLS copy pair.
+pub(crate) fn ratio_of(
+    comparison: &Comparison,
+    kind: Kind,
+    case: Case,
+    figure: impl Fn(&Outcome) -> Option<f64>,
+) -> String {
+    let row = |kind| {
+        let mut rows = comparison.rows.iter();
+        rows.find(|row| row.kind == kind && row.case == case)
+    };
+    let Some(above) = row(kind).filter(|row| row.turns.iter().any(Option::is_some)) else {
+        return "not measured".to_owned();
+    };
+    ratio(above, row(BASELINE), figure)
+}
+
 fn memory(row: &Row) -> String {
     let rss = row.figures(|outcome| Some(outcome.proxies.rss as f64 / 1_048_576.0));
     match row.kind {
@@ -149,6 +167,27 @@ fn median(figures: &[Option<f64>], digits: usize) -> String {
         || "–".to_owned(),
         |spread| format!("{:.digits$}", spread.median),
     )
+}
+
+/// The parts by themselves.
+pub(crate) fn parts(costs: &[Cost]) -> String {
+    let mut text = "| part | µs | instructions |\n|---|---|---|\n".to_owned();
+    for cost in costs {
+        let us = |spread: Spread| Spread {
+            low: spread.low / 1e3,
+            median: spread.median / 1e3,
+            high: spread.high / 1e3,
+            ..spread
+        };
+        let time = cost.ns.map_or_else(|| "–".to_owned(), |ns| us(ns).show(2));
+        let count = match (cost.instructions, cost.by_processor) {
+            (None, _) => "not measured".to_owned(),
+            (Some(count), false) => count.to_string(),
+            (Some(count), true) => format!("{count}, by the processor's features"),
+        };
+        text.push_str(&format!("| {} | {time} | {count} |\n", cost.name));
+    }
+    text
 }
 
 /// Control node and simulated sidecars.

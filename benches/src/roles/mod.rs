@@ -12,6 +12,8 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::error::{Error, Result};
 use crate::load::Job;
+use crate::lossy::Turn;
+use crate::micro;
 use crate::output;
 
 /// One process of a run.
@@ -24,6 +26,13 @@ pub(crate) enum Role {
         /// The job, as JSON
         job: String,
     },
+    /// One turn over a bad link: starts the pair on both of its sides, and prints what it found
+    LossyTurn {
+        /// The turn, as JSON
+        turn: String,
+    },
+    /// One of the parts, so many times
+    Part { name: String, times: u32 },
     /// One side of a pair that copies bytes between TCP and TLS
     Copy(SideArgs),
     /// One side of a pair that takes HTTP/1.1 and speaks HTTP/2 over TLS to the other
@@ -76,6 +85,14 @@ impl Role {
                 output::line(&serde_json::to_string(&outcome).unwrap_or_default());
                 Ok(())
             }
+            Self::LossyTurn { turn } => {
+                let turn: Turn = serde_json::from_str(&turn)
+                    .map_err(|error| Error::Protocol(format!("the turn: {error}")))?;
+                let found = turn.run().await?;
+                output::line(&serde_json::to_string(&found).unwrap_or_default());
+                Ok(())
+            }
+            Self::Part { name, times } => micro::repeat(&name, times),
             Self::Copy(args) => copy::run(args).await,
             Self::H2(args) => h2_pair::run(args).await,
         }

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -16,8 +17,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::net;
-use crate::error::Result;
+use crate::error;
 use crate::load::bulk::WORD;
+use crate::load::grpc;
 
 /// Largest reply.
 const MAX_BODY: usize = 16 * 1024 * 1024;
@@ -48,7 +50,7 @@ const MORE_FIELDS: [(&str, &str); 17] = [
     ("x-served-by", "invoices-7d9f8c6b54-x2kqp"),
 ];
 
-pub(super) async fn run(listen: SocketAddr, ready_file: &Path) -> Result<()> {
+pub(super) async fn run(listen: SocketAddr, ready_file: &Path) -> error::Result<()> {
     let zeros = Bytes::from(vec![b'x'; MAX_BODY]);
     net::serve(listen, ready_file, move |stream| {
         serve(stream, zeros.clone())
@@ -64,18 +66,46 @@ async fn serve(mut stream: TcpStream, zeros: Bytes) {
         while stream.write_all(&zeros[..CHUNK]).await.is_ok() {}
         return;
     }
-    let service = service_fn(move |request| {
-        let answer = answer(&request, &zeros);
-        async move { Ok::<_, Infallible>(answer) }
-    });
     let io = TokioIo::new(stream);
     if word == *b"PRI " {
+        let service = service_fn(move |request: Request<Incoming>| {
+            let zeros = zeros.clone();
+            async move {
+                Ok::<_, hyper::Error>(match request.uri().path() == grpc::METHOD {
+                    true => echo(request).await?,
+                    false => answer(&request, &zeros).map(whole),
+                })
+            }
+        });
         let _ = http2::Builder::new(TokioExecutor::new())
+            .max_concurrent_streams(10_000)
             .serve_connection(io, service)
             .await;
     } else {
+        let service = service_fn(move |request| {
+            let answer = answer(&request, &zeros);
+            async move { Ok::<_, Infallible>(answer) }
+        });
         let _ = http1::Builder::new().serve_connection(io, service).await;
     }
+}
+
+type Boxed = BoxBody<Bytes, Infallible>;
+
+fn whole(body: Full<Bytes>) -> Boxed {
+    body.boxed()
+}
+
+/// The unary call: the message as it came, and the trailer that says that all went well.
+async fn echo(request: Request<Incoming>) -> Result<Response<Boxed>, hyper::Error> {
+    let message = request.into_body().collect().await?.to_bytes();
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let body = Full::new(message).with_trailers(std::future::ready(Some(Ok(trailers))));
+    let mut response = Response::new(body.boxed());
+    let kind = HeaderValue::from_static("application/grpc+proto");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(response)
 }
 
 /// The first four bytes, left in the socket. `None` if there are none within a while.

@@ -40,6 +40,19 @@ pub(crate) struct ScaleArgs {
     /// Write all figures as JSON into this file
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
+    /// Two small meshes, few pushes
+    #[arg(long)]
+    pub(crate) quick: bool,
+}
+
+impl ScaleArgs {
+    /// What fits into a minute.
+    pub(crate) fn quick(mut self) -> Self {
+        self.sidecars = vec![100, 300];
+        self.services = vec![100];
+        self.pushes = self.pushes.min(5);
+        self
+    }
 }
 
 /// One mesh.

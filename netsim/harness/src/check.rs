@@ -81,10 +81,7 @@ pub(crate) fn kept(observer: &Observer, process: &str, revision: u64) {
 /// No datagram bears a private key.
 pub(crate) fn key_on_the_wire(observer: &Observer, certificates: &Certificates, payload: &[u8]) {
     if let Some(home) = certificates.owner_of_key_in(payload) {
-        observer.violate(format!(
-            "a private key of {} was sent",
-            home.display()
-        ));
+        observer.violate(format!("a private key of {} was sent", home.display()));
     }
 }
 

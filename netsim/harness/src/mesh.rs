@@ -396,7 +396,11 @@ impl Mesh {
     /// `service/instance`, as the control node calls a sidecar.
     pub(crate) fn label(&self, place: Place) -> String {
         let instance = std::fs::read_to_string(self.state(place).join("instance"));
-        format!("{}.default/{}", service(place), instance.unwrap_or_default().trim())
+        format!(
+            "{}.default/{}",
+            service(place),
+            instance.unwrap_or_default().trim()
+        )
     }
 
     pub(crate) fn start_app(&self, place: Place) {

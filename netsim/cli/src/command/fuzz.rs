@@ -134,7 +134,10 @@ mod tests {
         };
         let text = told(&report, 1.0, false);
         assert!(text.starts_with("… 40 lines before\nline 40\n"), "{text}");
-        assert!(text.contains("seed 7: a promise\nreplay: cargo run\n"), "{text}");
+        assert!(
+            text.contains("seed 7: a promise\nreplay: cargo run\n"),
+            "{text}"
+        );
         assert!(text.contains("0 of 1 seeds passed"), "{text}");
         assert!(told(&report, 1.0, true).starts_with("line 0\n"));
     }
