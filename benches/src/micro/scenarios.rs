@@ -227,7 +227,7 @@ fn snapshot_swap(count: usize) -> Once {
             of_service[place] = endpoint(place);
         }
         let next = Snapshot::assemble(revision, Arc::clone(&config), endpoints.clone());
-        let next = next.remembering(&current.load());
+        let next = next.with_registered([(invoices(), vec![(80, PortProtocol::Http)])]);
         current.store(Arc::new(next));
     })
 }

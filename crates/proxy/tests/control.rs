@@ -414,7 +414,7 @@ async fn what_cannot_be_saved_is_told_and_saved_once_it_can_be() {
     assert!(reason.contains("snapshot.json"), "{reason}");
     std::fs::remove_dir_all(&file).unwrap();
     eventually("it to be saved", || async {
-        (unsaved().await? == None).then_some(())
+        unsaved().await?.is_none().then_some(())
     })
     .await;
     assert!(std::fs::read_to_string(&file).unwrap().contains("200ms"));

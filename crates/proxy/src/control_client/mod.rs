@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use weft_certs::{ExpectedPeer, SpiffeId, TrustDomain};
+use weft_env::DiskError;
 use weft_env::mutants::{Mutant, broken};
 use weft_resources::SYSTEM_NAMESPACE;
 use weft_transport::{Connection, Endpoint, Target};
@@ -136,7 +137,21 @@ impl ControlClient {
             tracing::error!(%error, "cannot save what is in force: a restart would go back to what was saved before");
             self.applier.save_again();
         }
-        self.unsaved = saved.err().map(|error| error.to_string());
+        self.unsaved = saved.err().map(|error| told(&error));
+    }
+}
+
+/// Why saving failed, as it is told to others: without the path, which means nothing on another machine.
+fn told(error: &crate::Error) -> String {
+    match error {
+        crate::Error::StateDir {
+            source: DiskError::Io { path, source, .. },
+            ..
+        } => {
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            format!("{file}: {source}")
+        }
+        other => other.to_string(),
     }
 }
 
