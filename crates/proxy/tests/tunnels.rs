@@ -153,13 +153,20 @@ async fn connect_through_the_http_proxy_carries_bytes_or_says_why_not() {
     assert!(all.starts_with("HTTP/1.1 200"), "{all}");
     assert!(all.ends_with("\r\n\r\nearly"), "{all}");
 
-    let mut stream = connect(orders.ready.outbound).await;
-    let request = b"CONNECT nobody:5432 HTTP/1.1\r\nhost: nobody:5432\r\nconnection: close\r\n\r\n";
-    stream.write_all(request).await.unwrap();
-    let all = String::from_utf8(read_all(&mut stream).await.unwrap()).unwrap();
-    assert!(all.starts_with("HTTP/1.1 404"), "{all}");
-    assert!(
-        all.contains("proxy-status: orders.default/outbound; error=destination_not_found"),
-        "{all}"
-    );
+    for (target, said) in [
+        ("nobody:5432", "no service 'nobody.default' is known"),
+        ("invoices:443", "service 'invoices.default' has no port 443"),
+    ] {
+        let mut stream = connect(orders.ready.outbound).await;
+        let request =
+            format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let all = String::from_utf8(read_all(&mut stream).await.unwrap()).unwrap();
+        assert!(all.starts_with("HTTP/1.1 404"), "{all}");
+        assert!(
+            all.contains("proxy-status: orders.default/outbound; error=destination_not_found"),
+            "{all}"
+        );
+        assert!(all.contains(said), "{all}");
+    }
 }

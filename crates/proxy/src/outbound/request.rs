@@ -208,6 +208,10 @@ pub(super) fn upstream<'r>(
     })?;
     match upstream.port(port) {
         Some(port) => Ok((upstream, port)),
+        None if running.snapshot.port_protocol(service, port).is_none() => Err(Refusal::new(
+            Fact::NoSuchPort,
+            format!("service '{service}' has no port {port}"),
+        )),
         None => Err(Refusal::new(
             Fact::NoEndpoint,
             format!("no instance of service '{service}' with port {port} is there now"),
