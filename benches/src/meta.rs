@@ -176,7 +176,7 @@ fn last(text: &str, separator: char) -> String {
 }
 
 /// The first line that a program says, wherever.
-async fn said(program: &str, args: &[&str]) -> Option<String> {
+pub(crate) async fn said(program: &str, args: &[&str]) -> Option<String> {
     words(&find(program)?, args).await
 }
 

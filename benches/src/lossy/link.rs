@@ -15,6 +15,9 @@ use crate::pairs::own;
 /// How long a turn may take beyond its window: starting a pair over a slow link, warming up, late replies.
 const MARGIN: Duration = Duration::from_secs(120);
 
+/// A turn was late, too, if the processes in it got the CPU later than this, p99.
+const CPU_LATE_MS: f64 = 4.0;
+
 /// What of weft-netsim's report matters here.
 #[derive(Deserialize)]
 struct Report {
@@ -104,7 +107,8 @@ fn found_over(report: &Path, found: TurnFound) -> Result<Found> {
         outcome: found.outcome,
         first_ms: found.first_ms,
         link_bytes: ways().map(|way| way.entered_bytes).sum(),
-        late: report.late,
+        late: report.late || found.cpu_late_p99_ms > CPU_LATE_MS,
+        cpu_late_p99_ms: Some(found.cpu_late_p99_ms),
         link_late_p99_ms: ways().map(|way| way.lateness.p99_ms).fold(0.0, f64::max),
         bare_timer_p99_ms: report.bare_timer.p99_ms,
     })

@@ -24,6 +24,7 @@ pub(crate) use run::lossy;
 pub(crate) use turn::Turn;
 
 use crate::load::Outcome;
+use crate::pairs::Kind;
 
 /// What to measure over bad links.
 #[derive(Debug, Clone, Args)]
@@ -34,6 +35,12 @@ pub(crate) struct LossyArgs {
     /// Which pairs
     #[arg(long, value_enum, default_value_t = Peers::All)]
     pub(crate) peers: Peers,
+    /// Of these pairs, only such; may be given several times
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) pair: Vec<Kind>,
+    /// Sizes of replies in the part `loss`, KiB
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10])]
+    pub(crate) kib: Vec<u64>,
     /// Seeds of the links, so many: each loses other packets
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     pub(crate) seeds: u64,
@@ -90,6 +97,7 @@ impl LossyArgs {
     pub(crate) fn quick(mut self) -> Self {
         self.quick = true;
         self.seeds = 1;
+        self.kib = vec![1];
         self.window = self.window.min(6.0);
         self
     }
@@ -129,8 +137,11 @@ pub(crate) struct Found {
     pub(crate) first_ms: Option<f64>,
     /// Bytes that entered the link, both ways, IP headers included, from the pair's start to its end.
     pub(crate) link_bytes: u64,
-    /// Whether the link was late, also when it was tried again.
+    /// Whether the link or the CPU was late, also when it was tried again.
     pub(crate) late: bool,
+    /// How late a bare timer of the usual priority was, p99, ms.
+    #[serde(default)]
+    pub(crate) cpu_late_p99_ms: Option<f64>,
     /// How late the link let packets go, p99, ms.
     pub(crate) link_late_p99_ms: f64,
     /// How late a bare timer was in the same time, p99, ms.

@@ -138,8 +138,7 @@ impl Condition {
 pub(super) fn conditions(args: &LossyArgs) -> Vec<Condition> {
     let mut conditions = Vec::new();
     if args.part.contains(&Part::Loss) {
-        let sizes: &[u64] = if args.quick { &[1] } else { &[1, 10] };
-        for kib in sizes {
+        for kib in &args.kib {
             conditions.extend(LOSSES.map(|loss| Condition::requests(*kib, loss)));
         }
     }
@@ -184,7 +183,8 @@ pub(super) fn peers(args: &LossyArgs) -> Vec<Peer> {
         Peers::Rest => Vec::new(),
         _ => vec![Peer::weft(Kind::WeftL4), Peer::weft(Kind::WeftL7)],
     };
-    both.chain(weft).collect()
+    let asked = |peer: &Peer| args.pair.is_empty() || args.pair.contains(&peer.kind);
+    both.chain(weft).filter(asked).collect()
 }
 
 #[cfg(test)]

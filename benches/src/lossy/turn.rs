@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,13 +12,15 @@ use super::{Load, Peer};
 use crate::certs::Certs;
 use crate::compare::client;
 use crate::error::{Error, Result};
-use crate::load::{Job, Mode, Outcome};
+use crate::load::{Job, Mode, Outcome, Recorder};
 use crate::pairs::{Congestion, Pair, Site, own};
 use crate::process::{Place, find, run};
 
 /// Connections that may be used at the same time. A client that had fewer would wait for itself while the link
 /// stands still.
 const CONNECTIONS: u32 = 512;
+/// How often the bare timer wakes.
+const EVERY: Duration = Duration::from_millis(5);
 
 /// What to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,6 +38,8 @@ pub(crate) struct Turn {
 pub(crate) struct TurnFound {
     pub(super) outcome: Outcome,
     pub(super) first_ms: Option<f64>,
+    /// How late a bare timer of the usual priority was meanwhile, p99, ms: the proxies were no better off.
+    pub(super) cpu_late_p99_ms: f64,
 }
 
 impl Turn {
@@ -68,8 +74,10 @@ impl Turn {
             grpc: false,
         };
         let pair = Pair::start(self.peer.kind, &site).await?;
+        let watch = Watch::start()?;
         let outcome = client(&a, &self.job(&pair)).await?;
         Ok(TurnFound {
+            cpu_late_p99_ms: watch.p99_ms(),
             outcome,
             first_ms: pair.first.map(|first| first.as_secs_f64() * 1e3),
         })
@@ -94,6 +102,40 @@ impl Turn {
             window: self.window,
             proxies: pair.pids(),
         }
+    }
+}
+
+/// A timer that does nothing but wake.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<Recorder>,
+}
+
+impl Watch {
+    fn start() -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&stop);
+        let watch = move || {
+            let mut late = Recorder::new();
+            while !seen.load(Ordering::Relaxed) {
+                let due = Instant::now() + EVERY;
+                std::thread::sleep(EVERY);
+                late.record(due.elapsed());
+            }
+            late
+        };
+        let thread = std::thread::Builder::new().name("watch".into());
+        let thread = thread.spawn(watch);
+        Ok(Self {
+            stop,
+            thread: thread.map_err(Error::io("start the timer's thread"))?,
+        })
+    }
+
+    fn p99_ms(self) -> f64 {
+        self.stop.store(true, Ordering::Relaxed);
+        let latency = self.thread.join().ok().and_then(|late| late.latency());
+        latency.map_or(0.0, |latency| latency.p99 / 1e3)
     }
 }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use count::repeat;
 
 use crate::error::{Error, Result};
+use crate::output;
 use crate::stats::Spread;
 use scenarios::{ALL, Scenario};
 
@@ -52,7 +53,14 @@ pub(crate) struct Cost {
 }
 
 /// Instruction counts by name.
-type Baseline = BTreeMap<String, u64>;
+type Counts = BTreeMap<String, u64>;
+
+/// Counts to be compared with. They are of one compiler: another makes others of the same source.
+#[derive(Debug, Serialize, Deserialize)]
+struct Baseline {
+    rustc: String,
+    counts: Counts,
+}
 
 /// Measures every part.
 pub(crate) async fn micro(args: &MicroArgs, bar: &ProgressBar) -> Result<Vec<Cost>> {
@@ -80,23 +88,40 @@ pub(crate) async fn micro(args: &MicroArgs, bar: &ProgressBar) -> Result<Vec<Cos
         bar.inc(1);
     }
     if let Some(file) = &args.write_baseline {
-        let text = serde_json::to_string_pretty(&counts(&costs))
+        let baseline = Baseline {
+            rustc: compiler().await,
+            counts: counts(&costs),
+        };
+        let text = serde_json::to_string_pretty(&baseline)
             .map_err(|error| Error::Protocol(error.to_string()))?;
         std::fs::write(file, text + "\n")
             .map_err(Error::io(format!("write {}", file.display())))?;
     }
     if let Some(file) = &args.check {
-        check(&read(file)?, &counts(&costs))?;
+        let (baseline, rustc) = (read(file)?, compiler().await);
+        match baseline.rustc == rustc {
+            true => check(&baseline.counts, &counts(&costs))?,
+            false => output::note(&format!(
+                "the baseline is of {}, this is {rustc}: not compared",
+                baseline.rustc
+            )),
+        }
     }
     Ok(costs)
 }
 
 /// Counts that are the same on every processor.
-fn counts(costs: &[Cost]) -> Baseline {
+fn counts(costs: &[Cost]) -> Counts {
     let stable = costs.iter().filter(|cost| !cost.by_processor);
     stable
         .filter_map(|cost| Some((cost.name.clone(), cost.instructions?)))
         .collect()
+}
+
+/// The compiler, as it calls itself.
+async fn compiler() -> String {
+    let said = crate::meta::said("rustc", &["--version"]).await;
+    said.unwrap_or_else(|| "an unknown compiler".to_owned())
 }
 
 fn read(file: &Path) -> Result<Baseline> {
@@ -108,7 +133,7 @@ fn read(file: &Path) -> Result<Baseline> {
 }
 
 /// The alarm: every part that needs more than it did, and every one that the baseline does not know.
-fn check(baseline: &Baseline, now: &Baseline) -> Result<()> {
+fn check(baseline: &Counts, now: &Counts) -> Result<()> {
     let complaint = |(name, count): (&String, &u64)| match baseline.get(name) {
         None => Some(format!("'{name}' is not in the baseline")),
         Some(before) => {
@@ -163,12 +188,12 @@ mod tests {
 
     #[test]
     fn two_per_cent_more_is_an_alarm_and_less_is_none() {
-        let of = |count| Baseline::from([("a".to_owned(), count)]);
+        let of = |count| Counts::from([("a".to_owned(), count)]);
         assert!(check(&of(1_000), &of(1_019)).is_ok());
         assert!(check(&of(1_000), &of(500)).is_ok());
         let said = check(&of(1_000), &of(1_021)).unwrap_err().to_string();
         assert!(said.contains("1000 → 1021"), "{said}");
-        let said = check(&Baseline::new(), &of(1)).unwrap_err().to_string();
+        let said = check(&Counts::new(), &of(1)).unwrap_err().to_string();
         assert!(said.contains("not in the baseline"), "{said}");
     }
 }

@@ -25,7 +25,10 @@ pub(super) fn all(all: &All) -> Result<Vec<(String, String)>> {
             LOSSY,
             &measured.meta,
         );
-        let window = format!("Each turn counts {} s.\n\n", measured.found.window_s);
+        let window = format!(
+            "Each turn counts {} s, downloads half of that.\n\n",
+            measured.found.window_s
+        );
         let tables = lossy::tables(&measured.found);
         pages.push(("lossy.md".to_owned(), text + &window + &tables));
     }
@@ -66,7 +69,8 @@ seeds for all pairs. Requests are due at fixed moments (open loop), and latency 
 a stall shows in all requests that it held up; *never caught up* means that requests were left without an answer 10 s
 after the last was due. Requests have 3 header fields. TCP's congestion control is set by route, in both namespaces; that
 of Envoy's QUIC by its connection options; weft's is its own (docs/adr/0007-lossy-paths.md). A turn whose link was late,
-because this machine had no CPU for it, is done again, twice at most; † marks what is late still.
+because this machine had no CPU for it, or in which a bare timer of the usual priority woke more than 4 ms late at p99, is
+done again, twice at most; † marks what is late still.
 
 ![p99 by loss, 1 KiB](lossy-1k.svg)
 
