@@ -168,7 +168,8 @@ async fn versions() -> Vec<(String, String)> {
 
 /// `… version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL`
 fn envoy_version(text: &str) -> Option<String> {
-    text.split('/').nth(1).map(str::to_owned)
+    let (_, version) = text.split_once("version: ")?;
+    version.split('/').nth(1).map(str::to_owned)
 }
 
 fn last(text: &str, separator: char) -> String {
@@ -202,7 +203,7 @@ mod tests {
 
     #[test]
     fn envoy_says_its_version_among_others() {
-        let said = "envoy  version: 1a2b/1.40.0/Clean/RELEASE/BoringSSL";
+        let said = "/opt/envoy  version: 1a2b/1.40.0/Clean/RELEASE/BoringSSL";
         assert_eq!(envoy_version(said).as_deref(), Some("1.40.0"));
     }
 }

@@ -58,6 +58,9 @@ pub(crate) fn table(all: &All) -> String {
             bar.what, bar.bar
         ));
     }
+    text.push_str(
+        "\n† Of turns that were short of CPU: to be read with care (docs/performance/lossy.md).\n",
+    );
     text
 }
 
@@ -192,7 +195,8 @@ fn of_bad_links(lossy: Option<&Lossy>) -> Vec<Bar> {
     };
     let beside = |size, loss, peer: Peer, most: f64| {
         let ratio = p99_ratio(lossy?, (ours, loss), (peer, loss), size)?;
-        Some((format!("{} at {loss} %", show(ratio)), ratio <= most))
+        let mark = mark(lossy, &Condition::requests(size, loss));
+        Some((format!("{} at {loss} %{mark}", show(ratio)), ratio <= most))
     };
     let h2_cubic = other(Kind::EnvoyH2, Congestion::Cubic);
     let h2_bbr = other(Kind::EnvoyH2, Congestion::Bbr);
@@ -201,7 +205,11 @@ fn of_bad_links(lossy: Option<&Lossy>) -> Vec<Bar> {
         let row = row(lossy?, Peer::weft(kind), |c| *c == Condition::bulk(loss))?;
         let share = Spread::of(found(row).map(goodput_mbit))?.median / LINK_MBIT;
         Some((
-            format!("{} {share:.2} at {loss} %", kind.title()),
+            format!(
+                "{} {share:.2} at {loss} %{}",
+                kind.title(),
+                mark(lossy, &Condition::bulk(loss))
+            ),
             share >= 0.85,
         ))
     };
@@ -250,7 +258,11 @@ fn of_bad_links(lossy: Option<&Lossy>) -> Vec<Bar> {
             "≤ 1.05",
             [1, 10].map(|size| {
                 let ratio = p99_ratio(lossy?, (ours, 0), (h2_cubic, 0), size)?;
-                Some((format!("{} with {size} KiB", show(ratio)), ratio <= 1.05))
+                let mark = mark(lossy, &Condition::requests(size, 0));
+                Some((
+                    format!("{} with {size} KiB{mark}", show(ratio)),
+                    ratio <= 1.05,
+                ))
             }),
         ),
         Bar::new(
@@ -284,6 +296,18 @@ fn show(ratio: f64) -> String {
         f64::INFINITY => "never caught up".to_owned(),
         0.0 => "0 (the other never caught up)".to_owned(),
         ratio => format!("{ratio:.2}"),
+    }
+}
+
+/// Marks figures of turns that were short of CPU.
+fn mark(lossy: Option<&Lossy>, condition: &Condition) -> &'static str {
+    let rows = lossy.into_iter().flat_map(|lossy| &lossy.rows);
+    let mut of_it = rows
+        .filter(|row| row.condition == *condition)
+        .flat_map(found);
+    match of_it.any(|found| found.late) {
+        true => " †",
+        false => "",
     }
 }
 

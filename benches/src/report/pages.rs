@@ -70,7 +70,8 @@ a stall shows in all requests that it held up; *never caught up* means that requ
 after the last was due. Requests have 3 header fields. TCP's congestion control is set by route, in both namespaces; that
 of Envoy's QUIC by its connection options; weft's is its own (docs/adr/0007-lossy-paths.md). A turn whose link was late,
 because this machine had no CPU for it, or in which a bare timer of the usual priority woke more than 4 ms late at p99, is
-done again, twice at most; † marks what is late still.
+done again, twice at most; † marks what is late still, and is to be
+read with care: short of CPU, every pair is slower than its link makes it.
 
 ![p99 by loss, 1 KiB](lossy-1k.svg)
 
