@@ -139,8 +139,7 @@ mod tests {
                 .round(&mut Context::from_waker(Waker::noop()))
                 .is_pending()
         );
-        let ran = ran.lock().unwrap().clone();
-        ran
+        std::mem::take(&mut *ran.lock().unwrap())
     }
 
     #[test]
