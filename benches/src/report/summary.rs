@@ -45,19 +45,27 @@ fn loss(lossy: &Lossy) -> String {
         let cells: Vec<String> = cells.collect();
         text.push_str(&format!("| {} | {} |\n", peer.title(), cells.join(" | ")));
     }
+    if text.contains('†') {
+        text.push_str("\n† Of turns whose proxies were short of CPU on the machine that measured: to be read with care.\n");
+    }
     text
 }
 
 fn tail(lossy: &Lossy, peer: Peer, size: u64, loss: u32) -> String {
     let row = row(lossy, peer, |c| *c == Condition::requests(size, loss));
-    let figures: Vec<f64> = row.into_iter().flat_map(found).filter_map(p99).collect();
+    let turns: Vec<_> = row.into_iter().flat_map(found).collect();
+    let mark = match turns.iter().any(|turn| turn.late) {
+        true => " †",
+        false => "",
+    };
+    let figures: Vec<f64> = turns.into_iter().filter_map(p99).collect();
     if figures.iter().any(|figure| !figure.is_finite()) {
-        return "never caught up".to_owned();
+        return format!("never caught up{mark}");
     }
     let spread = Spread::of(figures);
     spread.map_or_else(
         || "not measured".to_owned(),
-        |spread| format!("{:.0}", spread.median / 1e3),
+        |spread| format!("{:.0}{mark}", spread.median / 1e3),
     )
 }
 
