@@ -64,9 +64,9 @@ pub(crate) fn kept(observer: &Observer, process: &str, revision: u64) {
             return None;
         }
         let acked = *seen.acked.get(&place)?;
-        let number = |revision| seen.committed.at(revision).map(|generation| generation.number);
         // Endpoints make revisions too, and are not worth a write each: what counts is the config.
-        (number(revision) < number(acked)).then(|| {
+        let config = |revision| seen.committed.config_of(revision);
+        (config(revision) < config(acked)).then(|| {
             format!(
                 "{process} starts with revision {revision}, though an earlier life of it has acknowledged {acked}, \
                  and config was pushed in between"
@@ -81,10 +81,7 @@ pub(crate) fn kept(observer: &Observer, process: &str, revision: u64) {
 /// No datagram bears a private key.
 pub(crate) fn key_on_the_wire(observer: &Observer, certificates: &Certificates, payload: &[u8]) {
     if let Some(home) = certificates.owner_of_key_in(payload) {
-        observer.violate(format!(
-            "a private key of {} was sent",
-            home.display()
-        ));
+        observer.violate(format!("a private key of {} was sent", home.display()));
     }
 }
 
@@ -179,6 +176,12 @@ pub(crate) fn outcome(observer: &Observer, outcome: &Outcome) {
             Ending::Reply { status: 200, .. } => seen.answered += 1,
             Ending::Reply { status: 403, .. } => seen.denied += 1,
             Ending::Reply { .. } => seen.failed += 1,
+            Ending::Cut(..) => {
+                seen.broken += 1;
+                if !excused {
+                    seen.cut.insert(*number);
+                }
+            }
             Ending::Broken(_) | Ending::Silence => seen.broken += 1,
         }
     }
@@ -201,6 +204,8 @@ pub(crate) fn outcome(observer: &Observer, outcome: &Outcome) {
             "request {number} of {here} for {callee} ended in {status} without a reason"
         )),
         Ending::Reply { .. } => {}
+        // Its reason is in the access log, which may be written a moment later: see `afterwards`.
+        Ending::Cut(..) => {}
         Ending::Broken(_) | Ending::Silence if excused => {}
         Ending::Broken(reason) => observer.violate(format!(
             "request {number} of {here} for {callee} got no answer though its sidecar ran: {reason}"
@@ -218,13 +223,27 @@ pub(crate) fn afterwards(observer: &Observer) {
         let seen = observer.lock();
         let arrivals: BTreeMap<u64, &Arrival> =
             seen.arrivals.iter().map(|a| (a.number, a)).collect();
-        seen.access
+        let wrong = seen
+            .access
             .iter()
-            .find_map(|access| of_access(&seen, access, &arrivals))
+            .find_map(|access| of_access(&seen, access, &arrivals));
+        wrong.or_else(|| cut_without_reason(&seen))
     };
     if let Some(what) = found {
         observer.violate(what);
     }
+}
+
+/// An answer that broke off has its reason in the log of the caller's sidecar.
+fn cut_without_reason(seen: &Seen) -> Option<String> {
+    let told = |number: &u64| {
+        let mut access = seen.access.iter();
+        access.any(|a| a.number == *number && !a.inbound && !a.reason.is_empty())
+    };
+    let number = seen.cut.iter().find(|number| !told(number))?;
+    Some(format!(
+        "the answer to request {number} broke off, and its sidecar's log does not say why"
+    ))
 }
 
 fn of_access(seen: &Seen, access: &Access, arrivals: &BTreeMap<u64, &Arrival>) -> Option<String> {

@@ -34,6 +34,8 @@ pub(crate) enum Ending {
         proxy_status: Option<String>,
         body: String,
     },
+    /// The head came, and the rest broke off: HTTP/1.1 has no other way to say that something failed since.
+    Cut(u16, String),
     /// No connection, or it broke.
     Broken(String),
     /// Nothing within the client's patience.
@@ -157,7 +159,10 @@ impl Client {
             .await
             .map_err(|e| e.to_string())?;
         let (parts, body) = response.into_parts();
-        let body = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
+        let body = match body.collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => return Ok(Ending::Cut(parts.status.as_u16(), error.to_string())),
+        };
         driver.abort();
         let proxy_status = parts.headers.get("proxy-status");
         Ok(Ending::Reply {
@@ -183,6 +188,7 @@ fn short(ending: &Ending) -> String {
             let shown: String = reason.chars().take(SHOWN).collect();
             format!("{status} {shown}")
         }
+        Ending::Cut(status, reason) => format!("{status}, then cut: {reason}"),
         Ending::Broken(reason) => format!("broken: {reason}"),
         Ending::Silence => "no answer".to_owned(),
     }

@@ -47,6 +47,8 @@ pub struct FuzzReport {
     pub slowest: Duration,
     /// The most tasks that a process had.
     pub most_tasks: usize,
+    /// The most that one had at the end of a run, at rest.
+    pub tasks_at_rest: usize,
     /// The fullest that a socket's buffer was, in datagrams.
     pub fullest_socket: usize,
     /// Seeds that did not, lowest first.
@@ -77,6 +79,7 @@ pub fn fuzz(fuzzing: &Fuzzing, progress: &dyn Progress) -> FuzzReport {
                     report.virtual_time += summary.virtual_time;
                     report.requests += summary.requests;
                     report.most_tasks = report.most_tasks.max(summary.most_tasks);
+                    report.tasks_at_rest = report.tasks_at_rest.max(summary.tasks_at_rest);
                     report.fullest_socket = report.fullest_socket.max(summary.fullest_socket);
                     report.slowest = report.slowest.max(summary.converged_after);
                 }

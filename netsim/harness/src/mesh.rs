@@ -105,6 +105,11 @@ impl Mesh {
         state(&self.world, place)
     }
 
+    /// Whether the node's process is to run: not if it was told to stop.
+    pub(crate) fn is_wanted(&self, place: Place) -> bool {
+        self.slot(place).wanted
+    }
+
     /// The process of weft on a node, if it runs.
     pub(crate) fn process(&self, place: Place) -> Option<Process> {
         self.slot(place).running.as_ref().map(|r| r.process.clone())
@@ -396,7 +401,11 @@ impl Mesh {
     /// `service/instance`, as the control node calls a sidecar.
     pub(crate) fn label(&self, place: Place) -> String {
         let instance = std::fs::read_to_string(self.state(place).join("instance"));
-        format!("{}.default/{}", service(place), instance.unwrap_or_default().trim())
+        format!(
+            "{}.default/{}",
+            service(place),
+            instance.unwrap_or_default().trim()
+        )
     }
 
     pub(crate) fn start_app(&self, place: Place) {

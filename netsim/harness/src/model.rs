@@ -119,6 +119,12 @@ impl Committed {
             .map(|(_, generation)| generation)
     }
 
+    /// The revision that brought the config of this one.
+    pub(crate) fn config_of(&self, revision: u64) -> Option<u64> {
+        let mut before = self.by_revision.range(..=revision);
+        before.next_back().map(|(revision, _)| *revision)
+    }
+
     pub(crate) fn latest(&self) -> Option<(u64, &Generation)> {
         self.by_revision
             .last_key_value()

@@ -54,11 +54,15 @@ pub(crate) struct Seen {
     pub(crate) arrivals: Vec<Arrival>,
     /// Numbers of requests that must not be repeated and have reached an application.
     pub(crate) posted: BTreeSet<u64>,
+    /// Numbers of requests whose answer broke off though their sidecar ran.
+    pub(crate) cut: BTreeSet<u64>,
     pub(crate) committed: Committed,
     /// When a node's sidecar was last not running as it should: killed, stopped, paused, or starting.
     pub(crate) disturbed: BTreeMap<Place, Duration>,
     /// Nodes whose sidecar has said that it is ready, and has not been disturbed since.
     pub(crate) up: BTreeSet<Place>,
+    /// Whether a node that stands still was up when that began.
+    pub(crate) up_when_paused: BTreeMap<Place, bool>,
     /// When a node's clock or pace last changed.
     pub(crate) shaken: BTreeMap<Place, Duration>,
     /// Certificates (by hash) that a node has said it refuses, and since when.

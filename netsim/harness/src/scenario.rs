@@ -333,12 +333,18 @@ impl Scenario {
             Fault::Start(a) => mesh.start(a),
             Fault::Pause(a, pause) => {
                 if let Some(process) = mesh.process(a) {
+                    let was_up = self.observer.lock().up.contains(&a);
                     self.observer.disturbed(a);
                     if pause {
                         process.pause();
+                        self.observer.lock().up_when_paused.insert(a, was_up);
                     } else {
                         process.resume();
-                        self.observer.up(a);
+                        let was_up = self.observer.lock().up_when_paused.remove(&a);
+                        // Not if it was told to stop meanwhile.
+                        if was_up == Some(true) && mesh.is_wanted(a) {
+                            self.observer.up(a);
+                        }
                     }
                 }
             }
@@ -367,6 +373,7 @@ impl Scenario {
         let Some(client) = self.clients.iter().find(|client| client.place == place) else {
             return;
         };
+        let client_env = client.env.clone();
         for number in 0..count {
             let client = client.clone();
             let callee = SERVICES[number as usize % SERVICES.len()];
@@ -374,7 +381,9 @@ impl Scenario {
                 let outcome = client.request(callee, Method::GET, 200).await;
                 check::outcome(&client.observer, &outcome);
             };
-            drop(self.mesh.node(place).process("flood").env().spawn(request));
+            drop(client_env.spawn(request));
+            // As fast as an application can; at one and the same moment they would fill the kernel's own queue.
+            sleep(Duration::from_millis(1)).await;
         }
     }
 

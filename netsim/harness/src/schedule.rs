@@ -333,9 +333,11 @@ mod tests {
         for seed in 0..200 {
             let steps = schedule(seed, 12, length);
             assert_eq!(steps, schedule(seed, 12, length));
-            assert!(steps.iter().all(|(at, fault)| {
-                *at <= length || matches!(fault, Fault::Pause(_, false))
-            }));
+            assert!(
+                steps.iter().all(|(at, fault)| {
+                    *at <= length || matches!(fault, Fault::Pause(_, false))
+                })
+            );
             assert!(steps.iter().all(|(_, fault)| match fault {
                 Fault::Swap(a, b) | Fault::Cut(a, b, _) => a != b && *b < PLACES,
                 _ => true,

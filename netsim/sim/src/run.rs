@@ -74,10 +74,11 @@ where
     let shared = Arc::new(Shared::new(seed, dir));
     let driver = tokio::spawn(drive(shared.clone()));
     let waking = tokio::spawn(shared.wakes.clone().serve());
-    let world = World::new(shared);
+    let world = World::new(shared.clone());
     let outcome = world.lab().env().spawn(main(world.clone())).await;
     driver.abort();
     waking.abort();
+    shared.forget();
     outcome.map_err(|error| {
         let told = match error.try_into_panic() {
             Ok(panic) => message(&*panic),

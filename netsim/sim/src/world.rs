@@ -116,6 +116,19 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets go of what may hold the world in its turn: a run would leave its memory behind.
+    pub(crate) fn forget(&self) {
+        let (tap, paths, events) = {
+            let mut state = self.state();
+            (
+                state.tap.take(),
+                std::mem::take(&mut state.paths),
+                std::mem::take(&mut state.events),
+            )
+        };
+        drop((tap, paths, events));
+    }
+
     pub(crate) fn now_ns(&self) -> u64 {
         elapsed_ns(self.start)
     }

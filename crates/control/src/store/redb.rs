@@ -1,5 +1,7 @@
 //! The embedded store: one file, one process.
 
+mod backend;
+
 use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
 use std::io::ErrorKind;
@@ -13,9 +15,10 @@ use ::redb::{
     TableDefinition, WriteTransaction,
 };
 use bytes::Bytes;
+use weft_env::Env;
 use weft_env::mutants::{Mutant, broken};
-use weft_env::{DiskError, DiskOp, Env};
 
+use self::backend::GatedFile;
 use super::history::History;
 use super::{
     BoxFuture, Change, Entry, Op, Range, Revision, Store, StoreError, Transaction, Txn, Watch,
@@ -59,12 +62,18 @@ impl RedbStore {
     /// or was written by a later weft, [`StoreError::Io`] and [`StoreError::DiskFull`].
     pub async fn open(env: &Env, path: &Path) -> Result<Self, StoreError> {
         let file: PathBuf = path.to_owned();
+        let disk = env.disk(|disk| disk.clone()).await;
         let opener: Opener = Box::new(move || {
+            let backend = GatedFile {
+                file: FileBackend::new(own_file(&file)?)?,
+                disk: disk.clone(),
+                path: file.clone(),
+            };
             Database::builder()
                 .set_cache_size(CACHE_BYTES)
                 // A few megabytes at most, read once: a damaged page is found now, not in mid-push.
                 .set_check_integrity_on_open(true)
-                .create_with_backend(FileBackend::new(own_file(&file)?)?)
+                .create_with_backend(backend)
         });
         Self::open_with(env, path.display().to_string(), opener).await
     }
@@ -155,18 +164,7 @@ impl Store for RedbStore {
     fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<Revision, StoreError>> {
         Box::pin(async move {
             txn.check()?;
-            let inner = self.inner.clone();
-            self.env
-                .disk(move |disk| {
-                    let path = Path::new(&inner.path);
-                    disk.pass(DiskOp::Write, path)
-                        .map_err(|error| gate_error(&inner.path, error))?;
-                    let revision = inner.commit(txn)?;
-                    disk.pass(DiskOp::Replace, path)
-                        .map_err(|error| gate_error(&inner.path, error))?;
-                    Ok(revision)
-                })
-                .await
+            self.on_disk(move |inner| inner.commit(txn)).await
         })
     }
 
@@ -370,17 +368,6 @@ fn database_error(path: &str, error: DatabaseError) -> StoreError {
             reason: "it could not be repaired after a crash".to_owned(),
         },
         other => storage_error(path, other),
-    }
-}
-
-/// What a simulated disk answers; a real one lets every step pass.
-fn gate_error(path: &str, error: DiskError) -> StoreError {
-    match error {
-        DiskError::Io { source, .. } => storage_error(path, source),
-        other => StoreError::Io {
-            path: path.to_owned(),
-            reason: other.to_string(),
-        },
     }
 }
 

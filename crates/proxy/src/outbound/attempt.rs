@@ -64,8 +64,7 @@ impl Transaction<'_> {
         upload: &mut Upload,
         record: &mut Record,
     ) -> Result<Answer, Refusal> {
-        let idempotent =
-            retry::is_idempotent(request.method()) || is_broken(Mutant::RetriesAPost);
+        let idempotent = retry::is_idempotent(request.method()) || is_broken(Mutant::RetriesAPost);
         let mut tried: Vec<Arc<Instance>> = Vec::new();
         let mut last: Option<Missed> = None;
         let mut again = false;

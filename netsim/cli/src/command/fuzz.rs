@@ -103,14 +103,15 @@ fn told(report: &FuzzReport, took: f64, whole: bool) -> String {
     let virtual_s = report.virtual_time.as_secs_f64();
     text.push_str(&format!(
         "{} of {done} seeds passed: {virtual_s:.0} s of mesh life in {took:.1} s ({:.0} x), {:.2} s a seed, \
-         {} requests, right again {:.1} s after the faults at the latest, at most {} tasks a process and {} \
-         datagrams in a socket\n",
+         {} requests, right again {:.1} s after the faults at the latest, at most {} tasks a process ({} at rest) and \
+         {} datagrams in a socket\n",
         report.passed,
         virtual_s / took.max(0.001),
         took / (done.max(1) as f64),
         report.requests,
         report.slowest.as_secs_f64(),
         report.most_tasks,
+        report.tasks_at_rest,
         report.fullest_socket,
     ));
     text
@@ -134,7 +135,10 @@ mod tests {
         };
         let text = told(&report, 1.0, false);
         assert!(text.starts_with("… 40 lines before\nline 40\n"), "{text}");
-        assert!(text.contains("seed 7: a promise\nreplay: cargo run\n"), "{text}");
+        assert!(
+            text.contains("seed 7: a promise\nreplay: cargo run\n"),
+            "{text}"
+        );
         assert!(text.contains("0 of 1 seeds passed"), "{text}");
         assert!(told(&report, 1.0, true).starts_with("line 0\n"));
     }
