@@ -232,10 +232,10 @@ impl Observer {
             let lives = seen.in_force.entry(process.clone()).or_default();
             lives.push((now, revision));
         }
-        if message == "ready" {
-            if let Some(place) = place_of(&process) {
-                self.up(place);
-            }
+        if message == "ready"
+            && let Some(place) = place_of(&process)
+        {
+            self.up(place);
         }
         let mut line = format!("{process} {level} {message}");
         for (name, value) in fields {
