@@ -63,7 +63,7 @@ async fn a_token_is_good_once_and_its_record_says_who_used_it() {
     let listed = list(&*bench.store, now).await.unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].state, TokenState::Used);
-    assert_eq!(listed[0].used_by.as_deref(), Some("10.0.0.1:5"));
+    assert_eq!(listed[0].used_by.as_deref(), Some("10.0.0.1"));
     let all = bench.store.range("").await.unwrap();
     assert!(
         all.entries
