@@ -47,7 +47,7 @@ async fn a_token_makes_an_svid_once_and_the_pin_guards_it() {
             .used_by
             .as_deref()
             .unwrap()
-            .starts_with("127.0.0.1:")
+            .starts_with("127.0.0.1")
     );
     control.stop().await;
 }
@@ -115,7 +115,7 @@ async fn a_sidecar_gets_everything_then_changes_and_its_receipt_ends_the_wait() 
     let endpoint = &sync.known["endpoint/default/invoices/a1"];
     let seen = endpoint["mesh_addr"].as_str().unwrap();
     assert!(
-        seen.starts_with("127.0.0.1:"),
+        seen.starts_with("127.0.0.1"),
         "observed, not 0.0.0.0: {seen}"
     );
 
