@@ -17,7 +17,7 @@ pub enum Error {
     #[error(transparent)]
     Workload(#[from] weft_workload::Error),
     /// The state directory cannot be used.
-    #[error("the state directory {} cannot be used: {source}", dir.display())]
+    #[error("the state directory {} cannot be used: {source}; give it room and rights, or choose another with --state-dir", dir.display())]
     StateDir {
         /// The directory.
         dir: PathBuf,
