@@ -17,11 +17,10 @@ use serde::{Deserialize, Serialize};
 use weft_certs::{TrustBundle, TrustDomain};
 
 use crate::jwt::{JwtSlot, JwtSlots};
+use crate::slot;
 use crate::when::{self, whole};
 use crate::{CaConfig, Error, KeyId, Slot, SlotState, Tier};
 
-/// Removed slots that are kept for the record, per tier.
-const KEPT_REMOVED: usize = 8;
 /// Entries of the log that are kept.
 const KEPT_LOG: usize = 128;
 /// Clocks of relying parties may be this far apart.
@@ -422,7 +421,7 @@ impl Journal {
         if tier == Tier::Root {
             next.sequence += 1;
         }
-        next.forget_removed(tier);
+        slot::forget_removed(next.slots_mut(tier), Slot::is_live);
         next
     }
 
@@ -448,21 +447,6 @@ impl Journal {
             at: whole(now),
             slot: slot.to_owned(),
             state,
-        });
-    }
-
-    /// Keeps the newest few removed slots.
-    fn forget_removed(&mut self, tier: Tier) {
-        let slots = self.slots_mut(tier);
-        let mut excess = slots
-            .iter()
-            .filter(|slot| !slot.is_live())
-            .count()
-            .saturating_sub(KEPT_REMOVED);
-        slots.retain(|slot| {
-            let forget = excess > 0 && !slot.is_live();
-            excess -= usize::from(forget);
-            !forget
         });
     }
 

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::slot::KEPT_REMOVED;
 use crate::testing::{authority, config, days, hours, now, reload};
 
 fn states(journal: &Journal, tier: Tier) -> Vec<(&str, SlotState)> {

@@ -25,8 +25,6 @@ const AHEAD: Duration = Duration::from_secs(24 * 3600);
 const STAYS: Duration = Duration::from_secs(TOKEN_TTL.as_secs() + 300);
 /// Keys that are published at the same time.
 const MAX_LIVE: usize = 8;
-/// Removed keys that are kept for the record.
-const KEPT_REMOVED: usize = 8;
 /// Audiences of one token, and bytes of each.
 const MAX_AUDIENCES: usize = 16;
 const MAX_AUDIENCE: usize = 1024;
@@ -185,17 +183,7 @@ impl Journal {
         let mut next = self.clone();
         next.set_jwt(id, SlotState::Removed, now);
         next.sequence += 1;
-        let slots = &mut next.jwt.slots;
-        let mut excess = slots
-            .iter()
-            .filter(|slot| !slot.is_live())
-            .count()
-            .saturating_sub(KEPT_REMOVED);
-        slots.retain(|slot| {
-            let forget = excess > 0 && !slot.is_live();
-            excess -= usize::from(forget);
-            !forget
-        });
+        crate::slot::forget_removed(&mut next.jwt.slots, JwtSlot::is_live);
         Ok(next)
     }
 

@@ -121,6 +121,20 @@ impl Slot {
     }
 }
 
+/// Removed slots of one kind that are kept for the record.
+pub(crate) const KEPT_REMOVED: usize = 8;
+
+/// Forgets all removed slots but the newest few.
+pub(crate) fn forget_removed<S>(slots: &mut Vec<S>, is_live: impl Fn(&S) -> bool) {
+    let removed = slots.iter().filter(|slot| !is_live(slot)).count();
+    let mut excess = removed.saturating_sub(KEPT_REMOVED);
+    slots.retain(|slot| {
+        let forget = excess > 0 && !is_live(slot);
+        excess -= usize::from(forget);
+        !forget
+    });
+}
+
 fn encode(der: &CertificateDer<'static>) -> String {
     STANDARD.encode(der)
 }

@@ -45,13 +45,7 @@ pub(super) fn start(kind: Kind, site: &Site, dir: &Path) -> Result<Pair> {
         ];
         proxies.push(Process::start(place, dir, side, &program, &args)?);
     }
-    Ok(Pair {
-        entry: a,
-        host: "echo".into(),
-        proxies,
-        others: Vec::new(),
-        first: None,
-    })
+    Ok(Pair::of(a, proxies))
 }
 
 fn values(site: &Site, listen: SocketAddr, next: SocketAddr) -> [(&'static str, String); 8] {

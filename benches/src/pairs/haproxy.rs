@@ -37,11 +37,5 @@ pub(super) fn start(kind: Kind, site: &Site, dir: &Path) -> Result<Pair> {
         let args = ["-db", "-f", &file.display().to_string()];
         proxies.push(Process::start(place, dir, side, &program, &args)?);
     }
-    Ok(Pair {
-        entry: a,
-        host: "echo".into(),
-        proxies,
-        others: Vec::new(),
-        first: None,
-    })
+    Ok(Pair::of(a, proxies))
 }

@@ -158,7 +158,7 @@ impl Pair {
         let dir = site.dir.join(kind.title().replace([' ', '/'], "-"));
         std::fs::create_dir_all(&dir).map_err(Error::io(format!("make {}", dir.display())))?;
         let mut pair = match kind {
-            Kind::Direct => Self::direct(site),
+            Kind::Direct => Self::of(site.server, Vec::new()),
             Kind::TlsCopy => own::start("copy", site, &dir).await?,
             Kind::H2Pair => own::start("h2", site, &dir).await?,
             Kind::WeftL4 | Kind::WeftL7 => weft::start(kind, site, &dir).await?,
@@ -170,11 +170,12 @@ impl Pair {
         Ok(pair)
     }
 
-    fn direct(site: &Site) -> Self {
+    /// Two proxies, of which the client speaks to one at `entry`, and nothing else.
+    fn of(entry: SocketAddr, proxies: Vec<Process>) -> Self {
         Self {
-            entry: site.server,
+            entry,
             host: "echo".into(),
-            proxies: Vec::new(),
+            proxies,
             others: Vec::new(),
             first: None,
         }

@@ -44,13 +44,7 @@ pub(super) fn start(kind: Kind, site: &Site, dir: &Path) -> Result<Pair> {
         ];
         proxies.push(Process::start(place, dir, side, &program, &args)?);
     }
-    Ok(Pair {
-        entry: a,
-        host: "echo".into(),
-        proxies,
-        others: Vec::new(),
-        first: None,
-    })
+    Ok(Pair::of(a, proxies))
 }
 
 fn missing() -> Error {

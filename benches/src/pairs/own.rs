@@ -28,13 +28,7 @@ pub(super) async fn start(role: &str, site: &Site, dir: &Path) -> Result<Pair> {
         process.ready_file(&ready).await?;
         proxies.push(process);
     }
-    Ok(Pair {
-        entry: a,
-        host: "echo".into(),
-        proxies,
-        others: Vec::new(),
-        first: None,
-    })
+    Ok(Pair::of(a, proxies))
 }
 
 /// Starts the server on side b and waits until it serves.

@@ -91,11 +91,8 @@ pub(super) async fn start(kind: Kind, site: &Site, dir: &Path) -> Result<Pair> {
         _ => ready.outbound,
     };
     Ok(Pair {
-        entry,
-        host: "echo".into(),
-        proxies: vec![a, b],
         others: vec![control],
-        first: None,
+        ..Pair::of(entry, vec![a, b])
     })
 }
 

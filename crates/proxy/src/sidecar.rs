@@ -204,8 +204,8 @@ async fn start(
     let inbound = Arc::new(Inbound::new(Arc::clone(&node), &config.apps));
     endpoint.serve(inbound);
     // Where the link to a control node is announced.
-    let (announce, link_to_control) = watch::channel(None);
-    listen(&node, sockets, link_to_control.clone());
+    let announce = watch::Sender::new(None);
+    listen(&node, sockets, announce.subscribe());
     drop(background.spawn(vitals(Arc::clone(&node), endpoint.clone())));
     let (leave, linked) = link(
         &node,
@@ -214,7 +214,7 @@ async fn start(
         &state,
         saved,
         &background,
-        (announce, link_to_control),
+        announce,
     )
     .await;
     Ok(Sidecar {
@@ -303,12 +303,6 @@ fn listen(node: &Arc<Node>, sockets: Sockets, link: watch::Receiver<Option<Conne
     }
 }
 
-/// The connection to a control node: announced on one end, looked for on the other.
-type LinkToControl = (
-    watch::Sender<Option<Connection>>,
-    watch::Receiver<Option<Connection>>,
-);
-
 /// Puts the saved snapshot into force and starts the link to the control plane.
 async fn link(
     node: &Arc<Node>,
@@ -317,7 +311,7 @@ async fn link(
     state: &Arc<StateDir>,
     saved: Saved,
     background: &Tasks,
-    (link, linked): LinkToControl,
+    link: watch::Sender<Option<Connection>>,
 ) -> (CancellationToken, tokio::task::JoinHandle<()>) {
     let mut applier = Applier::new(Arc::clone(node), Ports::default());
     if let Some(snapshot) = &saved.snapshot {
@@ -351,7 +345,7 @@ async fn link(
     let renewal = Renewal {
         node: Arc::clone(node),
         state: Arc::clone(state),
-        link: linked,
+        link: link.subscribe(),
         wishes,
     };
     drop(background.spawn(renewal.run(background.token())));

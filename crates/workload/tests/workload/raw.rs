@@ -83,6 +83,21 @@ impl tower_service::Service<Uri> for Connector {
 /// Metadata of a call.
 pub const TRUE: &[(&str, &str)] = &[("workload.spiffe.io", "true")];
 
+/// A client that is ready for a call, and what it is to send.
+async fn prepared<T>(
+    channel: Channel,
+    metadata: &[(&'static str, &str)],
+    message: T,
+) -> (Grpc<Channel>, Request<T>) {
+    let mut grpc = Grpc::new(channel);
+    grpc.ready().await.unwrap();
+    let mut request = Request::new(message);
+    for (name, value) in metadata {
+        request.metadata_mut().append(*name, value.parse().unwrap());
+    }
+    (grpc, request)
+}
+
 /// A call that is answered with a stream.
 pub async fn stream<T, U>(
     channel: Channel,
@@ -94,12 +109,7 @@ where
     T: prost::Message + Send + Sync + 'static,
     U: prost::Message + Default + Send + Sync + 'static,
 {
-    let mut grpc = Grpc::new(channel);
-    grpc.ready().await.unwrap();
-    let mut request = Request::new(message);
-    for (name, value) in metadata {
-        request.metadata_mut().append(*name, value.parse().unwrap());
-    }
+    let (mut grpc, request) = prepared(channel, metadata, message).await;
     let path = http::uri::PathAndQuery::from_static(path);
     let codec = ProstCodec::<T, U>::default();
     let answer = grpc.server_streaming(request, path, codec).await?;
@@ -117,12 +127,7 @@ where
     T: prost::Message + Send + Sync + 'static,
     U: prost::Message + Default + Send + Sync + 'static,
 {
-    let mut grpc = Grpc::new(channel);
-    grpc.ready().await.unwrap();
-    let mut request = Request::new(message);
-    for (name, value) in metadata {
-        request.metadata_mut().append(*name, value.parse().unwrap());
-    }
+    let (mut grpc, request) = prepared(channel, metadata, message).await;
     let path = http::uri::PathAndQuery::from_static(path);
     let codec = ProstCodec::<T, U>::default();
     Ok(grpc.unary(request, path, codec).await?.into_inner())
