@@ -224,6 +224,31 @@ fn a_state_directory_that_cannot_be_used_is_named() {
 }
 
 #[test]
+fn a_disk_without_room_does_not_cost_the_token() {
+    let mesh = mesh();
+    let token = mesh.world.token("orders", "10m");
+    let args = mesh
+        .world
+        .sidecar_args("sidecar", &mesh.control, &mesh.pin, &token);
+    // A limit on the size of files stands for the full disk: no file above half a KiB can be written.
+    let mut short = std::process::Command::new("sh");
+    short
+        .arg("-c")
+        .arg("trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\"")
+        .arg(env!("CARGO_BIN_EXE_weft"))
+        .args(&args)
+        .stdin(std::process::Stdio::null());
+    run(&mut short).fails_with(&["state directory", "give it room"]);
+    assert_eq!(mesh.token_states(), ["unused"]);
+    assert_eq!(
+        mesh.world.picture("sidecar"),
+        [],
+        "what was made for this start is gone"
+    );
+    let _joined = mesh.world.start("sidecar", &args);
+}
+
+#[test]
 fn a_mesh_is_not_made_twice_on_one_directory() {
     let (world, _) = World::initialised();
     let before = world.picture("control");
