@@ -12,7 +12,7 @@ mod support;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::{PermissionsExt, chown};
 
-use support::{World, run, weft};
+use support::{World, eventually, run, weft};
 
 /// A well-formed token that no control node has made.
 const NEVER_MADE: &str = "weft-join-00000000000000000000000000000000";
@@ -297,8 +297,6 @@ fn a_clock_that_is_off_is_named() {
     assert_eq!(mesh.token_states(), ["unused"]);
 }
 
-/// A failed start may leave a lock and a log, but no key or store of other content.
-#[track_caller]
 #[test]
 fn a_control_node_whose_clock_is_off_does_not_start() {
     let (world, _) = World::initialised();
@@ -333,6 +331,47 @@ fn a_sidecar_takes_no_directory_of_a_control_node_or_of_another_user() {
     drop(mesh.world.start("orders", &args("orders")));
 }
 
+#[test]
+fn a_copied_state_directory_is_told_and_does_not_make_two_sidecars_take_turns() {
+    let mesh = mesh();
+    let token = mesh.world.token("orders", "10m");
+    let args = |name: &str| {
+        mesh.world
+            .sidecar_args(name, &mesh.control, &mesh.pin, &token)
+    };
+    let original = mesh.world.start("original", &args("original"));
+    let (from, to) = (mesh.world.path("original"), mesh.world.path("copy"));
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([&from, &to])
+        .status();
+    assert!(copied.unwrap().success());
+    let copy = mesh.world.start("copy", &args("copy"));
+    // The later one has the place, and the earlier one is told why it has not.
+    eventually("the cause to be in the log", || {
+        original
+            .log()
+            .contains("copies of one state directory")
+            .then_some(())
+    });
+    let seen = mesh.world.admin(&["status", "-o", "json"]).json();
+    let live: Vec<_> = seen["sidecars"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| &s["pid"])
+        .collect();
+    assert_eq!(live, [copy.child.id()], "{seen}");
+    // It takes its place again when the copy is gone.
+    drop(copy);
+    eventually("the original to be back", || {
+        let seen = mesh.world.admin(&["status", "-o", "json"]).json();
+        (seen["sidecars"][0]["pid"] == original.child.id()).then_some(())
+    });
+}
+
+/// A failed start may leave a lock and a log, but no key or store of other content.
+#[track_caller]
 fn same_keys(before: &[(std::path::PathBuf, Vec<u8>)], after: &[(std::path::PathBuf, Vec<u8>)]) {
     for (path, content) in before {
         if path.extension().is_some_and(|ext| ext == "redb") {
