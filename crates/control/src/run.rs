@@ -154,7 +154,8 @@ async fn start(
         config.mesh_listen,
         own.source.clone(),
         reset_key,
-    )?;
+    )
+    .await?;
     let registry = Registry::new(config.grace, env.clock());
     restore(&registry, &*store, unix_ms(env.wall())).await?;
     let feed = Feed::load(&*store).await?;

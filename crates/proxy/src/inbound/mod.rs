@@ -16,11 +16,11 @@ use ::http::{Method, Request, Uri};
 use bytes::Bytes;
 use weft_certs::PeerIdentity;
 use weft_env::BoxFuture;
-use weft_h3::{RecvStream, SendStream};
 use weft_policy::{RequestHead, Verdict, authorize};
 use weft_resources::ServiceName;
 use weft_telemetry::Protocol;
 use weft_transport::{Handler, ServerRequest};
+use weft_transport::{RecvStream, SendStream};
 
 use crate::config::AppPort;
 use crate::node::Node;
@@ -273,7 +273,7 @@ async fn refuse(
     let _ = send
         .send_response_with(&response, Bytes::from(text), true)
         .await;
-    recv.stop(weft_h3::Code::NO_ERROR);
+    recv.stop(weft_transport::Code::NO_ERROR);
 }
 
 fn protocol(carried: weft_wire::Protocol) -> Protocol {
