@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_certs::tls::{self, Failure};
 use weft_certs::{Identity, IdentitySource, VerifyError};
 use weft_env::mutants::{Mutant, broken};
 use weft_env::{Env, Tasks};
+use weft_h3::{Aside, Driver};
 
 use crate::copies::Copies;
 use crate::lifetime::{EndReason, Terms};
@@ -15,7 +17,7 @@ use crate::pool::{Key, PoolState};
 use crate::quic::Quic;
 use crate::refusal::Refusals;
 use crate::registry::{Link, NewLink, Registry};
-use crate::{Connection, DialError, Direction, Target, TransportConfig, dial};
+use crate::{Connection, DialError, Direction, Target, TransportConfig, dial, renewal};
 
 /// How far an endpoint has come in holding its connections against the bundles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +84,12 @@ impl Core {
             if matches!(error, VerifyError::Revoked { .. }) && broken(Mutant::ForgetsRevocation) {
                 return;
             }
+            let in_doubt = !matches!(error, VerifyError::Revoked { .. })
+                && link.may_show_another(Instant::now());
+            if in_doubt {
+                link.retire(EndReason::PeerNotTrusted);
+                return;
+            }
             tracing::warn!(
                 connection = link.id,
                 peer = %link.remote(),
@@ -136,6 +144,7 @@ impl Core {
             peer_not_after: Some(peer.not_after),
         };
         let (requests, driver) = weft_h3::client(quic.clone(), self.h3());
+        let (driver, aside) = driver.with_aside(renewal::STREAM_TYPE);
         let counted = requests.clone();
         let active = Box::new(move || counted.active());
         let new = NewLink {
@@ -146,14 +155,23 @@ impl Core {
             active,
         };
         let connection = Connection::new(self.enter(new, &before), requests);
-        self.tasks
-            .spawn(attend(self.clone(), connection.clone(), driver, key));
+        self.tasks.spawn(attend(
+            self.clone(),
+            connection.clone(),
+            (driver, aside),
+            key,
+        ));
         Ok(connection)
     }
 }
 
 /// Looks after a connection that we dialled until it ends.
-async fn attend(core: Arc<Core>, connection: Connection, driver: weft_h3::Driver, key: Key) {
+async fn attend(
+    core: Arc<Core>,
+    connection: Connection,
+    (driver, aside): (Driver, Aside),
+    key: Key,
+) {
     let link = connection.link();
     let token = core.tasks.token();
     let ending = async {
@@ -176,6 +194,7 @@ async fn attend(core: Arc<Core>, connection: Connection, driver: weft_h3::Driver
         }
         () = token.cancelled() => link.close(EndReason::ShuttingDown),
         () = ending => {}
+        () = renewal::keep(&core, link, aside) => {}
     }
     core.registry.remove(link);
     let rejection = connection.rejection();

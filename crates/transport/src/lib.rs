@@ -33,6 +33,7 @@ mod pool;
 mod quic;
 mod refusal;
 mod registry;
+mod renewal;
 mod stats;
 mod warden;
 
