@@ -174,6 +174,7 @@ async fn start(
     let mut transport = TransportConfig::new(config.mesh_listen, Arc::clone(&identity));
     transport.reset_key = Some(state.reset_key(env).await?);
     let endpoint = Endpoint::bind(transport, env, &tasks.child())
+        .await
         .map_err(|error| Error::Endpoint(error.to_string()))?;
     let node = Node::new(Parts {
         env: env.clone(),

@@ -6,14 +6,13 @@
 //! idea as exported authenticators (RFC 9261). The peer must be who it was; everything that a handshake would check
 //! is checked.
 
-use std::sync::Arc;
-
 use weft_certs::{ExpectedPeer, Identity, SignedDocument, SignedError};
 use weft_h3::{Aside, send_aside};
 
 use crate::Direction;
 use crate::core::Core;
 use crate::registry::Link;
+use crate::wire::Wire;
 
 /// The type of the streams that carry it ("weft" in ASCII, but for what does not fit four bytes).
 pub(crate) const STREAM_TYPE: u64 = 0x3765_6674;
@@ -22,12 +21,19 @@ const MAX_MESSAGE: usize = 64 * 1024;
 const DOCUMENT_TYPE: &str = "application/vnd.weft.connection";
 const LABEL: &[u8] = b"EXPORTER-weft-renewed-identity";
 
-/// Shows our new certificates and takes the peer's, until the connection ends. Cancel it with the connection.
-pub(crate) async fn keep(core: &Core, link: &Arc<Link>, aside: Aside) {
-    tokio::join!(show_ours(core, link), take_theirs(core, link, aside));
+/// Shows our new certificates and takes the peer's; to be cancelled with the connection. Without `aside`, over TCP, the
+/// certificates that a connection began with are its last.
+pub(crate) async fn keep(core: &Core, link: &Link, aside: Option<Aside>) {
+    if let (Some(aside), Wire::Quic(quic)) = (aside, &link.wire) {
+        tokio::join!(
+            show_ours(core, link, quic),
+            take_theirs(core, link, quic, aside)
+        );
+    }
+    std::future::pending().await
 }
 
-async fn show_ours(core: &Core, link: &Link) {
+async fn show_ours(core: &Core, link: &Link, quic: &quinn::Connection) {
     if link.terms.own_not_after.is_none() {
         return;
     }
@@ -40,7 +46,7 @@ async fn show_ours(core: &Core, link: &Link) {
         // A connection that carries nothing is replaced instead.
         if identity.generation != shown && (link.active)() > 0 {
             shown = identity.generation;
-            show(link, &identity).await;
+            show(link, quic, &identity).await;
         }
         if changes.changed().await.is_err() {
             return;
@@ -48,9 +54,9 @@ async fn show_ours(core: &Core, link: &Link) {
     }
 }
 
-async fn show(link: &Link, identity: &Identity) {
+async fn show(link: &Link, quic: &quinn::Connection, identity: &Identity) {
     let svid = &identity.svid;
-    let document = binding(link, link.terms.direction)
+    let document = binding(quic, link.terms.direction)
         .and_then(|binding| SignedDocument::sign(DOCUMENT_TYPE, &binding, svid, None));
     let document = match document {
         Ok(document) => document.to_json(),
@@ -60,15 +66,15 @@ async fn show(link: &Link, identity: &Identity) {
         }
     };
     // To a peer that does not know of this the old certificate sets the connection's end, and it closes it then.
-    if let Ok(()) = send_aside(&link.quic, STREAM_TYPE, &document).await {
+    if let Ok(()) = send_aside(quic, STREAM_TYPE, &document).await {
         link.renew_own(svid.not_after());
         tracing::debug!(connection = link.id, peer = %link.remote(), "new certificate shown");
     }
 }
 
-async fn take_theirs(core: &Core, link: &Link, mut aside: Aside) {
+async fn take_theirs(core: &Core, link: &Link, quic: &quinn::Connection, mut aside: Aside) {
     while let Some(message) = aside.next(MAX_MESSAGE).await {
-        if let Err(error) = take(core, link, &message) {
+        if let Err(error) = take(core, link, quic, &message) {
             let reason = match &error {
                 SignedError::Signer(error) => error.reason(),
                 _ => "bad_renewal",
@@ -80,7 +86,12 @@ async fn take_theirs(core: &Core, link: &Link, mut aside: Aside) {
     }
 }
 
-fn take(core: &Core, link: &Link, message: &[u8]) -> Result<(), SignedError> {
+fn take(
+    core: &Core,
+    link: &Link,
+    quic: &quinn::Connection,
+    message: &[u8],
+) -> Result<(), SignedError> {
     let Some(peer) = &link.peer else {
         return Err(SignedError::Malformed("it is of a peer without identity"));
     };
@@ -89,7 +100,7 @@ fn take(core: &Core, link: &Link, message: &[u8]) -> Result<(), SignedError> {
     let expected = ExpectedPeer::One(peer.id.clone());
     let now = core.env.wall();
     let (signed, renewed) = document.verify(DOCUMENT_TYPE, &identity.bundles, now, &expected)?;
-    if signed != binding(link, opposite(link.terms.direction))? {
+    if signed != binding(quic, opposite(link.terms.direction))? {
         return Err(SignedError::Malformed("it is of another connection"));
     }
     link.renew_peer(renewed, document.chain()?.into());
@@ -100,14 +111,13 @@ fn take(core: &Core, link: &Link, message: &[u8]) -> Result<(), SignedError> {
 }
 
 /// What the end that dials in this direction signs on this connection.
-fn binding(link: &Link, signer: Direction) -> Result<[u8; 32], SignedError> {
+fn binding(quic: &quinn::Connection, signer: Direction) -> Result<[u8; 32], SignedError> {
     let context: &[u8] = match signer {
         Direction::Outbound => b"client",
         Direction::Inbound => b"server",
     };
     let mut binding = [0; 32];
-    link.quic
-        .export_keying_material(&mut binding, LABEL, context)
+    quic.export_keying_material(&mut binding, LABEL, context)
         .map_err(|_| SignedError::Unsigned("the connection has no secret of its own"))?;
     Ok(binding)
 }

@@ -12,7 +12,10 @@ use crate::lab::{Ca, LONG, Node, PROMPT, body, eventually, head, id, request_on}
 #[tokio::test]
 async fn a_server_that_is_somebody_else_is_refused_and_counted() {
     let ca = Ca::new();
-    let (orders, intruder) = (Node::new(&ca, "orders"), Node::new(&ca, "intruder"));
+    let (orders, intruder) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "intruder").await,
+    );
     let error = orders
         .get(&intruder.target("invoices"), "/")
         .await
@@ -31,10 +34,14 @@ async fn a_server_that_is_somebody_else_is_refused_and_counted() {
 #[tokio::test]
 async fn strangers_are_refused_on_both_sides_with_their_reason() {
     let (ca, other) = (Ca::new(), Ca::new());
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let stranger = Node::with(&other, "orders", LONG, |config| {
         config.limits.dial_backoff = (PROMPT, PROMPT);
-    });
+    })
+    .await;
     let error = orders
         .get(&stranger.target("orders"), "/")
         .await
@@ -76,10 +83,11 @@ async fn strangers_are_refused_on_both_sides_with_their_reason() {
 #[tokio::test]
 async fn who_has_no_certificate_is_let_in_only_to_join() {
     let ca = Ca::new();
-    let sidecar = Node::new(&ca, "invoices");
+    let sidecar = Node::new(&ca, "invoices").await;
     let control = Node::with(&ca, "control", LONG, |config| {
         config.client_auth = ClientAuth::Optional;
-    });
+    })
+    .await;
     let join = |pin, service| JoinConfig {
         pin,
         expected: id(service),
@@ -115,7 +123,10 @@ async fn who_has_no_certificate_is_let_in_only_to_join() {
 #[tokio::test]
 async fn a_new_svid_moves_new_requests_and_leaves_those_under_way_alone() {
     let ca = Ca::new();
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let target = invoices.target("invoices");
     for renewed in [&orders, &invoices] {
         let old = orders.endpoint.pool().connection(&target).await.unwrap();
@@ -149,7 +160,10 @@ async fn a_new_svid_moves_new_requests_and_leaves_those_under_way_alone() {
 #[tokio::test]
 async fn trust_that_ends_cuts_connections_and_what_is_on_them_within_two_seconds() {
     let (ca, next) = (Ca::new(), Ca::new());
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let target = invoices.target("invoices");
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
     let slow = connection.request(&head("/wait")).await.unwrap();
@@ -175,9 +189,9 @@ async fn trust_that_ends_cuts_connections_and_what_is_on_them_within_two_seconds
 #[tokio::test]
 async fn a_connection_is_replaced_before_a_certificate_ends_and_cut_when_it_does() {
     let ca = Ca::new();
-    let orders = Node::new(&ca, "orders");
+    let orders = Node::new(&ca, "orders").await;
     let life = Duration::from_secs(5);
-    let invoices = Node::with(&ca, "invoices", life, |_| {});
+    let invoices = Node::with(&ca, "invoices", life, |_| {}).await;
     let (target, began) = (invoices.target("invoices"), Instant::now());
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
     let slow = connection.request(&head("/wait")).await.unwrap();
@@ -220,7 +234,10 @@ fn shown_to(node: &Node) -> Option<String> {
 #[tokio::test]
 async fn what_is_under_way_outlives_the_certificates_and_the_root_that_it_began_with() {
     let (ca, next) = (Ca::new(), Ca::new());
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let target = invoices.target("invoices");
     let old = orders.endpoint.pool().connection(&target).await.unwrap();
     let slow = old.request(&head("/wait")).await.unwrap();
@@ -259,8 +276,8 @@ async fn what_is_under_way_outlives_the_certificates_and_the_root_that_it_began_
 async fn what_is_under_way_goes_on_past_the_end_of_a_certificate_that_was_renewed_in_time() {
     let ca = Ca::new();
     let life = Duration::from_secs(3);
-    let orders = Node::new(&ca, "orders");
-    let invoices = Node::with(&ca, "invoices", life, |_| {});
+    let orders = Node::new(&ca, "orders").await;
+    let invoices = Node::with(&ca, "invoices", life, |_| {}).await;
     let began = Instant::now();
     let target = invoices.target("invoices");
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
@@ -279,7 +296,10 @@ async fn what_is_under_way_goes_on_past_the_end_of_a_certificate_that_was_renewe
 #[tokio::test]
 async fn a_renewed_certificate_does_not_wash_off_that_the_first_one_is_revoked() {
     let ca = Ca::new();
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let target = invoices.target("invoices");
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
     let slow = connection.request(&head("/wait")).await.unwrap();
