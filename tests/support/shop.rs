@@ -36,6 +36,16 @@ pub(crate) struct Shop {
 impl Shop {
     #[track_caller]
     pub(crate) fn open(instances: usize) -> Self {
+        Self::open_with(instances, &[], &[])
+    }
+
+    /// As [`open`](Self::open), with more flags for the sidecars of invoices, and of orders.
+    #[track_caller]
+    pub(crate) fn open_with(
+        instances: usize,
+        invoices_more: &[String],
+        orders_more: &[String],
+    ) -> Self {
         let (world, pin) = World::initialised();
         let control = world.control();
         let control_addr = control.addr("mesh");
@@ -50,6 +60,7 @@ impl Shop {
             let mut args = world.sidecar_args(&name, &at, &pin, &token);
             args.push(format!("--app={}", app.addr("http")));
             args.push(format!("--app=tcp/5432={}", app.addr("tcp")));
+            args.extend_from_slice(invoices_more);
             invoices.push(world.start(&name, &args));
             apps.push(app);
             invoices_args.push(args);
@@ -57,6 +68,7 @@ impl Shop {
         let token = world.token("orders", "10m");
         let mut orders_args = world.sidecar_args("orders", &at, &pin, &token);
         orders_args.push("--tcp-listen=127.0.0.1:0=invoices:5432".to_owned());
+        orders_args.extend_from_slice(orders_more);
         let orders = world.start("orders", &orders_args);
         let shop = Self {
             control,

@@ -10,13 +10,13 @@ use tokio::time::{sleep, timeout};
 use weft_certs::PeerIdentity;
 use weft_certs::tls::{self, ClientAuth, Failure};
 use weft_env::BoxFuture;
-use weft_h3::{Accept, Driver, Shutdown};
+use weft_h3::{Accept, Aside, Driver, Shutdown};
 
 use crate::core::Core;
 use crate::lifetime::{EndReason, Terms};
 use crate::registry::{Link, NewLink};
 use crate::wire::Wire;
-use crate::{Direction, RecvStream, SendStream, dial};
+use crate::{Direction, RecvStream, SendStream, dial, renewal};
 
 /// Answers the requests that arrive at an endpoint.
 pub trait Handler: Send + Sync + 'static {
@@ -134,6 +134,7 @@ async fn handshake(
         peer_not_after: peer.as_ref().map(|peer| peer.not_after),
     };
     let (accept, driver) = weft_h3::server(quic.clone(), core.h3());
+    let (driver, aside) = driver.with_aside(renewal::STREAM_TYPE);
     let shutdown = accept.shutdown();
     let active = Box::new(move || shutdown.active());
     let link = core.enter(
@@ -147,7 +148,7 @@ async fn handshake(
         &before,
     );
     drop(place);
-    attend(&core, &link, handler, accept, driver).await;
+    attend(&core, &link, handler, accept, (driver, aside)).await;
     core.registry.remove(&link);
 }
 
@@ -200,7 +201,7 @@ async fn attend(
     link: &Arc<Link>,
     handler: Arc<dyn Handler>,
     mut accept: Accept,
-    driver: Driver,
+    (driver, aside): (Driver, Aside),
 ) {
     let ending = end_in_peace(link, accept.shutdown());
     let serving = async {
@@ -221,6 +222,7 @@ async fn attend(
         () = token.cancelled() => link.close(EndReason::ShuttingDown),
         () = serving => {}
         () = ending => {}
+        () = renewal::keep(core, link, Some(aside)) => {}
     }
 }
 
@@ -251,7 +253,7 @@ async fn answer(
         return;
     };
     link.load.count();
-    let peer = link.peer.clone();
+    let peer = link.peer_now();
     let remote = link.remote();
     handler
         .handle(ServerRequest {

@@ -9,6 +9,7 @@ use weft_certs::tls::{self, Failure};
 use weft_certs::{CertificateDer, Identity, IdentitySource, PeerIdentity, SpiffeId, VerifyError};
 use weft_env::mutants::{Mutant, broken};
 use weft_env::{Env, Rng, Tasks};
+use weft_h3::Aside;
 
 use crate::connection::Requests;
 use crate::copies::Copies;
@@ -21,7 +22,7 @@ use crate::refusal::Refusals;
 use crate::registry::{Link, NewLink, Registry};
 use crate::wire::Wire;
 use crate::{
-    Connection, DialError, Direction, Liveness, Target, TransportConfig, dial, probe, tcp,
+    Connection, DialError, Direction, Liveness, Target, TransportConfig, dial, probe, renewal, tcp,
 };
 
 /// How far an endpoint has come in holding its connections against the bundles.
@@ -88,6 +89,12 @@ impl Core {
     pub(crate) fn verify(&self, link: &Link, identity: &Identity) {
         if let Err(error) = link.verify(&identity.bundles, self.env.wall()) {
             if matches!(error, VerifyError::Revoked { .. }) && broken(Mutant::ForgetsRevocation) {
+                return;
+            }
+            let in_doubt = !matches!(error, VerifyError::Revoked { .. })
+                && link.may_show_another(Instant::now());
+            if in_doubt {
+                link.retire(EndReason::PeerNotTrusted);
                 return;
             }
             tracing::warn!(
@@ -299,6 +306,17 @@ pub(crate) enum Driver {
 }
 
 impl Driver {
+    /// With the messages that the peer sends beside its requests, where it can.
+    fn with_aside(self) -> (Self, Option<Aside>) {
+        match self {
+            Self::Quic(driver) => {
+                let (driver, aside) = driver.with_aside(renewal::STREAM_TYPE);
+                (Self::Quic(driver), Some(aside))
+            }
+            Self::Tcp(_) => (self, None),
+        }
+    }
+
     /// Drives it to its end, and gives the reason.
     pub(crate) async fn run(self, liveness: Liveness) -> String {
         match self {
@@ -311,6 +329,7 @@ impl Driver {
 /// Looks after a connection that we dialled until it ends.
 async fn attend(core: Arc<Core>, connection: Connection, driver: Driver, target: Target, key: Key) {
     let link = connection.link();
+    let (driver, aside) = driver.with_aside();
     let token = core.tasks.token();
     let ending = async {
         tokio::select! {
@@ -333,6 +352,7 @@ async fn attend(core: Arc<Core>, connection: Connection, driver: Driver, target:
         }
         () = token.cancelled() => link.close(EndReason::ShuttingDown),
         () = ending => {}
+        () = renewal::keep(&core, link, aside) => {}
     }
     core.registry.remove(link);
     if link.wire.fell_silent() {

@@ -37,6 +37,7 @@ mod quic;
 mod race;
 mod refusal;
 mod registry;
+mod renewal;
 mod stats;
 mod stream;
 mod tcp;

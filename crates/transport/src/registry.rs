@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weft_certs::{BundleSet, CertificateDer, PeerIdentity, Usage, VerifyError, verify_chain};
+use weft_certs::{
+    BundleSet, CertificateDer, PeerIdentity, Usage, VerifyError, check_revoked, verify_chain,
+};
 
 use crate::lifetime::{EndReason, Terms};
 use crate::load::Load;
@@ -18,15 +20,21 @@ use crate::paths::Seen;
 use crate::wire::Wire;
 use crate::{ConnectionStats, Direction};
 
+/// A peer that the new bundles do not know has this long to show a certificate that they do: its renewal may be on its
+/// way. With it the promise holds that trust which ends cuts connections within two seconds.
+const DOUBT: Duration = Duration::from_secs(1);
+
 /// A connection as the endpoint knows it, whichever side dialled.
 pub(crate) struct Link {
     pub(crate) id: u64,
     pub(crate) wire: Wire,
+    /// Who the peer was when the connection began; its identity stays.
     pub(crate) peer: Option<PeerIdentity>,
-    /// What the peer presented, to be verified again when the bundles change. Empty for a connection that
-    /// was verified by pin.
-    pub(crate) chain: Arc<[CertificateDer<'static>]>,
+    /// What the peer presented then. Empty for a connection that was verified by pin.
+    chain: Arc<[CertificateDer<'static>]>,
+    /// What the connection began with.
     pub(crate) terms: Terms,
+    renewed: Mutex<Renewed>,
     pub(crate) load: Load,
     pub(crate) active: Box<dyn Fn() -> usize + Send + Sync>,
     /// Cancelled when the connection takes no more requests.
@@ -36,6 +44,16 @@ pub(crate) struct Link {
     ended: OnceLock<EndReason>,
     idle: Mutex<Idle>,
     seen: Mutex<Seen>,
+}
+
+/// What was shown on the connection since it began.
+#[derive(Default)]
+struct Renewed {
+    /// The end of the certificate of ours that the peer has now.
+    own_not_after: Option<SystemTime>,
+    peer: Option<(PeerIdentity, Arc<[CertificateDer<'static>]>)>,
+    /// Until when a peer that is not trusted any more may show a new certificate.
+    doubt: Option<Instant>,
 }
 
 /// What the last look saw.
@@ -108,16 +126,72 @@ impl Link {
         now.duration_since(idle.since)
     }
 
-    /// Whether the bundles still vouch for the peer.
-    pub(crate) fn verify(&self, bundles: &BundleSet, now: SystemTime) -> Result<(), VerifyError> {
-        if self.chain.is_empty() {
-            return Ok(());
+    fn renewed(&self) -> MutexGuard<'_, Renewed> {
+        // Each change is one field put in place.
+        self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The peer has a certificate of ours with this end.
+    pub(crate) fn renew_own(&self, not_after: SystemTime) {
+        self.renewed().own_not_after = Some(not_after);
+    }
+
+    /// The peer has proven to hold a new certificate.
+    pub(crate) fn renew_peer(&self, peer: PeerIdentity, chain: Arc<[CertificateDer<'static>]>) {
+        let mut renewed = self.renewed();
+        renewed.peer = Some((peer, chain));
+        renewed.doubt = None;
+    }
+
+    /// Who the peer is, by the certificate that it has shown last.
+    pub(crate) fn peer_now(&self) -> Option<PeerIdentity> {
+        let renewed = self.renewed();
+        let shown = renewed.peer.as_ref().map(|(peer, _)| peer);
+        shown.or(self.peer.as_ref()).cloned()
+    }
+
+    /// The terms by the certificates that both ends have shown last.
+    pub(crate) fn terms_now(&self) -> Terms {
+        let renewed = self.renewed();
+        let peer = renewed.peer.as_ref().map(|(peer, _)| peer.not_after);
+        Terms {
+            own_not_after: renewed.own_not_after.or(self.terms.own_not_after),
+            peer_not_after: peer.or(self.terms.peer_not_after),
+            ..self.terms.clone()
         }
+    }
+
+    /// When to decide about a peer that is in doubt.
+    pub(crate) fn doubt(&self) -> Option<Instant> {
+        self.renewed().doubt
+    }
+
+    /// Whether a peer that is not trusted as it stands may still show a new certificate.
+    pub(crate) fn may_show_another(&self, now: Instant) -> bool {
+        if (self.active)() == 0 || !matches!(self.wire, Wire::Quic(_)) {
+            return false;
+        }
+        now < *self.renewed().doubt.get_or_insert(now + DOUBT)
+    }
+
+    /// Whether the bundles still vouch for the peer. What it began with must not be revoked, whatever it shows since.
+    pub(crate) fn verify(&self, bundles: &BundleSet, now: SystemTime) -> Result<(), VerifyError> {
+        let Some(first) = self.chain.first() else {
+            return Ok(());
+        };
+        check_revoked(first, bundles)?;
+        let shown = self.renewed().peer.as_ref().map(|(_, chain)| chain.clone());
+        let chain = shown.unwrap_or_else(|| self.chain.clone());
         let usage = match self.terms.direction {
             Direction::Inbound => Usage::Client,
             Direction::Outbound => Usage::Server,
         };
-        verify_chain(&self.chain, bundles, now, usage).map(drop)
+        if let Some(leaf) = chain.first() {
+            check_revoked(leaf, bundles)?;
+        }
+        verify_chain(&chain, bundles, now, usage)?;
+        self.renewed().doubt = None;
+        Ok(())
     }
 
     pub(crate) fn stats(&self) -> ConnectionStats {
@@ -125,7 +199,7 @@ impl Link {
         ConnectionStats {
             id: self.id,
             direction: self.terms.direction,
-            peer: self.peer.clone(),
+            peer: self.peer_now(),
             carrier: self.wire.carrier(),
             alpn: path.alpn,
             addr: self.remote(),
@@ -248,6 +322,7 @@ impl Registry {
             peer,
             chain,
             terms,
+            renewed: Mutex::default(),
             active,
             load: Load::default(),
             retired: CancellationToken::new(),
