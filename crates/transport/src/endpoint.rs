@@ -41,7 +41,10 @@ impl Endpoint {
     /// When the address is in use or cannot be had, or the settings contradict each other.
     pub fn bind(config: TransportConfig, env: &Env, tasks: &Tasks) -> Result<Self, TransportError> {
         let quic = Quic::new(config.clone(), env)?;
-        let socket = env.bind_udp(config.addr).map_err(TransportError::Bind)?;
+        let socket = match &config.relay {
+            Some(relay) => relay.socket(),
+            None => env.bind_udp(config.addr).map_err(TransportError::Bind)?,
+        };
         let local_addr = socket.local_addr().map_err(TransportError::Bind)?;
         let copies = Arc::new(Copies::default());
         let copying = Arc::new(CopySocket::new(socket.clone(), copies.clone()));
@@ -68,6 +71,7 @@ impl Endpoint {
             tasks: tasks.clone(),
             handshakes: Arc::new(Semaphore::new(config.limits.max_handshakes)),
             closing: CancellationToken::new(),
+            leaving: CancellationToken::new(),
             config,
         });
         tasks.spawn(warden::watch(core.clone()));
@@ -135,6 +139,18 @@ impl Endpoint {
     #[must_use]
     pub fn enforced(&self) -> watch::Receiver<Enforced> {
         self.core.enforced.subscribe()
+    }
+
+    /// Leaves what peers begin to another process that has taken the socket over: those that are connected are told
+    /// to connect again, and what is under way goes on. Own requests go on too, until [`drain`](Self::drain).
+    pub fn leave(&self) {
+        let core = &self.core;
+        core.leaving.cancel();
+        for link in core.registry.all() {
+            if link.terms.direction == Direction::Inbound {
+                link.retire(EndReason::HandedOver);
+            }
+        }
     }
 
     /// Ends in order: nothing new is taken or dialled, peers are told to go elsewhere, what is under way may

@@ -33,6 +33,7 @@ mod pool;
 mod quic;
 mod refusal;
 mod registry;
+mod relay;
 mod stats;
 mod warden;
 
@@ -49,4 +50,5 @@ pub use join::join_connection;
 pub use lifetime::EndReason;
 pub use pool::Pool;
 pub use refusal::{Direction, Refusal};
+pub use relay::{Earlier, Given, Relay, Tag};
 pub use stats::ConnectionStats;

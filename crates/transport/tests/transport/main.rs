@@ -10,4 +10,5 @@ mod identity;
 mod lab;
 mod limits;
 mod pool;
+mod relay;
 mod requests;
