@@ -122,6 +122,12 @@ pub enum Error {
     /// The QUIC endpoint cannot be made.
     #[error("the mesh endpoint cannot start: {0}; stop what uses the address, or choose another")]
     Endpoint(String),
+    /// The running sidecar does not give its place to this process. It goes on.
+    #[error("this process does not take over: {0}; the running sidecar goes on")]
+    TakeOver(String),
+    /// The running sidecar was not upgraded. It goes on.
+    #[error("{0}")]
+    Upgrade(String),
     /// The ready file cannot be written.
     #[error("the ready file cannot be written: {0}")]
     ReadyFile(DiskError),

@@ -1,0 +1,238 @@
+//! The new side: asking for everything, and going on with it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::time::timeout;
+use weft_env::{Channel, ChannelListener, Env, LockGuard, PeerProcess};
+use weft_transport::{Earlier, Relay};
+
+use super::doors::{Doors, Key};
+use super::message::{Generation, Hello, Message, Offer, Socket, hear, say};
+use super::{PATIENCE, STARTING, desk};
+use crate::Error;
+
+/// More than any sidecar has.
+const MAX_SOCKETS: usize = 4_096;
+
+/// The process that runs now.
+pub(crate) struct Predecessor {
+    channel: Channel,
+    pid: u32,
+    version: String,
+}
+
+/// What it has given.
+pub(crate) struct Estate {
+    pub(crate) lock: LockGuard,
+    pub(crate) relay: Relay,
+    pub(crate) doors: Arc<Doors>,
+    pub(crate) desk: ChannelListener,
+}
+
+/// The sockets as they come in.
+#[derive(Default)]
+struct Sockets {
+    lock: Option<OwnedFd>,
+    mesh: Option<OwnedFd>,
+    desk: Option<OwnedFd>,
+    packets: Vec<OwnedFd>,
+    doors: Vec<(Key, OwnedFd)>,
+}
+
+/// Asks the sidecar of this state directory for everything. `None` when none answers there: there is nothing to
+/// take over.
+///
+/// # Errors
+/// [`Error::TakeOver`]: it goes on, and this says why.
+pub(crate) async fn ask(
+    env: &Env,
+    state_dir: &Path,
+    mesh: SocketAddr,
+) -> Result<Option<(Predecessor, Estate)>, Error> {
+    let path = desk(state_dir);
+    let channel = match env.connect_channel(&path) {
+        Ok(channel) => channel,
+        Err(error) if nobody(&error) => return Ok(None),
+        Err(error) => return Err(Error::TakeOver(error.to_string())),
+    };
+    let asked = ask_on(env, channel, &path, mesh);
+    match timeout(STARTING, asked).await {
+        Ok(got) => got.map(Some).map_err(Error::TakeOver),
+        Err(_) => Err(Error::TakeOver(
+            "the running sidecar gives no answer".to_owned(),
+        )),
+    }
+}
+
+fn nobody(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::Unsupported
+    )
+}
+
+async fn ask_on(
+    env: &Env,
+    channel: Channel,
+    path: &Path,
+    mesh: SocketAddr,
+) -> Result<(Predecessor, Estate), String> {
+    let uid = channel.peer_cred().map_err(|error| error.to_string())?.uid;
+    if uid != Env::own_uid() {
+        return Err(format!(
+            "the running sidecar is that of user {uid}, not of user {}",
+            Env::own_uid()
+        ));
+    }
+    say(&channel, &Message::Hello(Hello::own()), None)
+        .await
+        .map_err(|error| error.to_string())?;
+    let offer = match word(&channel).await? {
+        (Message::Offer(offer), _) => offer,
+        _ => return Err("the running sidecar offers nothing".to_owned()),
+    };
+    if offer.mesh != mesh {
+        let reason = format!(
+            "the running sidecar listens on {}, and this one is to listen on {mesh}: stop the one and start the other",
+            offer.mesh
+        );
+        tell_failure(&channel, &reason).await;
+        return Err(reason);
+    }
+    let mut sockets = Sockets::default();
+    for _ in 0..offer.sockets.min(MAX_SOCKETS) {
+        match word(&channel).await? {
+            (Message::Socket(socket), Some(fd)) => sockets.sort_in(socket, fd),
+            _ => return Err("the running sidecar gave something else than a socket".to_owned()),
+        }
+    }
+    let Offer {
+        pid,
+        version,
+        earlier,
+        ..
+    } = offer;
+    let estate = sockets
+        .into_estate(env, path, earlier)
+        .map_err(|error| format!("what the running sidecar gave is of no use: {error}"))?;
+    tracing::info!(pid, version, "taking over from the sidecar that runs");
+    Ok((
+        Predecessor {
+            channel,
+            pid,
+            version,
+        },
+        estate,
+    ))
+}
+
+async fn word(channel: &Channel) -> Result<(Message, Option<OwnedFd>), String> {
+    match hear(channel).await {
+        Ok(Some((Message::Refused { reason }, _))) => Err(reason),
+        Ok(Some(said)) => Ok(said),
+        Ok(None) => Err("the running sidecar ended meanwhile, or another has taken over".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn tell_failure(channel: &Channel, reason: &str) {
+    let reason = reason.to_owned();
+    // It sees the end of this process otherwise.
+    let _ = timeout(PATIENCE, say(channel, &Message::Failed { reason }, None)).await;
+}
+
+impl Sockets {
+    fn sort_in(&mut self, socket: Socket, fd: OwnedFd) {
+        match socket {
+            Socket::Lock => self.lock = Some(fd),
+            Socket::Mesh => self.mesh = Some(fd),
+            Socket::Desk => self.desk = Some(fd),
+            Socket::Packets => self.packets.push(fd),
+            Socket::Door(key) => self.doors.push((key, fd)),
+            Socket::Unknown => {}
+        }
+    }
+
+    fn into_estate(
+        self,
+        env: &Env,
+        desk: &Path,
+        generations: Vec<Generation>,
+    ) -> io::Result<Estate> {
+        let missing = || io::Error::new(io::ErrorKind::InvalidData, "a socket is missing");
+        if generations.len() != self.packets.len() {
+            return Err(missing());
+        }
+        let earlier = generations.into_iter().zip(self.packets);
+        let earlier = earlier
+            .map(|(generation, channel)| Earlier {
+                tag: generation.tag(),
+                pid: generation.pid,
+                version: generation.version,
+                channel,
+            })
+            .collect();
+        Ok(Estate {
+            lock: LockGuard::adopt(self.lock.ok_or_else(missing)?),
+            relay: Relay::adopt(env, self.mesh.ok_or_else(missing)?, earlier)?,
+            doors: Doors::inheriting(env, self.doors),
+            desk: env.adopt_channel_listener(self.desk.ok_or_else(missing)?, desk)?,
+        })
+    }
+}
+
+impl Predecessor {
+    /// Says that this process cannot take over: the other goes on.
+    pub(crate) async fn give_up(&self, reason: &Error) {
+        tell_failure(&self.channel, &reason.to_string()).await;
+    }
+
+    /// Takes over: once this returns, the other process accepts and reads nothing more.
+    ///
+    /// # Errors
+    /// [`Error::TakeOver`]: the other goes on. If it has ended meanwhile, this one goes on alone, which is no error.
+    pub(crate) async fn take(&self) -> Result<(), Error> {
+        match timeout(STARTING, self.agree()).await {
+            Ok(agreed) => agreed.map_err(Error::TakeOver),
+            Err(_) => Err(Error::TakeOver(
+                "the running sidecar does not let go".to_owned(),
+            )),
+        }
+    }
+
+    async fn agree(&self) -> Result<(), String> {
+        // A process that has ended is seen at the next word.
+        let _ = say(&self.channel, &Message::Ready, None).await;
+        loop {
+            match hear(&self.channel).await {
+                Ok(Some((Message::Yours, _))) => {
+                    if say(&self.channel, &Message::Taken, None).await.is_ok() {
+                        tracing::info!(from_pid = self.pid, from_version = %self.version, "this process has taken over");
+                        return Ok(());
+                    }
+                    // It has ended, or wants it back and says so next.
+                }
+                Ok(Some((Message::Refused { reason }, _))) => return Err(reason),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return self.alone(),
+            }
+        }
+    }
+
+    /// The channel has ended without a word.
+    fn alone(&self) -> Result<(), String> {
+        let pid = i32::try_from(self.pid).unwrap_or_default();
+        if PeerProcess::hold(pid).is_ok_and(|process| process.is_alive()) {
+            return Err("the running sidecar has broken it off".to_owned());
+        }
+        tracing::warn!(
+            pid = self.pid,
+            "the sidecar that ran has ended before it had handed over: this one goes on in its place, what was under way there is lost"
+        );
+        Ok(())
+    }
+}
