@@ -126,8 +126,16 @@ pub enum Error {
     #[error("this process does not take over: {0}; the running sidecar goes on")]
     TakeOver(String),
     /// The running sidecar was not upgraded. It goes on.
-    #[error("{0}")]
+    #[error("the sidecar goes on as it is: {0}")]
     Upgrade(String),
+    /// There is no sidecar to upgrade.
+    #[error(
+        "no sidecar answers ({source}); start it with `weft sidecar`, or name its state directory with --state-dir"
+    )]
+    NoSidecar {
+        /// Names the socket and the cause.
+        source: io::Error,
+    },
     /// The ready file cannot be written.
     #[error("the ready file cannot be written: {0}")]
     ReadyFile(DiskError),

@@ -72,7 +72,11 @@ impl Desk {
         let Ok(Ok(Some((message, _)))) = said else {
             return;
         };
-        let refusal = match self.judge(&channel, &message) {
+        let judged = match channel.peer_cred() {
+            Ok(cred) => judge(&message, cred.uid, Env::own_uid()),
+            Err(error) => Err(error.to_string()),
+        };
+        let refusal = match judged {
             Err(reason) => reason,
             Ok(protocol) => match message {
                 Message::Hello(hello) => {
@@ -106,30 +110,28 @@ impl Desk {
         tracing::warn!(reason = %refusal, "an upgrade is refused");
         refuse(&channel, &refusal).await;
     }
+}
 
-    /// The protocol to speak, or why not to.
-    fn judge(&self, channel: &Channel, message: &Message) -> Result<u32, String> {
-        let me = Env::own_uid();
-        let uid = channel.peer_cred().map_err(|error| error.to_string())?.uid;
-        let hello = match message {
-            Message::Hello(hello) if uid == me => hello,
-            // Root may ask for what the sidecar then does by itself.
-            Message::Upgrade(hello) if uid == me || uid == 0 => hello,
-            Message::Hello(_) | Message::Upgrade(_) => {
-                return Err(format!(
-                    "user {uid} may not upgrade a sidecar of user {me}: run it as that user"
-                ));
-            }
-            _ => return Err("it does not say what it wants".to_owned()),
-        };
-        SPOKEN.common(hello.protocols).ok_or_else(|| {
-            let Protocols { oldest, newest } = SPOKEN;
-            format!(
-                "version {} and the running version {VERSION} have no way to hand over in common (this one speaks {oldest} to {newest}): stop the running sidecar and start the new one",
-                hello.version
-            )
-        })
-    }
+/// The protocol to speak with somebody of this user, or why not to. Pure.
+fn judge(message: &Message, uid: u32, me: u32) -> Result<u32, String> {
+    let hello = match message {
+        Message::Hello(hello) if uid == me => hello,
+        // Root may ask for what the sidecar then does by itself.
+        Message::Upgrade(hello) if uid == me || uid == 0 => hello,
+        Message::Hello(_) | Message::Upgrade(_) => {
+            return Err(format!(
+                "user {uid} may not upgrade a sidecar of user {me}: run it as that user"
+            ));
+        }
+        _ => return Err("it does not say what it wants".to_owned()),
+    };
+    SPOKEN.common(hello.protocols).ok_or_else(|| {
+        let Protocols { oldest, newest } = SPOKEN;
+        format!(
+            "version {} and the running version {VERSION} have no way to hand over in common (this one speaks {oldest} to {newest}): stop the running sidecar and start the new one",
+            hello.version
+        )
+    })
 }
 
 async fn refuse(channel: &Channel, reason: &str) {
@@ -289,5 +291,50 @@ impl Request {
             Ok(_) => Err("the new process ended, or fell silent, when it was to take over".into()),
             Err(error) => Err(format!("the new process is gone: {error}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_own_user_may_take_over_and_root_may_ask_for_it() {
+        let (me, root, other) = (1000, 0, 1001);
+        for (uid, take, ask) in [(me, true, true), (root, false, true), (other, false, false)] {
+            let hello = Message::Hello(Hello::own());
+            assert_eq!(judge(&hello, uid, me).is_ok(), take, "{uid}");
+            let wish = Message::Upgrade(Hello::own());
+            assert_eq!(judge(&wish, uid, me).is_ok(), ask, "{uid}");
+        }
+        let reason = judge(&Message::Hello(Hello::own()), other, me).unwrap_err();
+        assert!(
+            reason.contains("1001") && reason.contains("1000"),
+            "{reason}"
+        );
+        assert!(judge(&Message::Ready, me, me).is_err());
+    }
+
+    #[test]
+    fn a_version_without_a_common_protocol_is_refused_in_words() {
+        let of = |oldest, newest| {
+            let protocols = Protocols { oldest, newest };
+            let version = "7.0.0".to_owned();
+            judge(
+                &Message::Hello(Hello {
+                    protocols,
+                    version,
+                    pid: 1,
+                }),
+                1,
+                1,
+            )
+        };
+        assert_eq!(of(1, 9), Ok(1));
+        let reason = of(8, 9).unwrap_err();
+        assert!(
+            reason.contains("7.0.0") && reason.contains("stop the running"),
+            "{reason}"
+        );
     }
 }

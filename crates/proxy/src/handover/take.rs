@@ -15,6 +15,8 @@ use super::message::{Generation, Hello, Message, Offer, Socket, hear, say};
 use super::{PATIENCE, STARTING, desk};
 use crate::Error;
 
+/// How often to ask again when the running sidecar ends, or gives its place to another, before it has offered anything.
+const ATTEMPTS: usize = 3;
 /// More than any sidecar has.
 const MAX_SOCKETS: usize = 4_096;
 
@@ -54,17 +56,34 @@ pub(crate) async fn ask(
     mesh: SocketAddr,
 ) -> Result<Option<(Predecessor, Estate)>, Error> {
     let path = desk(state_dir);
-    let channel = match env.connect_channel(&path) {
-        Ok(channel) => channel,
-        Err(error) if nobody(&error) => return Ok(None),
-        Err(error) => return Err(Error::TakeOver(error.to_string())),
-    };
-    let asked = ask_on(env, channel, &path, mesh);
-    match timeout(STARTING, asked).await {
-        Ok(got) => got.map(Some).map_err(Error::TakeOver),
-        Err(_) => Err(Error::TakeOver(
-            "the running sidecar gives no answer".to_owned(),
-        )),
+    for _ in 0..ATTEMPTS {
+        let channel = match env.connect_channel(&path) {
+            Ok(channel) => channel,
+            Err(error) if nobody(&error) => return Ok(None),
+            Err(error) => return Err(Error::TakeOver(error.to_string())),
+        };
+        match timeout(STARTING, ask_on(env, channel, &path, mesh)).await {
+            Ok(Ok(got)) => return Ok(Some(got)),
+            // It has ended before it gave anything, or given its place to another.
+            Ok(Err(Denial::Gone)) => {}
+            Ok(Err(Denial::Reason(reason))) => return Err(Error::TakeOver(reason)),
+            Err(_) => break,
+        }
+    }
+    Err(Error::TakeOver(
+        "the running sidecar gives no answer".to_owned(),
+    ))
+}
+
+/// Why there is nothing to go on with.
+enum Denial {
+    Gone,
+    Reason(String),
+}
+
+impl From<String> for Denial {
+    fn from(reason: String) -> Self {
+        Self::Reason(reason)
     }
 }
 
@@ -80,20 +99,24 @@ async fn ask_on(
     channel: Channel,
     path: &Path,
     mesh: SocketAddr,
-) -> Result<(Predecessor, Estate), String> {
+) -> Result<(Predecessor, Estate), Denial> {
     let uid = channel.peer_cred().map_err(|error| error.to_string())?.uid;
     if uid != Env::own_uid() {
         return Err(format!(
             "the running sidecar is that of user {uid}, not of user {}",
             Env::own_uid()
-        ));
+        )
+        .into());
     }
     say(&channel, &Message::Hello(Hello::own()), None)
         .await
-        .map_err(|error| error.to_string())?;
-    let offer = match word(&channel).await? {
-        (Message::Offer(offer), _) => offer,
-        _ => return Err("the running sidecar offers nothing".to_owned()),
+        .map_err(|_| Denial::Gone)?;
+    let offer = match hear(&channel).await {
+        Ok(Some((Message::Offer(offer), _))) => offer,
+        Ok(Some((Message::Refused { reason }, _))) => return Err(reason.into()),
+        Ok(Some(_)) => return Err("the running sidecar offers nothing".to_owned().into()),
+        Ok(None) => return Err(Denial::Gone),
+        Err(error) => return Err(error.to_string().into()),
     };
     if offer.mesh != mesh {
         let reason = format!(
@@ -101,13 +124,16 @@ async fn ask_on(
             offer.mesh
         );
         tell_failure(&channel, &reason).await;
-        return Err(reason);
+        return Err(reason.into());
     }
     let mut sockets = Sockets::default();
     for _ in 0..offer.sockets.min(MAX_SOCKETS) {
         match word(&channel).await? {
             (Message::Socket(socket), Some(fd)) => sockets.sort_in(socket, fd),
-            _ => return Err("the running sidecar gave something else than a socket".to_owned()),
+            _ => {
+                let reason = "the running sidecar gave something else than a socket";
+                return Err(reason.to_owned().into());
+            }
         }
     }
     let Offer {
@@ -134,7 +160,7 @@ async fn word(channel: &Channel) -> Result<(Message, Option<OwnedFd>), String> {
     match hear(channel).await {
         Ok(Some((Message::Refused { reason }, _))) => Err(reason),
         Ok(Some(said)) => Ok(said),
-        Ok(None) => Err("the running sidecar ended meanwhile, or another has taken over".into()),
+        Ok(None) => Err("the running sidecar ended meanwhile: start again".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -234,5 +260,77 @@ impl Predecessor {
             "the sidecar that ran has ended before it had handed over: this one goes on in its place, what was under way there is lost"
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn after(words: &[Message], pid: u32) -> Result<(), String> {
+        let env = Env::system();
+        let (here, there) = env.channel_pair().unwrap();
+        let old = env.adopt_channel(there).unwrap();
+        for word in words {
+            say(&old, word, None).await.unwrap();
+        }
+        let taking = Predecessor {
+            channel: here,
+            pid,
+            version: "old".to_owned(),
+        };
+        // What is said after "yours" and before "taken" is heard too.
+        drop(old);
+        taking.take().await.map_err(|error| error.to_string())
+    }
+
+    /// The number of a process that has ended.
+    fn ended() -> u32 {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    }
+
+    #[tokio::test]
+    async fn a_process_whose_predecessor_has_ended_goes_on_alone() {
+        after(&[], ended()).await.unwrap();
+        after(&[Message::Yours], ended()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_whose_predecessor_lives_without_a_word_does_not_take_over() {
+        let error = after(&[], std::process::id()).await.unwrap_err();
+        assert!(error.contains("broken it off"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_the_predecessor_wants_back_is_not_taken() {
+        let back = || Message::Refused {
+            reason: "you were silent".to_owned(),
+        };
+        for words in [vec![back()], vec![Message::Yours, back()]] {
+            let error = after(&words, ended()).await.unwrap_err();
+            assert!(error.contains("you were silent"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn it_is_taken_when_both_have_said_so() {
+        let env = Env::system();
+        let (here, there) = env.channel_pair().unwrap();
+        let old = env.adopt_channel(there).unwrap();
+        let taking = Predecessor {
+            channel: here,
+            pid: std::process::id(),
+            version: "old".to_owned(),
+        };
+        let giving = async {
+            assert_eq!(hear(&old).await.unwrap().unwrap().0, Message::Ready);
+            say(&old, &Message::Yours, None).await.unwrap();
+            hear(&old).await.unwrap().unwrap().0
+        };
+        let (taken, said) = tokio::join!(taking.take(), giving);
+        taken.unwrap();
+        assert_eq!(said, Message::Taken);
     }
 }

@@ -19,12 +19,12 @@ const LAST_WORD: Duration = Duration::from_millis(500);
 /// until that serves.
 ///
 /// # Errors
-/// [`Error::Upgrade`]: the running sidecar goes on, and this says why.
+/// [`Error::Upgrade`]: the running sidecar goes on, and this says why. [`Error::NoSidecar`].
 pub async fn upgrade(env: &Env, state_dir: &Path) -> Result<Upgraded, Error> {
     let path = desk(state_dir);
     let channel = env
         .connect_channel(&path)
-        .map_err(|error| Error::Upgrade(format!("no sidecar answers there: {error}")))?;
+        .map_err(|source| Error::NoSidecar { source })?;
     let hello = Message::Upgrade(Hello::own());
     let asked = async {
         say(&channel, &hello, None).await?;
