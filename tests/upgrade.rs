@@ -11,13 +11,18 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use support::shop::Shop;
-use support::{Running, SOON, World, ended, eventually, get};
+use support::{Running, SOON, World, ended, eventually, get, run, signal, weft};
+use weft_env::Env;
 
 /// Connections of the application that stay open, each with so many requests a second.
 const KEPT: u32 = 16;
@@ -272,4 +277,150 @@ fn twenty_upgrades_under_load_lose_nothing() {
     }
     shop.serves("after all upgrades");
     assert_eq!(shop.live(), 2);
+}
+
+/// Ends a process that is nobody's child any more.
+struct Orphan(u32);
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        if support::exists(self.0) {
+            signal(self.0, "KILL");
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_says_what_became_of_it_and_tells_the_process_manager() {
+    let mut shop = Shop::with(1, &["--drain=1s"], None);
+    assert!(shop.orders.stop().success());
+    let installed = shop.world.path("weft");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_weft"), &installed).unwrap();
+    let manager = UnixDatagram::bind(shop.world.path("notify")).unwrap();
+    manager.set_read_timeout(Some(SOON)).unwrap();
+    let told = || {
+        let mut text = [0; 64];
+        let read = manager.recv(&mut text).expect("a message in time");
+        String::from_utf8(text[..read].to_vec()).unwrap()
+    };
+    let mut command = weft(&shop.orders_args);
+    command
+        .arg0(&installed)
+        .env("NOTIFY_SOCKET", shop.world.path("notify"));
+    shop.orders = shop.world.start_command("orders", command);
+    assert_eq!(told(), "READY=1");
+    let dir = shop.world.path("orders");
+    let upgrade = || run(weft(["upgrade", "-o", "json", "--state-dir"]).arg(&dir));
+
+    // What is installed now is broken.
+    std::fs::remove_file(&installed).unwrap();
+    upgrade().fails_with(&["goes on as it is", "cannot be started"]);
+    let script = "#!/bin/sh\nexit 3\n";
+    std::fs::write(&installed, script).unwrap();
+    std::fs::set_permissions(&installed, std::fs::Permissions::from_mode(0o755)).unwrap();
+    upgrade().fails_with(&["goes on as it is", "exit status: 3"]);
+    shop.serves("after upgrades that failed");
+
+    std::fs::remove_file(&installed).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_weft"), &installed).unwrap();
+    let done = upgrade().json();
+    let new = u32::try_from(done["to_pid"].as_u64().unwrap()).unwrap();
+    let _orphan = Orphan(new);
+    assert_eq!(done["from_pid"], shop.orders.child.id());
+    assert_eq!(told(), format!("MAINPID={new}"));
+    let status = ended(&mut shop.orders.child, SOON);
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    shop.serves("after an upgrade");
+    signal(new, "TERM");
+    assert_eq!(told(), "STOPPING=1");
+    eventually("the new process to end", || {
+        (!support::exists(new)).then_some(())
+    });
+    upgrade().fails_with(&["no sidecar answers", "--state-dir"]);
+}
+
+#[test]
+fn a_new_process_that_fails_or_dies_half_way_costs_nothing() {
+    let shop = Shop::with(1, &[], Some(line_server()));
+    let load = Load::start(&shop);
+    let mut other = shop.orders_args.clone();
+    other.retain(|arg| !arg.starts_with("--listen="));
+    other.extend(["--listen=127.0.0.1:1".to_owned(), "--takeover".to_owned()]);
+    shop.world
+        .run(&other)
+        .fails_with(&["does not take over", "listens on", "goes on"]);
+    let desk = shop.world.path("orders").join("handover.sock");
+    let hello = |oldest: u32| {
+        format!(
+            r#"{{"type":"hello","protocols":{{"oldest":{oldest},"newest":9}},"version":"9.0.0","pid":1}}"#
+        )
+    };
+    let refused = half_way(&desk, &[&hello(9)]);
+    assert!(
+        refused.contains("refused") && refused.contains("9.0.0"),
+        "{refused}"
+    );
+    let offer = half_way(&desk, &[&hello(1)]);
+    assert!(offer.contains("offer"), "{offer}");
+    let yours = half_way(&desk, &[&hello(1), r#"{"type":"ready"}"#]);
+    assert!(yours.contains("yours"), "{yours}");
+    let failed = half_way(
+        &desk,
+        &[&hello(1), r#"{"type":"failed","reason":"no disk"}"#],
+    );
+    assert!(failed.contains("no disk"), "{failed}");
+    let (requests, _, failures) = load.end();
+    assert_eq!(failures, Vec::<String>::new(), "of {requests} requests");
+    eventually("both sidecars to be linked again", || {
+        (shop.live() == 2).then_some(())
+    });
+}
+
+#[test]
+fn a_process_whose_predecessor_dies_before_it_gave_anything_starts_as_usual() {
+    let mut shop = Shop::open(1);
+    signal(shop.orders.child.id(), "STOP");
+    let mut args = shop.orders_args.clone();
+    args.push("--takeover".to_owned());
+    let (old, desk) = (shop.orders.child.id(), shop.world.path("orders"));
+    let desk = desk.join("handover.sock").display().to_string();
+    let killer = thread::spawn(move || {
+        // The new process asks whom it finds, who does not answer any more.
+        eventually("the new process to ask", || {
+            let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+            let asked = sockets.lines().filter(|line| line.ends_with(&desk)).count() > 1;
+            asked.then_some(())
+        });
+        signal(old, "KILL");
+    });
+    let new = shop.world.start("orders", &args);
+    killer.join().unwrap();
+    shop.orders = new;
+    shop.serves("from a process that started as usual");
+}
+
+/// A new process that says so much and dies; the last word that it heard.
+fn half_way(desk: &Path, words: &[&str]) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let channel = Env::system().connect_channel(desk).unwrap();
+        let hear = async || {
+            let heard = tokio::time::timeout(SOON, channel.recv()).await;
+            let heard = heard.expect("a word in time").unwrap();
+            String::from_utf8(heard.expect("a word").bytes).unwrap()
+        };
+        let mut last = String::new();
+        for word in words {
+            channel.send(word.as_bytes(), None).await.unwrap();
+            last = hear().await;
+            let offer: serde_json::Value = serde_json::from_str(&last).unwrap();
+            for _ in 0..offer["sockets"].as_u64().unwrap_or(0) {
+                hear().await;
+            }
+        }
+        last
+    })
 }
