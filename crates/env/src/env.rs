@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -242,6 +243,7 @@ impl Env {
     ///
     /// # Panics
     /// Outside a tokio runtime.
+    #[track_caller]
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -255,7 +257,7 @@ impl Env {
                     gate: gate.clone(),
                     wakers: None,
                 });
-                gate.spawned(task.abort_handle());
+                gate.spawned(task.abort_handle(), Location::caller());
                 task
             }
         }

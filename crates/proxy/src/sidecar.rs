@@ -236,6 +236,7 @@ async fn prepare(
     transport.reset_key = Some(state.reset_key(env).await?);
     transport.relay.clone_from(&relay);
     let endpoint = Endpoint::bind(transport, env, &tasks.child())
+        .await
         .map_err(|error| Error::Endpoint(error.to_string()))?;
     let node = Node::new(Parts {
         env: env.clone(),
@@ -320,7 +321,8 @@ impl Sockets {
                 source,
             };
             if env.hands_over() {
-                place.relay = Some(Relay::open(env, config.mesh_listen).map_err(mesh)?);
+                let relay = Relay::open(env, config.mesh_listen).await;
+                place.relay = Some(relay.map_err(mesh)?);
             } else {
                 // Opened for good once there is an identity to answer with.
                 drop(env.bind_udp(config.mesh_listen).map_err(mesh)?);

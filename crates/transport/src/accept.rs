@@ -10,12 +10,13 @@ use tokio::time::{sleep, timeout};
 use weft_certs::PeerIdentity;
 use weft_certs::tls::{self, ClientAuth, Failure};
 use weft_env::BoxFuture;
-use weft_h3::{Accept, Driver, RecvStream, SendStream, Shutdown};
+use weft_h3::{Accept, Driver, Shutdown};
 
 use crate::core::Core;
 use crate::lifetime::{EndReason, Terms};
 use crate::registry::{Link, NewLink};
-use crate::{Direction, dial};
+use crate::wire::Wire;
+use crate::{Direction, RecvStream, SendStream, dial};
 
 /// Answers the requests that arrive at an endpoint.
 pub trait Handler: Send + Sync + 'static {
@@ -81,25 +82,13 @@ enum Admission {
 }
 
 fn admit(core: &Core, incoming: &quinn::Incoming) -> Admission {
-    let limits = &core.config.limits;
-    let under_way = limits
-        .max_handshakes
-        .saturating_sub(core.handshakes.available_permits());
-    if core.registry.len() + under_way >= limits.max_connections {
-        return Admission::Full(format!(
-            "there are {} connections already",
-            limits.max_connections
-        ));
-    }
-    if under_way >= limits.max_handshakes / 2 && incoming.may_retry() {
+    let many = core.config.limits.max_handshakes / 2;
+    if core.handshakes_under_way() >= many && incoming.may_retry() && !core.is_full() {
         return Admission::ProveAddress;
     }
-    match core.handshakes.clone().try_acquire_owned() {
+    match core.admit() {
         Ok(place) => Admission::Handshake(place),
-        Err(_) => Admission::Full(format!(
-            "{} handshakes are under way",
-            limits.max_handshakes
-        )),
+        Err(full) => Admission::Full(full),
     }
 }
 
@@ -149,7 +138,7 @@ async fn handshake(
     let active = Box::new(move || shutdown.active());
     let link = core.enter(
         NewLink {
-            quic,
+            wire: Wire::Quic(quic),
             peer,
             chain,
             terms,
@@ -241,11 +230,11 @@ async fn end_in_peace(link: &Link, shutdown: Shutdown) {
     link.retired.cancelled().await;
     shutdown.begin();
     // Requests that the peer sent before it heard of it are still taken.
-    sleep(link.quic.rtt() + HEARD).await;
+    sleep(link.wire.rtt() + HEARD).await;
     shutdown.finish();
     shutdown.drained().await;
-    let linger = LINGER.max(link.quic.rtt() * LINGER_ROUND_TRIPS);
-    if timeout(linger, link.quic.closed()).await.is_err() {
+    let linger = LINGER.max(link.wire.rtt() * LINGER_ROUND_TRIPS);
+    if timeout(linger, link.wire.closed()).await.is_err() {
         link.close_retired();
     }
     std::future::pending::<()>().await;
@@ -269,8 +258,8 @@ async fn answer(
             peer,
             remote,
             request,
-            send,
-            recv,
+            send: send.into(),
+            recv: recv.into(),
         })
         .await;
 }

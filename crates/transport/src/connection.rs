@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use weft_certs::PeerIdentity;
-use weft_h3::{RecvStream, Requests, SendStream};
 
 use crate::lifetime::EndReason;
 use crate::registry::Link;
-use crate::{ConnectionStats, DialError, RequestError, dial};
+use crate::{
+    Carrier, ConnectionStats, DialError, RecvStream, RequestError, SendStream, StreamError, tcp,
+};
 
 /// A connection to a verified peer. Clones are the same connection.
 ///
@@ -20,6 +21,63 @@ use crate::{ConnectionStats, DialError, RequestError, dial};
 #[derive(Clone, Debug)]
 pub struct Connection {
     inner: Arc<Inner>,
+}
+
+/// The requests of either kind of connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Requests {
+    Quic(weft_h3::Requests),
+    Tcp(tcp::Requests),
+}
+
+impl Requests {
+    /// Tells how many are under way.
+    pub(crate) fn counter(&self) -> Box<dyn Fn() -> usize + Send + Sync> {
+        match self.clone() {
+            Self::Quic(requests) => Box::new(move || requests.active()),
+            Self::Tcp(requests) => Box::new(move || requests.active()),
+        }
+    }
+
+    async fn send_with(
+        &self,
+        request: &Request<()>,
+        content: Bytes,
+        end: bool,
+    ) -> Result<Exchange, StreamError> {
+        Ok(match self {
+            Self::Quic(requests) => {
+                let (send, recv) = requests.send_with(request, content, end).await?;
+                Exchange {
+                    send: send.into(),
+                    recv: recv.into(),
+                }
+            }
+            Self::Tcp(requests) => {
+                let (send, recv) = requests.send_with(request, content, end).await?;
+                Exchange {
+                    send: send.into(),
+                    recv: recv.into(),
+                }
+            }
+        })
+    }
+
+    /// Completes when the peer says that it takes no new requests.
+    pub(crate) async fn going_away(&self) {
+        match self {
+            Self::Quic(requests) => requests.going_away().await,
+            Self::Tcp(requests) => requests.going_away().await,
+        }
+    }
+
+    /// Completes when no request is under way.
+    pub(crate) async fn drained(&self) {
+        match self {
+            Self::Quic(requests) => requests.drained().await,
+            Self::Tcp(requests) => requests.drained().await,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -90,15 +148,15 @@ impl Connection {
         end: bool,
     ) -> Result<Exchange, RequestError> {
         let Inner { link, requests, .. } = &*self.inner;
-        // Held until `weft-h3` counts the request: in no moment in between does the connection look idle.
+        // Held until the layer below counts the request: in no moment in between does the connection look idle.
         let _opening = link
             .load
             .begin()
             .ok_or_else(|| self.lost().unwrap_or(RequestError::Retired))?;
         match requests.send_with(request, content, end).await {
-            Ok((send, recv)) => {
+            Ok(exchange) => {
                 link.load.count();
-                Ok(Exchange { send, recv })
+                Ok(exchange)
             }
             Err(error) if error.is_connection() => {
                 Err(self.lost().unwrap_or(RequestError::Stream(error)))
@@ -114,8 +172,7 @@ impl Connection {
 
     /// Set when the peer refused our certificate, of which we hear only after the handshake.
     pub(crate) fn rejection(&self) -> Option<DialError> {
-        let link = &self.inner.link;
-        dial::rejection(link.remote(), &link.quic.close_reason()?)
+        self.inner.link.wire.rejection()
     }
 
     /// Completes when the connection takes no more requests: another one is due.
@@ -152,10 +209,16 @@ impl Connection {
         self.inner.link.remote()
     }
 
+    /// What carries it.
+    #[must_use]
+    pub fn carrier(&self) -> Carrier {
+        self.inner.link.wire.carrier()
+    }
+
     /// The smoothed round-trip time of its path.
     #[must_use]
     pub fn rtt(&self) -> Duration {
-        self.inner.link.quic.rtt()
+        self.inner.link.wire.rtt()
     }
 
     /// Who is at the other end.

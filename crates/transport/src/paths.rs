@@ -82,7 +82,10 @@ pub(crate) async fn watch(core: Arc<Core>) {
 fn look(core: &Core) {
     let now = Instant::now();
     for link in core.registry.all() {
-        let path = link.quic.stats().path;
+        let Some(quic) = link.wire.quic() else {
+            continue;
+        };
+        let path = quic.stats().path;
         let total = Seen {
             sent: path.sent_packets,
             lost: path.lost_packets,

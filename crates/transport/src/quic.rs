@@ -15,7 +15,7 @@ use weft_env::{Env, Rng};
 use crate::congestion::DiscerningConfig;
 use crate::{
     ALPN, Congestion, JoinConfig, Limits, Liveness, Profile, Relay, ResetKey, Tag, TransportConfig,
-    TransportError,
+    TransportError, tcp,
 };
 
 /// Control stream, two for QPACK, and room for streams of kinds that we do not know (RFC 9114 §6.2.3).
@@ -88,6 +88,25 @@ impl Quic {
             server.transport_config(transport(profile, limits, *liveness, true)?);
         }
         Ok(server)
+    }
+
+    /// The TLS config of one connection that arrives over TCP.
+    pub(crate) fn tls_over_tcp(&self, failure: Failure) -> rustls::ServerConfig {
+        let config = &self.config;
+        let observer = observer(failure);
+        let source = config.identity.clone();
+        let clock = self.clock.clone();
+        tls::server_config(source, config.client_auth, &[tcp::ALPN], clock, observer)
+    }
+
+    /// The TLS config of one dial over TCP.
+    pub(crate) fn dial_over_tcp(
+        &self,
+        expected: ExpectedPeer,
+        failure: Failure,
+    ) -> rustls::ClientConfig {
+        let source = self.config.identity.clone();
+        tls::client_config(source, expected, &[tcp::ALPN], self.clock.clone(), failure)
     }
 
     pub(crate) fn dial(
@@ -192,15 +211,19 @@ fn server_tls(
     clock: &Clock,
     failure: Failure,
 ) -> Result<Arc<QuicServerConfig>, TransportError> {
-    let observer = Arc::new(move |error: &weft_certs::VerifyError| {
-        // The first failure is the cause.
-        let _ = failure.set(error.clone());
-    });
+    let observer = observer(failure);
     let source = config.identity.clone();
     let tls = tls::server_config(source, config.client_auth, &[ALPN], clock.clone(), observer);
     let crypto = QuicServerConfig::try_from(tls)
         .map_err(|e| TransportError::Config(format!("TLS of the accepting side: {e}")))?;
     Ok(Arc::new(crypto))
+}
+
+fn observer(failure: Failure) -> tls::Observer {
+    Arc::new(move |error: &weft_certs::VerifyError| {
+        // The first failure is the cause.
+        let _ = failure.set(error.clone());
+    })
 }
 
 fn transport(

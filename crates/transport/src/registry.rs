@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use quinn::VarInt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,15 +15,13 @@ use weft_certs::{BundleSet, CertificateDer, PeerIdentity, Usage, VerifyError, ve
 use crate::lifetime::{EndReason, Terms};
 use crate::load::Load;
 use crate::paths::Seen;
+use crate::wire::Wire;
 use crate::{ConnectionStats, Direction};
-
-/// H3_NO_ERROR: a connection that ends as it should (RFC 9114 §8.1).
-const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 
 /// A connection as the endpoint knows it, whichever side dialled.
 pub(crate) struct Link {
     pub(crate) id: u64,
-    pub(crate) quic: quinn::Connection,
+    pub(crate) wire: Wire,
     pub(crate) peer: Option<PeerIdentity>,
     /// What the peer presented, to be verified again when the bundles change. Empty for a connection that
     /// was verified by pin.
@@ -49,7 +46,11 @@ struct Idle {
 
 impl Link {
     pub(crate) fn remote(&self) -> SocketAddr {
-        self.quic.remote_address()
+        self.wire.remote()
+    }
+
+    pub(crate) fn is_over_tcp(&self) -> bool {
+        matches!(self.wire, Wire::Tcp(_))
     }
 
     /// No new requests; what is under way goes on. True the first time.
@@ -72,20 +73,13 @@ impl Link {
     /// Ends the connection now, whatever is under way on it.
     pub(crate) fn close(&self, reason: EndReason) {
         self.retire(reason);
-        self.say_goodbye(reason);
-    }
-
-    fn say_goodbye(&self, reason: EndReason) {
-        // Of a connection that has ended already, quinn would forget why.
-        if self.quic.close_reason().is_none() {
-            self.quic.close(NO_ERROR, reason.to_string().as_bytes());
-        }
+        self.wire.close(reason);
     }
 
     /// Closes a retired connection on which nothing is left to do.
     pub(crate) fn close_retired(&self) {
         let reason = self.end_reason().unwrap_or(EndReason::Idle);
-        self.say_goodbye(reason);
+        self.wire.close(reason);
     }
 
     /// The path's counters when somebody last judged by them.
@@ -127,12 +121,13 @@ impl Link {
     }
 
     pub(crate) fn stats(&self) -> ConnectionStats {
-        let quic = self.quic.stats();
+        let path = Path::of(&self.wire);
         ConnectionStats {
             id: self.id,
             direction: self.terms.direction,
             peer: self.peer.clone(),
-            alpn: alpn(&self.quic),
+            carrier: self.wire.carrier(),
+            alpn: path.alpn,
             addr: self.remote(),
             opened: self.terms.opened,
             age: Instant::now().duration_since(self.opened),
@@ -140,13 +135,53 @@ impl Link {
             retired: self.end_reason(),
             requests_active: (self.active)(),
             requests_carried: self.load.carried(),
-            rtt: quic.path.rtt,
-            lost_packets: quic.path.lost_packets,
-            sent_packets: quic.path.sent_packets,
-            mtu: quic.path.current_mtu,
-            congestion_window: quic.path.cwnd,
-            bytes_sent: quic.udp_tx.bytes,
-            bytes_received: quic.udp_rx.bytes,
+            rtt: self.wire.rtt(),
+            lost_packets: path.lost_packets,
+            sent_packets: path.sent_packets,
+            mtu: path.mtu,
+            congestion_window: path.congestion_window,
+            bytes_sent: path.bytes_sent,
+            bytes_received: path.bytes_received,
+        }
+    }
+}
+
+/// What a wire tells of its path.
+struct Path {
+    alpn: String,
+    lost_packets: u64,
+    sent_packets: u64,
+    mtu: u16,
+    congestion_window: u64,
+    bytes_sent: u64,
+    bytes_received: u64,
+}
+
+impl Path {
+    fn of(wire: &Wire) -> Self {
+        match wire {
+            Wire::Quic(quic) => {
+                let stats = quic.stats();
+                Self {
+                    alpn: alpn(quic),
+                    lost_packets: stats.path.lost_packets,
+                    sent_packets: stats.path.sent_packets,
+                    mtu: stats.path.current_mtu,
+                    congestion_window: stats.path.cwnd,
+                    bytes_sent: stats.udp_tx.bytes,
+                    bytes_received: stats.udp_rx.bytes,
+                }
+            }
+            // Its packets are the kernel's.
+            Wire::Tcp(wire) => Self {
+                alpn: String::from_utf8_lossy(crate::tcp::ALPN).into_owned(),
+                lost_packets: 0,
+                sent_packets: 0,
+                mtu: 0,
+                congestion_window: 0,
+                bytes_sent: wire.sent(),
+                bytes_received: wire.received(),
+            },
         }
     }
 }
@@ -172,11 +207,11 @@ impl std::fmt::Debug for Link {
 
 /// What makes a [`Link`] of a connection whose handshake is done.
 pub(crate) struct NewLink {
-    pub(crate) quic: quinn::Connection,
+    pub(crate) wire: Wire,
     pub(crate) peer: Option<PeerIdentity>,
     pub(crate) chain: Arc<[CertificateDer<'static>]>,
     pub(crate) terms: Terms,
-    /// Requests under way, as the HTTP/3 layer counts them.
+    /// Requests under way, as the HTTP layer counts them.
     pub(crate) active: Box<dyn Fn() -> usize + Send + Sync>,
 }
 
@@ -200,7 +235,7 @@ impl Registry {
     /// Adds a link. The warden looks at all of them every few seconds; `urgent` makes it look now.
     pub(crate) fn add(&self, new: NewLink, urgent: bool) -> Arc<Link> {
         let NewLink {
-            quic,
+            wire,
             peer,
             chain,
             terms,
@@ -209,7 +244,7 @@ impl Registry {
         let now = Instant::now();
         let link = Arc::new(Link {
             id: self.next.fetch_add(1, Ordering::Relaxed) + 1,
-            quic,
+            wire,
             peer,
             chain,
             terms,

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use weft_certs::PeerIdentity;
 
-use crate::{Direction, EndReason};
+use crate::{Carrier, Direction, EndReason};
 
 /// One connection at one moment.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct ConnectionStats {
     pub direction: Direction,
     /// Who is at the other end; `None` for one that joins.
     pub peer: Option<PeerIdentity>,
+    /// What carries it. Of a TCP connection the kernel keeps packets, losses, MTU and window to itself: they are 0.
+    pub carrier: Carrier,
     /// The application protocol that the handshake agreed on.
     pub alpn: String,
     /// The peer's address now: it may move.
@@ -42,8 +44,8 @@ pub struct ConnectionStats {
     pub mtu: u16,
     /// Bytes that may be under way.
     pub congestion_window: u64,
-    /// UDP payload sent, in bytes.
+    /// UDP payload sent, in bytes; over TCP that of TLS.
     pub bytes_sent: u64,
-    /// UDP payload received, in bytes.
+    /// UDP payload received, in bytes; over TCP that of TLS.
     pub bytes_received: u64,
 }

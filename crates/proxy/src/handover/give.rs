@@ -235,12 +235,17 @@ impl Request {
     fn gather(&self, estate: &Estate<'_>) -> io::Result<(Offer, Vec<(Socket, OwnedFd)>)> {
         let Given {
             udp,
+            tcp,
             tag,
             channel,
             earlier,
         } = estate.relay.give()?;
         let lock = estate.state.share_lock()?;
-        let mut sockets = vec![(Socket::Lock, lock), (Socket::Mesh, udp)];
+        let mut sockets = vec![
+            (Socket::Lock, lock),
+            (Socket::Mesh, udp),
+            (Socket::MeshTcp, tcp),
+        ];
         sockets.push((Socket::Desk, estate.desk.share()?));
         let mut generations = Vec::new();
         for one in earlier {

@@ -104,6 +104,8 @@ pub(crate) enum Socket {
     Lock,
     /// The UDP socket of the mesh.
     Mesh,
+    /// The TCP listener beside it.
+    MeshTcp,
     /// Where packets of a generation go; in the order of the offer.
     Packets,
     /// The socket on which the next upgrade asks.

@@ -40,6 +40,7 @@ pub(crate) struct Estate {
 struct Sockets {
     lock: Option<OwnedFd>,
     mesh: Option<OwnedFd>,
+    mesh_tcp: Option<OwnedFd>,
     desk: Option<OwnedFd>,
     packets: Vec<OwnedFd>,
     doors: Vec<(Key, OwnedFd)>,
@@ -176,6 +177,7 @@ impl Sockets {
         match socket {
             Socket::Lock => self.lock = Some(fd),
             Socket::Mesh => self.mesh = Some(fd),
+            Socket::MeshTcp => self.mesh_tcp = Some(fd),
             Socket::Desk => self.desk = Some(fd),
             Socket::Packets => self.packets.push(fd),
             Socket::Door(key) => self.doors.push((key, fd)),
@@ -202,9 +204,10 @@ impl Sockets {
                 channel,
             })
             .collect();
+        let mesh = self.mesh.zip(self.mesh_tcp).ok_or_else(missing)?;
         Ok(Estate {
             lock: LockGuard::adopt(self.lock.ok_or_else(missing)?),
-            relay: Relay::adopt(env, self.mesh.ok_or_else(missing)?, earlier)?,
+            relay: Relay::adopt(env, mesh, earlier)?,
             doors: Doors::inheriting(env, self.doors),
             desk: env.adopt_channel_listener(self.desk.ok_or_else(missing)?, desk)?,
         })

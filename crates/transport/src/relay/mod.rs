@@ -22,11 +22,14 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quinn::AsyncUdpSocket;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use weft_env::Env;
+use weft_env::{Env, Listener};
+
+use crate::endpoint::beside;
 
 use socket::{Past, RelaySocket, Role};
 pub use tag::Tag;
@@ -36,6 +39,25 @@ pub use tag::Tag;
 pub struct Relay {
     env: Env,
     socket: Arc<RelaySocket>,
+    /// The TCP listener beside it, until another process has taken over.
+    listener: Arc<Mutex<Option<Arc<Listener>>>>,
+}
+
+/// Whether it is this process that takes what begins.
+pub(crate) struct Turn(watch::Receiver<Role>);
+
+impl Turn {
+    /// Waits until it is, or never will be: then this is false.
+    pub(crate) async fn comes(&mut self) -> bool {
+        let decided = self.0.wait_for(|role| *role != Role::Paused).await;
+        decided.is_ok_and(|role| *role == Role::Reads)
+    }
+
+    /// Waits for a change.
+    pub(crate) async fn changed(&mut self) {
+        // Without a sender there is no endpoint.
+        let _ = self.0.changed().await;
+    }
 }
 
 /// An earlier process that still has connections on this socket.
@@ -56,6 +78,8 @@ pub struct Earlier {
 pub struct Given {
     /// The socket itself.
     pub udp: OwnedFd,
+    /// The TCP listener on the same port.
+    pub tcp: OwnedFd,
     /// What this process's connection IDs begin with.
     pub tag: Tag,
     /// Where packets of this process's connections go from then on.
@@ -65,15 +89,20 @@ pub struct Given {
 }
 
 impl Relay {
-    /// Opens the socket and reads it from the start.
+    /// Opens the socket, with a TCP listener beside it, and reads it from the start.
     ///
     /// # Errors
     /// Names the address and the cause; [`io::ErrorKind::Unsupported`] in a simulation.
-    pub fn open(env: &Env, addr: SocketAddr) -> io::Result<Self> {
-        let udp = env.bind_shared_udp(addr)?;
+    pub async fn open(env: &Env, addr: SocketAddr) -> io::Result<Self> {
+        let bind = || {
+            let udp = env.bind_shared_udp(addr)?;
+            let at = udp.socket().local_addr()?;
+            Ok((udp, at))
+        };
+        let (udp, tcp) = beside(env, addr, bind).await?;
         let tag = Tag::draw(&mut env.rng("quic-tag"), &[]);
         let socket = RelaySocket::reading(udp, tag);
-        Ok(Self::new(env, socket))
+        Ok(Self::new(env, socket, tcp))
     }
 
     /// Goes on with the socket of another process, whose earlier ones these are, itself included. Nothing is read
@@ -81,22 +110,43 @@ impl Relay {
     ///
     /// # Errors
     /// When what was given is not what it should be.
-    pub fn adopt(env: &Env, udp: OwnedFd, earlier: Vec<Earlier>) -> io::Result<Self> {
-        let udp = env.adopt_udp(udp)?;
+    pub fn adopt(
+        env: &Env,
+        (udp, tcp): (OwnedFd, OwnedFd),
+        earlier: Vec<Earlier>,
+    ) -> io::Result<Self> {
+        let (udp, tcp) = (env.adopt_udp(udp)?, env.adopt_listener(tcp, None)?);
         let taken: Vec<Tag> = earlier.iter().map(|earlier| earlier.tag).collect();
         let tag = Tag::draw(&mut env.rng("quic-tag"), &taken);
         let past = earlier
             .into_iter()
             .map(|earlier| Past::adopt(env, earlier))
             .collect::<Result<_, _>>()?;
-        Ok(Self::new(env, RelaySocket::waiting(udp, tag, past)))
+        let socket = RelaySocket::waiting(udp, tag, past);
+        Ok(Self::new(env, socket, Arc::new(tcp)))
     }
 
-    fn new(env: &Env, socket: RelaySocket) -> Self {
+    fn new(env: &Env, socket: RelaySocket, listener: Arc<Listener>) -> Self {
         Self {
             env: env.clone(),
             socket: Arc::new(socket),
+            listener: Arc::new(Mutex::new(Some(listener))),
         }
+    }
+
+    /// The TCP listener beside the socket.
+    pub(crate) fn listener(&self) -> Option<Arc<Listener>> {
+        self.held().clone()
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Arc<Listener>>> {
+        // One value, replaced whole.
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whoever accepts connections of TCP when to.
+    pub(crate) fn turn(&self) -> Turn {
+        Turn(self.socket.turn())
     }
 
     /// What an endpoint reads from.
@@ -117,8 +167,10 @@ impl Relay {
     /// Such as too many open files.
     pub fn give(&self) -> io::Result<Given> {
         let (here, channel) = self.env.channel_pair()?;
+        let listener = self.listener().ok_or(io::ErrorKind::NotConnected)?;
         let given = Given {
             udp: self.socket.share()?,
+            tcp: listener.share()?,
             tag: self.tag(),
             channel,
             earlier: self.socket.share_past()?,
@@ -127,7 +179,7 @@ impl Relay {
         Ok(given)
     }
 
-    /// Reads nothing from now on: packets wait in the kernel.
+    /// Reads and accepts nothing from now on: packets and connections wait in the kernel.
     pub fn pause(&self) {
         self.socket.set_role(Role::Paused);
     }
@@ -140,6 +192,7 @@ impl Relay {
     /// Another process reads now: takes what it passes on, and leaves earlier processes to it.
     pub fn follow(&self) {
         self.socket.follow();
+        self.held().take();
     }
 
     /// Cancelled when the process that read for this one is gone. This one reads again by then, and takes its own

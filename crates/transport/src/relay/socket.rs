@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use arc_swap::ArcSwap;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weft_env::{Channel, Env, SharedUdp};
 
@@ -69,6 +70,8 @@ pub(super) struct RelaySocket {
     socket: Arc<dyn AsyncUdpSocket>,
     tag: Tag,
     role: AtomicU8,
+    /// The role, for whoever accepts connections of TCP.
+    turn: watch::Sender<Role>,
     /// Of the endpoint, to be woken when the role changes.
     waker: Mutex<Option<Waker>>,
     past: ArcSwap<Vec<Arc<Past>>>,
@@ -96,6 +99,7 @@ impl RelaySocket {
             udp,
             tag,
             role: AtomicU8::new(role as u8),
+            turn: watch::Sender::new(role),
             waker: Mutex::new(None),
             any_past: AtomicBool::new(!past.is_empty()),
             past: ArcSwap::from_pointee(past),
@@ -165,9 +169,14 @@ impl RelaySocket {
 
     pub(super) fn set_role(&self, role: Role) {
         self.role.store(role as u8, Ordering::SeqCst);
+        self.turn.send_replace(role);
         if let Some(waker) = lock(&self.waker).take() {
             waker.wake();
         }
+    }
+
+    pub(super) fn turn(&self) -> watch::Receiver<Role> {
+        self.turn.subscribe()
     }
 
     fn role(&self) -> Role {

@@ -16,21 +16,22 @@ struct Generation {
 }
 
 impl Generation {
-    fn first(ca: &Ca) -> Self {
-        let relay = Relay::open(&Env::system(), "127.0.0.1:0".parse().unwrap()).unwrap();
-        Self::on(ca, relay)
+    async fn first(ca: &Ca) -> Self {
+        let (env, any) = (Env::system(), "127.0.0.1:0".parse().unwrap());
+        Self::on(ca, Relay::open(&env, any).await.unwrap()).await
     }
 
-    fn on(ca: &Ca, relay: Relay) -> Self {
+    async fn on(ca: &Ca, relay: Relay) -> Self {
         let own = relay.clone();
-        let node = Node::with(ca, "invoices", LONG, |config| config.relay = Some(own));
+        let node = Node::with(ca, "invoices", LONG, |config| config.relay = Some(own)).await;
         Self { relay, node }
     }
 
     /// What the next generation gets. It reads nothing yet.
-    fn next(&self, ca: &Ca) -> Self {
+    async fn next(&self, ca: &Ca) -> Self {
         let Given {
             udp,
+            tcp,
             tag,
             channel,
             mut earlier,
@@ -41,7 +42,8 @@ impl Generation {
             version: "old".to_owned(),
             channel,
         });
-        Self::on(ca, Relay::adopt(&Env::system(), udp, earlier).unwrap())
+        let relay = Relay::adopt(&Env::system(), (udp, tcp), earlier).unwrap();
+        Self::on(ca, relay).await
     }
 
     fn hand_over(&self, next: &Self) {
@@ -61,7 +63,7 @@ impl Generation {
 #[tokio::test]
 async fn what_is_under_way_goes_on_in_the_old_one_and_what_begins_goes_to_the_new_one() {
     let ca = Ca::new();
-    let (first, orders) = (Generation::first(&ca), Node::new(&ca, "orders"));
+    let (first, orders) = (Generation::first(&ca).await, Node::new(&ca, "orders").await);
     let (invoices, back) = (first.node.target("invoices"), orders.target("orders"));
     let calls = async {
         let (called, calling) = tokio::join!(
@@ -73,7 +75,7 @@ async fn what_is_under_way_goes_on_in_the_old_one_and_what_begins_goes_to_the_ne
     let upgrades = async {
         first.node.service.waiting.notified().await;
         orders.service.waiting.notified().await;
-        let second = first.next(&ca);
+        let second = first.next(&ca).await;
         first.hand_over(&second);
         assert_eq!(second.relay.earlier(), [(7, "old".to_owned())]);
         // The peer hears that it is to connect again; who asks meanwhile is asked again.
@@ -85,7 +87,7 @@ async fn what_is_under_way_goes_on_in_the_old_one_and_what_begins_goes_to_the_ne
         orders.get(&invoices, "/").await.unwrap();
         assert_eq!(second.node.endpoint.connections().len(), 1);
         // And once more, with two generations before it.
-        let third = second.next(&ca);
+        let third = second.next(&ca).await;
         second.hand_over(&third);
         assert_eq!(third.relay.earlier().len(), 2);
         second.end().await;
@@ -112,12 +114,12 @@ async fn what_is_under_way_goes_on_in_the_old_one_and_what_begins_goes_to_the_ne
 #[tokio::test]
 async fn one_that_is_left_alone_reads_for_itself() {
     let ca = Ca::new();
-    let (first, orders) = (Generation::first(&ca), Node::new(&ca, "orders"));
+    let (first, orders) = (Generation::first(&ca).await, Node::new(&ca, "orders").await);
     let invoices = first.node.target("invoices");
     let call = orders.get(&invoices, "/wait");
     let loss = async {
         first.node.service.waiting.notified().await;
-        let second = first.next(&ca);
+        let second = first.next(&ca).await;
         first.hand_over(&second);
         let orphaned = first.relay.orphaned();
         assert!(!orphaned.is_cancelled());
@@ -134,10 +136,10 @@ async fn one_that_is_left_alone_reads_for_itself() {
 #[tokio::test]
 async fn one_whose_successor_never_reads_takes_the_socket_back() {
     let ca = Ca::new();
-    let (first, orders) = (Generation::first(&ca), Node::new(&ca, "orders"));
+    let (first, orders) = (Generation::first(&ca).await, Node::new(&ca, "orders").await);
     let invoices = first.node.target("invoices");
     orders.get(&invoices, "/").await.unwrap();
-    let second = first.next(&ca);
+    let second = first.next(&ca).await;
     first.relay.pause();
     let call = orders.get(&invoices, "/");
     let back = async {

@@ -14,6 +14,7 @@ pub(super) async fn run(settings: ControlSettings) -> Result<(), Failure> {
     config.metrics_listen = Some(settings.metrics);
     config.drain_deadline = settings.drain;
     config.ready_file = settings.process.ready_file;
+    config.bundle = settings.bundle.endpoint();
     config.secret = super::secret::of_keys(&settings.secret).await?;
     weft_control::run(&env, config, stop)
         .await
