@@ -62,12 +62,8 @@ fn report(line: &str) {
 #[test]
 fn leaf_issuing_and_root_are_rotated_in_turn_and_no_request_fails_and_no_tunnel_is_cut() {
     let echo = tcp_echo();
-    let shop = Shop::open_with(
-        2,
-        &[format!("--app=tcp/7={echo}")],
-        &["--tcp-listen=127.0.0.1:0=invoices:7".to_owned()],
-    );
-    let listener = shop.orders.ready["tcp"][1].as_str().unwrap();
+    let shop = Shop::with(2, &[], Some(echo));
+    let listener = shop.orders.ready["tcp"][0].as_str().unwrap();
     let tunnels = Tunnels::open(listener.parse().unwrap(), TUNNELS);
     let load = Load::at_rate(shop.orders.addr("outbound"), 8, PLANNED_PER_S);
 

@@ -265,6 +265,12 @@ impl World {
     /// Starts a process that writes a ready file and waits for it.
     #[track_caller]
     pub(crate) fn start(&self, name: &str, args: &[String]) -> Running {
+        self.start_command(name, weft(args))
+    }
+
+    /// The same with a command that is made ready.
+    #[track_caller]
+    pub(crate) fn start_command(&self, name: &str, mut command: Command) -> Running {
         let ready_file = self.path(&format!("{name}.ready"));
         let _ = std::fs::remove_file(&ready_file);
         let log = self.path(&format!("{name}.log"));
@@ -275,7 +281,7 @@ impl World {
                 .open(&log)
                 .unwrap()
         };
-        let mut child = weft(args)
+        let mut child = command
             .arg("--ready-file")
             .arg(&ready_file)
             .stdout(open())

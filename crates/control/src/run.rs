@@ -119,6 +119,7 @@ pub async fn run(
     };
     shutdown.cancelled().await;
     tracing::info!("stopping");
+    env.tell_supervisor("STOPPING=1");
     mesh.drain(config.drain_deadline).await;
     tasks.shutdown(STOP).await;
     if let Some(file) = config.ready_file {
@@ -237,12 +238,13 @@ async fn announce(
         version = VERSION, mesh = %ready.mesh, pin = ready.pin, revision = node.feed.revision(),
         "control node ready"
     );
-    let Some(file) = config.ready_file.clone() else {
-        return Ok(());
-    };
-    let json = serde_json::to_vec(&ready).unwrap_or_default();
-    let write = node
-        .env
-        .disk(move |disk| disk.write_atomic(&file, &json, Mode::Public));
-    write.await.map_err(ControlError::Disk)
+    if let Some(file) = config.ready_file.clone() {
+        let json = serde_json::to_vec(&ready).unwrap_or_default();
+        let write = node
+            .env
+            .disk(move |disk| disk.write_atomic(&file, &json, Mode::Public));
+        write.await.map_err(ControlError::Disk)?;
+    }
+    node.env.tell_supervisor("READY=1");
+    Ok(())
 }

@@ -62,5 +62,6 @@ fn sidecar(sidecar: &Sidecar, now: SystemTime) -> SidecarStatus {
         rtt_us: report.map_or(0, |report| report.control_rtt_us),
         refusals: report.map_or_else(Default::default, |report| report.refusals.clone()),
         unsaved: report.and_then(|report| report.unsaved.clone()),
+        earlier: report.map_or_else(Vec::new, |report| report.earlier.clone()),
     }
 }

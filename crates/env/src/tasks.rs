@@ -175,6 +175,12 @@ impl Tasks {
         .skip(1)
     }
 
+    /// Waits until no task runs. Of use once nothing spawns any more but the tasks themselves.
+    pub async fn ended(&self) {
+        self.inner.tracker.close();
+        self.inner.tracker.wait().await;
+    }
+
     /// Cancels the token, waits up to `grace` for the tasks to end, and aborts the rest. True when all
     /// ended by themselves.
     pub async fn shutdown(&self, grace: Duration) -> bool {

@@ -37,6 +37,13 @@ pub struct SidecarConfig {
     pub workload: Option<WorkloadApi>,
     /// How long requests under way may take to end after a stop.
     pub drain_deadline: Duration,
+    /// How long streams under way may go on after a new process has taken over. They end sooner with the certificates
+    /// that they began under.
+    pub upgrade_drain: Duration,
+    /// Take the place of the sidecar that runs on `state_dir`, if one does.
+    pub take_over: bool,
+    /// How this process starts its successor when it is asked to ([`crate::upgrade`]).
+    pub program: Option<crate::Program>,
     /// A file to write once the sidecar can serve; see [`crate::Ready`].
     pub ready_file: Option<PathBuf>,
 }
@@ -111,6 +118,9 @@ impl SidecarConfig {
             metrics_listen: local(15020),
             workload: None,
             drain_deadline: Duration::from_secs(10),
+            upgrade_drain: Duration::from_secs(3600),
+            take_over: false,
+            program: None,
             ready_file: None,
         }
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use weft_certs::tls::ClientAuth;
 use weft_certs::{ExpectedPeer, IdentitySource, RootPin, SpiffeId};
 
+use crate::Relay;
+
 /// The application protocol of the mesh (RFC 9114 §3.1).
 pub const ALPN: &[u8] = b"h3";
 
@@ -31,6 +33,8 @@ pub struct TransportConfig {
     /// connection is gone (stateless reset, RFC 9000 §10.3), and not only when it has been silent for the
     /// idle timeout. `None`: a random one.
     pub reset_key: Option<ResetKey>,
+    /// The socket, where it may be given to another process later; `None`: one of its own at `addr`.
+    pub relay: Option<Relay>,
 }
 
 /// The secret behind stateless resets. Who has it can end this node's connections.
@@ -56,6 +60,7 @@ impl TransportConfig {
             limits: Limits::default(),
             fallback: true,
             reset_key: None,
+            relay: None,
         }
     }
 

@@ -53,6 +53,8 @@ pub(crate) struct Core {
     pub(crate) handshakes: Arc<Semaphore>,
     /// Cancelled when nothing new is taken or dialled.
     pub(crate) closing: CancellationToken,
+    /// Cancelled when another process takes what peers begin.
+    pub(crate) leaving: CancellationToken,
 }
 
 impl Core {
@@ -79,6 +81,8 @@ impl Core {
         }
         if self.is_closing() {
             link.retire(EndReason::ShuttingDown);
+        } else if self.leaving.is_cancelled() && link.terms.direction == Direction::Inbound {
+            link.retire(EndReason::HandedOver);
         } else if now.generation != before.generation {
             link.retire(EndReason::OwnCertificateReplaced);
         }

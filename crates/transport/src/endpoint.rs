@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quinn::VarInt;
@@ -37,8 +37,8 @@ const CHOICES: usize = 32;
 pub struct Endpoint {
     core: Arc<Core>,
     local_addr: SocketAddr,
-    /// `None` where the fallback is switched off.
-    listener: Option<Arc<Listener>>,
+    /// Until it is served; `None` where the fallback is switched off.
+    listener: Arc<Mutex<Option<Arc<Listener>>>>,
 }
 
 impl Endpoint {
@@ -84,6 +84,7 @@ impl Endpoint {
             tasks: tasks.clone(),
             handshakes: Arc::new(Semaphore::new(config.limits.max_handshakes)),
             closing: CancellationToken::new(),
+            leaving: CancellationToken::new(),
             config,
         });
         tasks.spawn(warden::watch(core.clone()));
@@ -92,7 +93,7 @@ impl Endpoint {
         Ok(Self {
             core,
             local_addr,
-            listener,
+            listener: Arc::new(Mutex::new(listener)),
         })
     }
 
@@ -105,7 +106,9 @@ impl Endpoint {
     /// Answers from now on. Call it once.
     pub fn serve(&self, handler: Arc<dyn Handler>) {
         let tasks = &self.core.tasks;
-        if let Some(listener) = self.listener.clone() {
+        let listener = self.listener.lock();
+        let listener = listener.unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(listener) = listener {
             let (core, handler) = (self.core.clone(), handler.clone());
             tasks.spawn(tcp::accept(core, listener, handler));
         }
@@ -167,6 +170,18 @@ impl Endpoint {
         self.core.enforced.subscribe()
     }
 
+    /// Leaves what peers begin to another process that has taken the socket over: those that are connected are told
+    /// to connect again, and what is under way goes on. Own requests go on too, until [`drain`](Self::drain).
+    pub fn leave(&self) {
+        let core = &self.core;
+        core.leaving.cancel();
+        for link in core.registry.all() {
+            if link.terms.direction == Direction::Inbound {
+                link.retire(EndReason::HandedOver);
+            }
+        }
+    }
+
     /// Ends in order: nothing new is taken or dialled, peers are told to go elsewhere, what is under way may
     /// end within `deadline`, the rest is cut. The endpoint is of no use afterwards.
     pub async fn drain(&self, deadline: Duration) {
@@ -191,16 +206,35 @@ impl Endpoint {
 
 /// Both sockets of a node, on one port.
 async fn sockets(config: &TransportConfig, env: &Env) -> io::Result<Sockets> {
+    if let Some(relay) = &config.relay {
+        let listener = relay.listener().filter(|_| config.fallback);
+        return Ok((relay.socket(), listener));
+    }
+    if !config.fallback {
+        return Ok((env.bind_udp(config.addr)?, None));
+    }
+    let bind = || {
+        let udp = env.bind_udp(config.addr)?;
+        let at = udp.local_addr()?;
+        Ok((udp, at))
+    };
+    let (udp, tcp) = beside(env, config.addr, bind).await?;
+    Ok((udp, Some(tcp)))
+}
+
+/// A socket of UDP, and a listener of TCP on its port.
+pub(crate) async fn beside<U>(
+    env: &Env,
+    addr: SocketAddr,
+    bind: impl Fn() -> io::Result<(U, SocketAddr)>,
+) -> io::Result<(U, Arc<Listener>)> {
     let mut choices = 1;
     loop {
-        let udp = env.bind_udp(config.addr)?;
-        if !config.fallback {
-            return Ok((udp, None));
-        }
-        match env.listen(udp.local_addr()?).await {
-            Ok(tcp) => return Ok((udp, Some(Arc::new(tcp)))),
+        let (udp, at) = bind()?;
+        match env.listen(at).await {
+            Ok(tcp) => return Ok((udp, Arc::new(tcp))),
             // Somebody else has this port of TCP: the system chooses another one.
-            Err(_) if config.addr.port() == 0 && choices < CHOICES => choices += 1,
+            Err(_) if addr.port() == 0 && choices < CHOICES => choices += 1,
             Err(error) => return Err(error),
         }
     }

@@ -144,7 +144,7 @@ fn client_endpoint(
     } else {
         Ipv4Addr::UNSPECIFIED.into()
     };
-    let config = quic::endpoint(env, profile, None).map_err(|error| error.to_string())?;
+    let config = quic::endpoint(env, profile, None, None).map_err(|error| error.to_string())?;
     let socket = env
         .bind_udp(SocketAddr::new(any, 0))
         .map_err(|error| error.to_string())?;

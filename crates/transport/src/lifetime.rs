@@ -32,6 +32,8 @@ pub enum EndReason {
     PeerGoingAway,
     /// This node is shutting down.
     ShuttingDown,
+    /// Another process of this node has taken over.
+    HandedOver,
     /// The connection is lost or was closed by the peer.
     Lost,
 }
@@ -50,6 +52,7 @@ impl EndReason {
             Self::Idle => "idle",
             Self::PeerGoingAway => "peer_going_away",
             Self::ShuttingDown => "shutting_down",
+            Self::HandedOver => "handed_over",
             Self::Lost => "lost",
         }
     }
@@ -67,6 +70,7 @@ impl fmt::Display for EndReason {
             Self::Idle => "no request for a while",
             Self::PeerGoingAway => "the peer is going away",
             Self::ShuttingDown => "the node is shutting down",
+            Self::HandedOver => "another process of the node has taken over",
             Self::Lost => "the connection was lost",
         })
     }

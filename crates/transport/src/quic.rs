@@ -14,7 +14,7 @@ use weft_env::{Env, Rng};
 
 use crate::congestion::DiscerningConfig;
 use crate::{
-    ALPN, Congestion, JoinConfig, Limits, Liveness, Profile, ResetKey, TransportConfig,
+    ALPN, Congestion, JoinConfig, Limits, Liveness, Profile, Relay, ResetKey, Tag, TransportConfig,
     TransportError, tcp,
 };
 
@@ -60,7 +60,8 @@ impl Quic {
     }
 
     pub(crate) fn endpoint(&self, env: &Env) -> Result<quinn::EndpointConfig, TransportError> {
-        endpoint(env, &self.config.profile, self.config.reset_key)
+        let tag = self.config.relay.as_ref().map(Relay::tag);
+        endpoint(env, &self.config.profile, self.config.reset_key, tag)
     }
 
     /// The config that the endpoint is born with; [`Quic::accept`] makes that of each connection.
@@ -151,6 +152,7 @@ pub(crate) fn endpoint(
     env: &Env,
     profile: &Profile,
     reset_key: Option<ResetKey>,
+    tag: Option<Tag>,
 ) -> Result<quinn::EndpointConfig, TransportError> {
     let (mut reset, mut seed) = ([0; 32], [0; 32]);
     match reset_key {
@@ -163,7 +165,12 @@ pub(crate) fn endpoint(
         quinn::EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset)));
     endpoint
         .rng_seed(Some(seed))
-        .cid_generator(move || Box::new(RandomIds(env.rng("quic-own-cid"))))
+        .cid_generator(move || {
+            Box::new(RandomIds {
+                rng: env.rng("quic-own-cid"),
+                tag,
+            })
+        })
         .max_udp_payload_size(
             profile
                 .mtu_upper_bound
@@ -269,15 +276,22 @@ fn is_local(addr: SocketAddr) -> bool {
 }
 
 /// Connection IDs of our own choice.
-struct RandomIds(Rng);
+struct RandomIds {
+    rng: Rng,
+    /// What they begin with, where several processes may have one socket.
+    tag: Option<Tag>,
+}
 
 /// Long enough that connections never collide and none can be guessed.
-const ID_LEN: usize = 8;
+pub(crate) const ID_LEN: usize = 8;
 
 impl ConnectionIdGenerator for RandomIds {
     fn generate_cid(&mut self) -> ConnectionId {
         let mut id = [0; ID_LEN];
-        self.0.fill_bytes(&mut id);
+        self.rng.fill_bytes(&mut id);
+        if let Some(tag) = self.tag {
+            tag.mark(&mut id);
+        }
         ConnectionId::new(&id)
     }
 

@@ -14,7 +14,9 @@ pub(crate) use identity::{CaCommand, CertCommand, Role as CaRole, SecretArgs};
 use crate::demo::DemoArgs;
 use crate::demo_app::DemoAppArgs;
 use crate::output::Format;
-use crate::settings::{ControlSettings, SidecarSettings, control_state_dir, duration};
+use crate::settings::{
+    ControlSettings, SidecarSettings, control_state_dir, duration, sidecar_state_dir,
+};
 
 /// A zero-trust network for services on many machines, over QUIC.
 ///
@@ -45,6 +47,7 @@ pub(crate) enum Role {
     #[command(subcommand)]
     Token(TokenCommand),
     Sidecar(Box<SidecarSettings>),
+    Upgrade(UpgradeArgs),
     Apply(ApplyArgs),
     Get(GetArgs),
     Delete(DeleteArgs),
@@ -169,6 +172,21 @@ pub(crate) enum TokenCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
+}
+
+/// Replaces a running sidecar by the program that is installed now, without losing a request.
+///
+/// The sidecar starts its own command line again. The new process takes over its ports, its identity and its config;
+/// the old one finishes what is under way, and ends. If the new one cannot start, the old one goes on, and this says
+/// why and exits with 1.
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
+    /// State directory of the sidecar on this machine
+    #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR", default_value_os_t = sidecar_state_dir())]
+    pub(crate) state_dir: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 /// Writes resources to the mesh: routes, policies, listeners.

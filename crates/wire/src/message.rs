@@ -155,6 +155,19 @@ pub struct Report {
     /// Why what is in force could not be saved, in one sentence: a restart would go back to what was saved before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsaved: Option<String>,
+    /// Processes before this one that still finish their streams, after an upgrade.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<EarlierProcess>,
+}
+
+/// A process that has handed its sidecar over to a newer one.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EarlierProcess {
+    /// Its process id.
+    pub pid: u32,
+    /// Version of its program.
+    pub version: String,
 }
 
 /// How far a sidecar has come in trusting, and distrusting, what was pushed: a receipt. New handshakes follow it and

@@ -11,7 +11,7 @@ use crate::registry::{percentile, success_rate};
 use serde_json::Value;
 use weft_ca::audit::{Head, Record};
 use weft_certs::{RootPin, SignedDocument, SignedError};
-use weft_wire::ConnectionReport;
+use weft_wire::{ConnectionReport, EarlierProcess};
 
 /// `POST /v1/tokens`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -254,6 +254,9 @@ pub struct SidecarStatus {
     /// Why what is in force there is not on its disk: after a restart it would begin with what was saved before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsaved: Option<String>,
+    /// Processes before this one that still finish their streams, after an upgrade.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<EarlierProcess>,
 }
 
 /// A sidecar has a revision in force.

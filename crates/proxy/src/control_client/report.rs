@@ -4,8 +4,8 @@ use std::time::UNIX_EPOCH;
 
 use weft_certs::SpiffeId;
 use weft_telemetry::EdgeDelta;
-use weft_transport::{Connection, ConnectionStats, Direction, Endpoint};
-use weft_wire::{ConnectionReport, EdgeReport, Report, TrustReport};
+use weft_transport::{Connection, ConnectionStats, Direction, Endpoint, Relay};
+use weft_wire::{ConnectionReport, EarlierProcess, EdgeReport, Report, TrustReport};
 
 use super::control_id;
 use crate::node::Node;
@@ -54,6 +54,7 @@ impl Reporter {
                 .collect(),
             trust: Some(self.trust.clone()),
             unsaved: None,
+            earlier: earlier(node),
         }
     }
 
@@ -103,6 +104,17 @@ fn edge(delta: EdgeDelta) -> EdgeReport {
 }
 
 /// Those to and from other sidecars.
+/// The processes before this one that still finish their streams.
+fn earlier(node: &Node) -> Vec<EarlierProcess> {
+    let earlier = node.relay.as_ref().map(Relay::earlier);
+    let process = |(pid, version)| EarlierProcess { pid, version };
+    earlier
+        .unwrap_or_default()
+        .into_iter()
+        .map(process)
+        .collect()
+}
+
 fn connections(endpoint: &Endpoint, control: &SpiffeId) -> Vec<ConnectionReport> {
     endpoint
         .connections()

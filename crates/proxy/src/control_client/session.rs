@@ -1,6 +1,7 @@
 //! One sync stream, from its greeting to its end.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -200,11 +201,13 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// A last report, and a goodbye that has arrived.
+    /// A last report, and a goodbye that has arrived; without the goodbye if another process goes on.
     async fn farewell(&mut self, reporter: &mut Reporter) {
         let said = async {
             self.report(reporter).await?;
-            self.send(&SidecarMessage::Goodbye).await?;
+            if !self.client.goes_on.load(Ordering::Relaxed) {
+                self.send(&SidecarMessage::Goodbye).await?;
+            }
             let heard = self.open.send.stopped();
             let finished = self.open.send.finish().await;
             finished.map_err(|error| error.to_string())?;

@@ -79,13 +79,14 @@ pub(super) async fn connect(
 pub(crate) async fn serve(
     node: Arc<Node>,
     stop: CancellationToken,
-    listener: Listener,
+    listener: Arc<Listener>,
     backend: impl Fn() -> (ServiceName, u16),
 ) {
     let places = Arc::clone(&node.tcp_places);
     let traffic = node.traffic.clone();
     accept::each(
         &listener,
+        node.doors.gate(),
         &stop,
         &traffic,
         &places,

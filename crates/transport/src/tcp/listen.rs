@@ -1,5 +1,6 @@
 //! The accepting side: who is let in over TCP.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,20 +19,25 @@ use super::{ALPN, server};
 use crate::core::Core;
 use crate::lifetime::Terms;
 use crate::registry::NewLink;
+use crate::relay::Turn;
 use crate::wire::Wire;
-use crate::{Direction, Handler};
+use crate::{Direction, Handler, Relay};
 
 /// After a failed accept, such as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes connections until the endpoint closes.
+/// Takes connections until the endpoint closes, or another process has taken the listener over.
 pub(crate) async fn accept(core: Arc<Core>, listener: Arc<Listener>, handler: Arc<dyn Handler>) {
+    let mut turn = core.config.relay.as_ref().map(Relay::turn);
     loop {
         let accepted = tokio::select! {
             biased;
             () = core.closing.cancelled() => return,
             () = core.tasks.token().cancelled_owned() => return,
-            accepted = listener.accept() => accepted,
+            accepted = in_turn(turn.as_mut(), &listener) => match accepted {
+                Some(accepted) => accepted,
+                None => return,
+            },
         };
         let (stream, from) = match accepted {
             Ok((stream, PeerAddr::Tcp(from))) => (stream, from),
@@ -51,6 +57,26 @@ pub(crate) async fn accept(core: Arc<Core>, listener: Arc<Listener>, handler: Ar
                 core.refusals.record(Direction::Inbound, from, "busy", full);
                 stream.reset();
             }
+        }
+    }
+}
+
+/// The next connection, while this process is the one to take it; `None` once another one is.
+async fn in_turn(
+    turn: Option<&mut Turn>,
+    listener: &Listener,
+) -> Option<io::Result<(Stream, PeerAddr)>> {
+    let Some(turn) = turn else {
+        return Some(listener.accept().await);
+    };
+    loop {
+        if !turn.comes().await {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            () = turn.changed() => {}
+            accepted = listener.accept() => return Some(accepted),
         }
     }
 }

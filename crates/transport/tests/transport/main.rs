@@ -12,4 +12,5 @@ mod lab;
 mod limits;
 mod middlebox;
 mod pool;
+mod relay;
 mod requests;

@@ -17,6 +17,7 @@ mod sidecar;
 mod status;
 mod token;
 pub(crate) mod top;
+mod upgrade;
 mod version;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ pub(crate) fn run(role: Role) -> Result<ExitCode, Failure> {
         Role::Control(settings) => done(block_on(settings.workers, control::run(*settings))?),
         Role::Token(command) => done(block_on(0, token::run(command))?),
         Role::Sidecar(settings) => done(block_on(settings.workers, sidecar::run(*settings))?),
+        Role::Upgrade(args) => done(block_on(0, upgrade::run(args))?),
         Role::Apply(args) => done(block_on(0, resources::apply(args))?),
         Role::Get(args) => done(block_on(0, resources::get(args))?),
         Role::Delete(args) => done(block_on(0, resources::delete(args))?),

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use weft_control::{AdminClient, SidecarState, Status};
+use weft_control::{AdminClient, SidecarState, SidecarStatus, Status};
+use weft_wire::EarlierProcess;
 
 use super::admin::{connect, failed, left};
 use crate::cli::StatusArgs;
@@ -139,6 +140,16 @@ fn shown(status: &Status) -> String {
         );
     }
     for sidecar in &status.sidecars {
+        // What it said last is no news of a sidecar that is gone.
+        if sidecar.state == SidecarState::Live && !sidecar.earlier.is_empty() {
+            let _ = write!(
+                out,
+                "\n{}/{} was upgraded, and still finishes streams in {}\n",
+                sidecar.service,
+                sidecar.instance,
+                earlier(sidecar)
+            );
+        }
         if let Some(reason) = &sidecar.unsaved {
             let _ = write!(
                 out,
@@ -148,4 +159,10 @@ fn shown(status: &Status) -> String {
         }
     }
     out
+}
+
+fn earlier(sidecar: &SidecarStatus) -> String {
+    let process = |p: &EarlierProcess| format!("process {} (version {})", p.pid, p.version);
+    let all: Vec<String> = sidecar.earlier.iter().map(process).collect();
+    all.join(", ")
 }

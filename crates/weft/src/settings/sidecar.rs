@@ -21,7 +21,8 @@ Ways for the application to call a service (with --outbound 127.0.0.1:15001):
   by Host:            curl -H 'Host: invoices' http://127.0.0.1:15001/
   a TCP port:         --tcp-listen 127.0.0.1:5432=invoices:5432
 
-Ctrl-C or SIGTERM drains and stops; a second one ends the process at once.")]
+Ctrl-C or SIGTERM drains and stops; a second one ends the process at once.
+`weft upgrade` replaces the running program by the installed one, without losing a request.")]
 pub(crate) struct SidecarSettings {
     /// Directory for this instance's identity and last snapshot; one for each sidecar
     #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR", default_value_os_t = sidecar_state_dir())]
@@ -125,6 +126,25 @@ pub(crate) struct SidecarSettings {
     /// How long to wait at a stop for requests under way
     #[arg(long, env = "WEFT_DRAIN", value_name = "DURATION", default_value = "10s", value_parser = super::duration)]
     pub(crate) drain: Duration,
+
+    /// Take the place of the sidecar that runs on the state directory, without losing a request; start as usual if
+    /// none does. `weft upgrade` starts the new process with this
+    #[arg(
+        long,
+        env = "WEFT_TAKEOVER",
+        value_name = "true|false",
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true"
+    )]
+    pub(crate) takeover: bool,
+
+    /// How long the old process of an upgrade goes on with connections that do not end, such as TCP tunnels. None
+    /// lives longer than the certificates that it began with
+    #[arg(long, env = "WEFT_UPGRADE_DRAIN", value_name = "DURATION", default_value = "1h", value_parser = super::duration)]
+    pub(crate) upgrade_drain: Duration,
 
     /// Threads that carry traffic; 0 serves on one thread without a scheduler, the cheapest for most services
     #[arg(long, env = "WEFT_WORKERS", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
