@@ -359,28 +359,31 @@ pub(crate) async fn revoke(
         let next = before.revoke(&target, &live).map_err(|e| unmoved(&e))?;
         let (txn, tokens) = match &target {
             Target::Identity(id) => tokens::revoke_all(&**ca.store(), id, Txn::new()).await?,
-            Target::Key(_) | Target::Serial(_) => (Txn::new(), 0),
+            Target::Key(_) | Target::Serial(_) => (Txn::new(), Vec::new()),
         };
         let dead: Vec<_> = live.iter().filter(|leaf| target.concerns(leaf)).collect();
         let event = Event::new("revoked", &target, by)
             .with("certificates", dead.len())
-            .with("tokens", tokens)
+            .with("tokens", tokens.len())
             .with("reason", request.reason.as_deref().unwrap_or("none given"));
+        let void = tokens
+            .iter()
+            .map(|token| Event::new("token.revoked", &target, by).with("token", token));
         let along = Along {
             txn,
-            events: vec![event],
+            events: std::iter::once(event).chain(void).collect(),
         };
         let at_unix_ms = unix_ms(ca.wall());
         match ca.change_ledger(next, &before, along).await {
             Ok((revision, edition)) => {
-                tracing::warn!(%target, edition, certificates = dead.len(), tokens, "revoked");
+                tracing::warn!(%target, edition, certificates = dead.len(), tokens = tokens.len(), "revoked");
                 return Ok(Revoked {
                     target: target.to_string(),
                     edition,
                     revision,
                     at_unix_ms,
                     serials: dead.iter().map(|leaf| leaf.serial.clone()).collect(),
-                    tokens,
+                    tokens: tokens.len(),
                 });
             }
             Err(ControlError::Store(StoreError::Conflict { .. })) => {}
