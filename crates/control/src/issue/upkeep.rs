@@ -9,8 +9,9 @@ use weft_ca::Tier;
 use weft_env::Env;
 
 use super::jwt::keep_jwt_keys;
+use super::revoking::prune;
 use super::tokens::note_expired;
-use super::verbs::{prune, roll_back};
+use super::verbs::roll_back;
 use super::{CaService, Rotation, Rotations};
 use crate::admin::types::RotateCa;
 
