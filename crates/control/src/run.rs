@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_env::{Env, Mode, Tasks};
+use weft_transport::KeyExchange;
 
 use crate::audit::Audit;
 use crate::error::ControlError;
@@ -45,6 +46,8 @@ pub struct ControlConfig {
     pub drain_deadline: Duration,
     /// What seals the authority's keys; `None`: they are not sealed.
     pub secret: Option<Arc<Secret>>,
+    /// Whether sidecars without post-quantum key exchange are let in.
+    pub key_exchange: KeyExchange,
 }
 
 impl ControlConfig {
@@ -60,6 +63,7 @@ impl ControlConfig {
             grace: DEFAULT_GRACE,
             drain_deadline: Duration::from_secs(5),
             secret: None,
+            key_exchange: KeyExchange::Preferred,
         }
     }
 }
@@ -148,6 +152,7 @@ async fn start(
         config.mesh_listen,
         own.source.clone(),
         reset_key,
+        config.key_exchange,
     )?;
     let registry = Registry::new(config.grace, env.clock());
     restore(&registry, &*store, unix_ms(env.wall())).await?;

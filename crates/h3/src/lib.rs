@@ -26,6 +26,7 @@
 //!
 //! The crate starts no task: the owner spawns [`Driver::run`] and a task for each request.
 
+mod blocked;
 mod client;
 mod code;
 mod config;
@@ -43,6 +44,7 @@ mod server;
 mod shared;
 mod udp;
 
+pub use blocked::Blocked;
 pub use client::{Requests, client};
 pub use code::Code;
 pub use config::Config;

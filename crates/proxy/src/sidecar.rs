@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weft_certs::{BundleSet, IdentitySource, X509Svid};
+use weft_certs::{BundleSet, IdentitySource, SpiffeId, X509Svid};
 use weft_env::{Env, Listener, Tasks};
 use weft_resources::ServiceName;
-use weft_telemetry::{Direction, Side, Telemetry};
-use weft_transport::{Connection, Direction as Dialler, Endpoint, TransportConfig};
+use weft_telemetry::Telemetry;
+use weft_transport::{Connection, Endpoint, Pins, TransportConfig};
 use weft_wire::{Hello, PROTOCOL, PortRecord};
 use weft_workload::{Entry, Workload, WorkloadSocket};
 
@@ -25,12 +25,10 @@ use crate::outbound::{self, ports::Ports};
 use crate::ready::Ready;
 use crate::state_dir::{Saved, StateDir};
 use crate::tokens::ControlTokens;
-use crate::{Error, VERSION, bootstrap, settings};
+use crate::{Error, VERSION, bootstrap, settings, vitals};
 
 /// What has been told to end gets this long before it is ended.
 const GRACE: Duration = Duration::from_secs(1);
-/// How often gauges follow what they show.
-const VITALS: Duration = Duration::from_secs(1);
 /// Wishes of a control node that wait; they all mean the same.
 const WISHES: usize = 1;
 
@@ -173,6 +171,9 @@ async fn start(
     let identity = IdentitySource::new(svid, bundles);
     let mut transport = TransportConfig::new(config.mesh_listen, Arc::clone(&identity));
     transport.reset_key = Some(state.reset_key(env).await?);
+    transport.profile = config.profile.clone();
+    transport.pins = pins(config, &identity, &service)?;
+    transport.key_exchange = config.key_exchange;
     let endpoint = Endpoint::bind(transport, env, &tasks.child())
         .map_err(|error| Error::Endpoint(error.to_string()))?;
     let node = Node::new(Parts {
@@ -206,7 +207,7 @@ async fn start(
     // Where the link to a control node is announced.
     let announce = watch::Sender::new(None);
     listen(&node, sockets, announce.subscribe());
-    drop(background.spawn(vitals(Arc::clone(&node), endpoint.clone())));
+    drop(background.spawn(vitals::keep(Arc::clone(&node), endpoint.clone())));
     let (leave, linked) = link(
         &node,
         &endpoint,
@@ -225,6 +226,25 @@ async fn start(
         linked,
         _background: background,
     })
+}
+
+/// The profiles of peers, by the identities that they have in this mesh.
+fn pins(
+    config: &SidecarConfig,
+    identity: &IdentitySource,
+    own: &ServiceName,
+) -> Result<Pins, Error> {
+    let mut pins = Pins::default();
+    let svid = &identity.current().svid;
+    for peer in &config.peer_profiles {
+        let service = settings::peer(peer, own.namespace())?;
+        let domain = svid.id().trust_domain();
+        let id = SpiffeId::for_service(domain, service.namespace(), service.name()).map_err(
+            |error| Error::Config(format!("the profile of '{}': {error}", peer.service)),
+        )?;
+        pins.pin(id, peer.profile.clone());
+    }
+    Ok(pins)
 }
 
 impl Sockets {
@@ -408,34 +428,5 @@ impl Sidecar {
             tracing::warn!("some requests or connections did not end in time and were cut");
         }
         tracing::info!("stopped");
-    }
-}
-
-/// Keeps the gauges true.
-async fn vitals(node: Arc<Node>, endpoint: Endpoint) {
-    let mut tick = interval(VITALS);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        let connections = endpoint.connections();
-        let count = |direction| {
-            connections
-                .iter()
-                .filter(|c| c.direction == direction)
-                .count()
-        };
-        let telemetry = &node.telemetry;
-        telemetry.set_connections(Direction::Dialled, count(Dialler::Outbound));
-        telemetry.set_connections(Direction::Accepted, count(Dialler::Inbound));
-        for ((direction, reason), total) in endpoint.refusals_by_direction() {
-            let side = match direction {
-                Dialler::Inbound => Side::Inbound,
-                Dialler::Outbound => Side::Outbound,
-            };
-            telemetry.refusals_total(side, reason, total);
-        }
-        let end = node.identity.current().svid.not_after();
-        let left = end.duration_since(node.env.wall()).unwrap_or_default();
-        telemetry.set_svid_left(left);
     }
 }

@@ -11,7 +11,7 @@ use weft_h3::{RecvStream, Requests, SendStream};
 
 use crate::lifetime::EndReason;
 use crate::registry::Link;
-use crate::{ConnectionStats, DialError, RequestError, dial};
+use crate::{ConnectionStats, DialError, Negotiated, RequestError, dial};
 
 /// A connection to a verified peer. Clones are the same connection.
 ///
@@ -45,6 +45,8 @@ pub struct Exchange {
     pub send: SendStream,
     /// Brings the response.
     pub recv: RecvStream,
+    /// What the handshake of the connection agreed on.
+    pub negotiated: Negotiated,
 }
 
 impl Connection {
@@ -98,7 +100,11 @@ impl Connection {
         match requests.send_with(request, content, end).await {
             Ok((send, recv)) => {
                 link.load.count();
-                Ok(Exchange { send, recv })
+                Ok(Exchange {
+                    send,
+                    recv,
+                    negotiated: link.negotiated,
+                })
             }
             Err(error) if error.is_connection() => {
                 Err(self.lost().unwrap_or(RequestError::Stream(error)))

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use weft_certs::tls::{self, Failure};
-use weft_certs::{Identity, IdentitySource, VerifyError};
+use weft_certs::{Identity, IdentitySource, SpiffeId, VerifyError};
 use weft_env::mutants::{Mutant, broken};
 use weft_env::{Env, Tasks};
 
 use crate::copies::Copies;
 use crate::lifetime::{EndReason, Terms};
+use crate::paths::{self, RoundTrips};
 use crate::pool::{Key, PoolState};
 use crate::quic::Quic;
 use crate::refusal::Refusals;
 use crate::registry::{Link, NewLink, Registry};
-use crate::{Connection, DialError, Direction, Target, TransportConfig, dial};
+use crate::{Connection, DialError, Direction, Profile, Target, TransportConfig, dial};
 
 /// How far an endpoint has come in holding its connections against the bundles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,7 @@ pub(crate) struct Core {
     pub(crate) pool: PoolState,
     pub(crate) refusals: Refusals,
     pub(crate) copies: Arc<Copies>,
+    pub(crate) round_trips: RoundTrips,
     pub(crate) enforced: watch::Sender<Enforced>,
     pub(crate) tasks: Tasks,
     /// Places for handshakes that others begin.
@@ -57,6 +59,12 @@ impl Core {
             max_field_section_size: self.config.limits.max_header_bytes,
             ..weft_h3::Config::default()
         }
+    }
+
+    /// The profile for a peer.
+    pub(crate) fn profile(&self, peer: Option<&SpiffeId>) -> &Profile {
+        let pinned = peer.and_then(|peer| self.config.pins.of(peer));
+        pinned.unwrap_or(&self.config.profile)
     }
 
     /// Enters a connection whose handshake is done. `before` is the identity that the handshake began with:
@@ -111,14 +119,13 @@ impl Core {
             .ok_or(DialError::NobodyExpected { addr })?;
         let before = self.identity.current();
         let failure = Failure::default();
-        let client = self
+        let pinned = self.config.pins.of_expected(&target.expected);
+        let profile = pinned.unwrap_or(&self.config.profile);
+        let rtt = self.round_trips.of(addr);
+        paths::begin(self, profile.copying, addr);
+        let (client, wheel) = self
             .quic
-            .dial(
-                addr,
-                target.expected.clone(),
-                target.liveness,
-                failure.clone(),
-            )
+            .dial(target, profile, rtt, failure.clone())
             .map_err(|error| DialError::Failed {
                 addr,
                 cause: error.to_string(),
@@ -136,14 +143,18 @@ impl Core {
             peer_not_after: Some(peer.not_after),
         };
         let (requests, driver) = weft_h3::client(quic.clone(), self.h3());
-        let counted = requests.clone();
+        let (counted, waited) = (requests.clone(), requests.clone());
         let active = Box::new(move || counted.active());
+        let blocked = Box::new(move || waited.blocked());
         let new = NewLink {
             quic,
             peer: Some(peer),
             chain,
             terms,
             active,
+            blocked,
+            wheel,
+            profile: profile.clone(),
         };
         let connection = Connection::new(self.enter(new, &before), requests);
         self.tasks

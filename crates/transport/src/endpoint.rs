@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use quinn::VarInt;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use weft_env::{Env, Tasks};
 
 use crate::copies::{Copied, Copies, CopySocket};
 use crate::core::{Core, Enforced};
 use crate::lifetime::EndReason;
+use crate::paths::{self, RoundTrips};
 use crate::pool::{Pool, PoolState};
 use crate::quic::Quic;
 use crate::refusal::{Refusal, Refusals};
-use crate::registry::Registry;
+use crate::registry::{Link, Registry};
 use crate::{
-    ConnectionStats, Direction, Handler, TransportConfig, TransportError, accept, copies, paths,
-    warden,
+    ConnectionStats, Direction, Handler, TransportConfig, TransportError, accept, copies, warden,
 };
 
 /// How long the last packets of closed connections may take to be sent.
@@ -61,6 +61,7 @@ impl Endpoint {
             pool: PoolState::new(&config.limits, env.rng("dial-backoff")),
             refusals: Refusals::new(env),
             copies: copies.clone(),
+            round_trips: RoundTrips::default(),
             enforced: watch::Sender::new(Enforced {
                 bundle_generation: config.identity.current().bundle_generation,
                 cut: 0,
@@ -102,8 +103,16 @@ impl Endpoint {
             .registry
             .all()
             .iter()
-            .map(|link| link.stats())
+            .map(|link| self.stats_of(link))
             .collect()
+    }
+
+    fn stats_of(&self, link: &Link) -> ConnectionStats {
+        let remote = link.remote();
+        ConnectionStats {
+            copying: self.core.copies.is_protected(remote, Instant::now()),
+            ..link.stats()
+        }
     }
 
     /// Connections that did not come to be, by reason, since the start.

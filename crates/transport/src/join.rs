@@ -23,8 +23,8 @@ pub async fn join_connection(
 ) -> Result<Connection, DialError> {
     let failed = |cause: String| DialError::Failed { addr, cause };
     let failure = Failure::default();
-    let (profile, limits) = (Profile::dc(), Limits::default());
-    let client = quic::join(env, &profile, &limits, addr, join, failure.clone())
+    let (profile, limits) = (Profile::auto(), Limits::default());
+    let (client, wheel) = quic::join(env, &profile, &limits, addr, join, failure.clone())
         .map_err(|error| failed(error.to_string()))?;
     let endpoint = client_endpoint(env, &profile, addr).map_err(failed)?;
     let quic = dial::connect(
@@ -47,8 +47,9 @@ pub async fn join_connection(
         peer_not_after: Some(peer.not_after),
     };
     let (requests, driver) = weft_h3::client(quic.clone(), weft_h3::Config::default());
-    let counted = requests.clone();
+    let (counted, waited) = (requests.clone(), requests.clone());
     let active = Box::new(move || counted.active());
+    let blocked = Box::new(move || waited.blocked());
     // Verified by pin: there is no bundle yet by which to verify it again.
     let new = NewLink {
         quic,
@@ -56,6 +57,9 @@ pub async fn join_connection(
         chain: Arc::default(),
         terms,
         active,
+        blocked,
+        wheel,
+        profile,
     };
     let link = Registry::default().add(new, false);
     let (ended, token) = (link.clone(), tasks.token());

@@ -30,16 +30,17 @@ mod lifetime;
 mod load;
 mod paths;
 mod pool;
+mod profile;
 mod quic;
 mod refusal;
 mod registry;
+mod session;
 mod stats;
+mod steer;
 mod warden;
 
 pub use accept::{Handler, ServerRequest};
-pub use config::{
-    ALPN, Congestion, JoinConfig, Limits, Liveness, Profile, ResetKey, Target, TransportConfig,
-};
+pub use config::{ALPN, JoinConfig, Limits, Liveness, ResetKey, Target, TransportConfig};
 pub use connection::{Connection, Exchange};
 pub use copies::Copied;
 pub use core::Enforced;
@@ -48,5 +49,8 @@ pub use error::{DialError, RequestError, TransportError};
 pub use join::join_connection;
 pub use lifetime::EndReason;
 pub use pool::Pool;
+pub use profile::{Congestion, Copying, Pins, Profile};
 pub use refusal::{Direction, Refusal};
-pub use stats::ConnectionStats;
+pub use session::Negotiated;
+pub use stats::{ConnectionStats, Measured};
+pub use weft_certs::tls::KeyExchange;

@@ -12,11 +12,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_certs::{BundleSet, CertificateDer, PeerIdentity, Usage, VerifyError, verify_chain};
+use weft_h3::Blocked;
 
 use crate::lifetime::{EndReason, Terms};
 use crate::load::Load;
-use crate::paths::Seen;
-use crate::{ConnectionStats, Direction};
+use crate::paths::{self, Seen, Sightings};
+use crate::steer::Wheel;
+use crate::{Congestion, ConnectionStats, Copying, Direction, Negotiated, Profile, session};
 
 /// H3_NO_ERROR: a connection that ends as it should (RFC 9114 §8.1).
 const NO_ERROR: VarInt = VarInt::from_u32(0x100);
@@ -32,13 +34,18 @@ pub(crate) struct Link {
     pub(crate) terms: Terms,
     pub(crate) load: Load,
     pub(crate) active: Box<dyn Fn() -> usize + Send + Sync>,
+    blocked: Box<dyn Fn() -> Blocked + Send + Sync>,
+    wheel: Wheel,
+    profile: Profile,
+    alpn: String,
+    pub(crate) negotiated: Negotiated,
     /// Cancelled when the connection takes no more requests.
     pub(crate) retired: CancellationToken,
     opened: Instant,
     /// The first reason to end wins.
     ended: OnceLock<EndReason>,
     idle: Mutex<Idle>,
-    seen: Mutex<Seen>,
+    sightings: Mutex<Sightings>,
 }
 
 /// What the last look saw.
@@ -88,13 +95,16 @@ impl Link {
         self.say_goodbye(reason);
     }
 
-    /// The path's counters when somebody last judged by them.
-    pub(crate) fn seen(&self) -> Seen {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What looks at the path have shown.
+    pub(crate) fn sightings(&self) -> MutexGuard<'_, Sightings> {
+        // Plain numbers: whole after every statement.
+        self.sightings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn set_seen(&self, seen: Seen) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+    pub(crate) fn copying(&self) -> Copying {
+        self.profile.copying
     }
 
     pub(crate) fn end_reason(&self) -> Option<EndReason> {
@@ -128,19 +138,51 @@ impl Link {
 
     pub(crate) fn stats(&self) -> ConnectionStats {
         let quic = self.quic.stats();
+        let total = Seen {
+            sent: quic.path.sent_packets,
+            lost: quic.path.lost_packets,
+        };
+        let now = Instant::now();
+        let (recent_loss, silent, migrations) = {
+            let sightings = self.sightings();
+            (
+                sightings.recent_loss(total),
+                sightings.silent(now, quic.udp_rx.datagrams),
+                sightings.migrations(),
+            )
+        };
+        let blocked = (self.blocked)();
         ConnectionStats {
             id: self.id,
             direction: self.terms.direction,
             peer: self.peer.clone(),
-            alpn: alpn(&self.quic),
+            alpn: self.alpn.clone(),
             addr: self.remote(),
             opened: self.terms.opened,
-            age: Instant::now().duration_since(self.opened),
+            age: now.duration_since(self.opened),
             generation: self.terms.generation,
             retired: self.end_reason(),
             requests_active: (self.active)(),
             requests_carried: self.load.carried(),
+            negotiated: self.negotiated,
+            profile: self.profile.name,
+            measured: paths::measure(quic.path.rtt, quic.path.min_rtt, recent_loss),
+            congestion: self.wheel.choice(),
+            copying: false,
             rtt: quic.path.rtt,
+            min_rtt: quic.path.min_rtt,
+            recent_loss,
+            congestion_events: match self.wheel.choice() {
+                Congestion::Discerning => self.wheel.losses().congestion(),
+                Congestion::Cubic | Congestion::Bbr => quic.path.congestion_events,
+            },
+            random_losses: self.wheel.losses().random(),
+            silent,
+            black_holes: quic.path.black_holes_detected,
+            migrations,
+            blocked: blocked.total,
+            blocked_streams: blocked.streams,
+            out_of_credit: quic.frame_tx.stream_data_blocked + quic.frame_tx.data_blocked,
             lost_packets: quic.path.lost_packets,
             sent_packets: quic.path.sent_packets,
             mtu: quic.path.current_mtu,
@@ -149,15 +191,6 @@ impl Link {
             bytes_received: quic.udp_rx.bytes,
         }
     }
-}
-
-fn alpn(quic: &quinn::Connection) -> String {
-    quic.handshake_data()
-        .and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok())
-        .and_then(|data| data.protocol)
-        .map_or_else(String::new, |protocol| {
-            String::from_utf8_lossy(&protocol).into_owned()
-        })
 }
 
 impl std::fmt::Debug for Link {
@@ -178,6 +211,10 @@ pub(crate) struct NewLink {
     pub(crate) terms: Terms,
     /// Requests under way, as the HTTP/3 layer counts them.
     pub(crate) active: Box<dyn Fn() -> usize + Send + Sync>,
+    /// How long streams waited, likewise.
+    pub(crate) blocked: Box<dyn Fn() -> Blocked + Send + Sync>,
+    pub(crate) wheel: Wheel,
+    pub(crate) profile: Profile,
 }
 
 /// All links of an endpoint, by id.
@@ -205,8 +242,12 @@ impl Registry {
             chain,
             terms,
             active,
+            blocked,
+            wheel,
+            profile,
         } = new;
         let now = Instant::now();
+        let handshake = session::handshake_data(&quic);
         let link = Arc::new(Link {
             id: self.next.fetch_add(1, Ordering::Relaxed) + 1,
             quic,
@@ -214,11 +255,16 @@ impl Registry {
             chain,
             terms,
             active,
+            blocked,
+            wheel,
+            profile,
+            alpn: String::from_utf8_lossy(&handshake.alpn).into_owned(),
+            negotiated: handshake.negotiated,
             load: Load::default(),
             retired: CancellationToken::new(),
             opened: now,
             ended: OnceLock::new(),
-            seen: Mutex::default(),
+            sightings: Mutex::new(Sightings::new(now)),
             idle: Mutex::new(Idle {
                 carried: 0,
                 since: now,

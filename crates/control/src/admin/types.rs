@@ -11,7 +11,7 @@ use crate::registry::{percentile, success_rate};
 use serde_json::Value;
 use weft_ca::audit::{Head, Record};
 use weft_certs::{RootPin, SignedDocument, SignedError};
-use weft_wire::ConnectionReport;
+use weft_wire::{ConnectionReport, UnreachableReport};
 
 /// `POST /v1/tokens`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -247,6 +247,9 @@ pub struct SidecarStatus {
     pub certificate_seconds_left: i64,
     /// Its mesh connections.
     pub connections: Vec<ConnectionReport>,
+    /// Peers that it could not dial in the last minutes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable: Vec<UnreachableReport>,
     /// Round-trip time between it and this node, microseconds; 0 until it has reported.
     pub rtt_us: u64,
     /// Peers that it refused or could not dial since its start, by reason.

@@ -20,7 +20,7 @@ use weft_h3::{RecvStream, SendStream};
 use weft_policy::{RequestHead, Verdict, authorize};
 use weft_resources::ServiceName;
 use weft_telemetry::Protocol;
-use weft_transport::{Handler, ServerRequest};
+use weft_transport::{Handler, Negotiated, ServerRequest};
 
 use crate::config::AppPort;
 use crate::node::Node;
@@ -50,6 +50,7 @@ struct Port {
 /// A request of the mesh, from the moment on that its head is known.
 struct Call {
     caller: PeerIdentity,
+    negotiated: Negotiated,
     request: Request<()>,
     send: SendStream,
     recv: RecvStream,
@@ -62,6 +63,7 @@ impl Handler for Inbound {
             let Some(caller) = request.peer else { return };
             self.answer(Call {
                 caller,
+                negotiated: request.negotiated,
                 request: request.request,
                 send: request.send,
                 recv: request.recv,
@@ -94,6 +96,7 @@ impl Inbound {
     async fn answer(&self, call: Call) {
         let Call {
             caller,
+            negotiated,
             mut request,
             mut send,
             recv,
@@ -118,6 +121,7 @@ impl Inbound {
             },
             &node.nothing,
         );
+        record.negotiated = negotiated;
         let caller = self.callers.get(&caller);
         record.peer = Arc::clone(&caller.id_text);
         record.edge = Some(caller.edge(tunnel).clone());

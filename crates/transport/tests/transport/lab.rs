@@ -208,6 +208,8 @@ impl Handler for Service {
                 peer,
                 request,
                 mut send,
+                // Held, and not read, until there is an answer.
+                recv: _recv,
                 ..
             } = request;
             match request.uri().path() {

@@ -9,5 +9,6 @@
 mod identity;
 mod lab;
 mod limits;
+mod paths;
 mod pool;
 mod requests;

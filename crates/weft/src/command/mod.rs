@@ -9,6 +9,7 @@ mod cert_files;
 mod control;
 mod init;
 mod inputs;
+mod paths;
 mod resources;
 mod rotation;
 mod secret;
