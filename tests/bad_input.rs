@@ -12,7 +12,7 @@ mod support;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::{PermissionsExt, chown};
 
-use support::{World, run, weft};
+use support::{World, eventually, run, weft};
 
 /// A well-formed token that no control node has made.
 const NEVER_MADE: &str = "weft-join-00000000000000000000000000000000";
@@ -224,6 +224,31 @@ fn a_state_directory_that_cannot_be_used_is_named() {
 }
 
 #[test]
+fn a_disk_without_room_does_not_cost_the_token() {
+    let mesh = mesh();
+    let token = mesh.world.token("orders", "10m");
+    let args = mesh
+        .world
+        .sidecar_args("sidecar", &mesh.control, &mesh.pin, &token);
+    // A limit on the size of files stands for the full disk: no file above half a KiB can be written.
+    let mut short = std::process::Command::new("sh");
+    short
+        .arg("-c")
+        .arg("trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\"")
+        .arg(env!("CARGO_BIN_EXE_weft"))
+        .args(&args)
+        .stdin(std::process::Stdio::null());
+    run(&mut short).fails_with(&["state directory", "give it room"]);
+    assert_eq!(mesh.token_states(), ["unused"]);
+    assert_eq!(
+        mesh.world.picture("sidecar"),
+        [],
+        "what was made for this start is gone"
+    );
+    let _joined = mesh.world.start("sidecar", &args);
+}
+
+#[test]
 fn a_mesh_is_not_made_twice_on_one_directory() {
     let (world, _) = World::initialised();
     let before = world.picture("control");
@@ -272,8 +297,6 @@ fn a_clock_that_is_off_is_named() {
     assert_eq!(mesh.token_states(), ["unused"]);
 }
 
-/// A failed start may leave a lock and a log, but no key or store of other content.
-#[track_caller]
 #[test]
 fn a_control_node_whose_clock_is_off_does_not_start() {
     let (world, _) = World::initialised();
@@ -308,6 +331,47 @@ fn a_sidecar_takes_no_directory_of_a_control_node_or_of_another_user() {
     drop(mesh.world.start("orders", &args("orders")));
 }
 
+#[test]
+fn a_copied_state_directory_is_told_and_does_not_make_two_sidecars_take_turns() {
+    let mesh = mesh();
+    let token = mesh.world.token("orders", "10m");
+    let args = |name: &str| {
+        mesh.world
+            .sidecar_args(name, &mesh.control, &mesh.pin, &token)
+    };
+    let original = mesh.world.start("original", &args("original"));
+    let (from, to) = (mesh.world.path("original"), mesh.world.path("copy"));
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([&from, &to])
+        .status();
+    assert!(copied.unwrap().success());
+    let copy = mesh.world.start("copy", &args("copy"));
+    // The later one has the place, and the earlier one is told why it has not.
+    eventually("the cause to be in the log", || {
+        original
+            .log()
+            .contains("copies of one state directory")
+            .then_some(())
+    });
+    let seen = mesh.world.admin(&["status", "-o", "json"]).json();
+    let live: Vec<_> = seen["sidecars"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| &s["pid"])
+        .collect();
+    assert_eq!(live, [copy.child.id()], "{seen}");
+    // It takes its place again when the copy is gone.
+    drop(copy);
+    eventually("the original to be back", || {
+        let seen = mesh.world.admin(&["status", "-o", "json"]).json();
+        (seen["sidecars"][0]["pid"] == original.child.id()).then_some(())
+    });
+}
+
+/// A failed start may leave a lock and a log, but no key or store of other content.
+#[track_caller]
 fn same_keys(before: &[(std::path::PathBuf, Vec<u8>)], after: &[(std::path::PathBuf, Vec<u8>)]) {
     for (path, content) in before {
         if path.extension().is_some_and(|ext| ext == "redb") {

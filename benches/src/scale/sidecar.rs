@@ -16,9 +16,9 @@ use weft_certs::{
     X509Svid,
 };
 use weft_env::Tasks;
-use weft_h3::{RecvStream, SendStream};
 use weft_transport::{
-    Connection, Endpoint, JoinConfig, KeyExchange, Target, TransportConfig, join_connection,
+    Connection, Endpoint, JoinConfig, KeyExchange, RecvStream, SendStream, Target, TransportConfig,
+    join_connection,
 };
 use weft_wire::{
     Ack, CONTROL_AUTHORITY, FrameReader, Hello, JoinRequest, JoinResponse, PATH_JOIN, PATH_RENEW,
@@ -187,7 +187,9 @@ impl Sidecar {
     ) -> Result<Self> {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let config = TransportConfig::new(any, Arc::clone(identity));
-        let endpoint = Endpoint::bind(config, &control.env, &tasks.child()).map_err(said)?;
+        let endpoint = Endpoint::bind(config, &control.env, &tasks.child())
+            .await
+            .map_err(said)?;
         let target = Target::control(control.mesh, control_id()?);
         let connection = endpoint.pool().connection(&target).await.map_err(said)?;
         let hello = Hello {

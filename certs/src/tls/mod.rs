@@ -5,6 +5,7 @@
 //! ticket would let a peer come back without showing that its SVID is still valid.
 
 mod client;
+mod federation;
 mod join;
 mod server;
 
@@ -17,6 +18,9 @@ use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, DigitallySignedStruct, SupportedCipherSuite};
 
 pub use client::client_config;
+pub use federation::{
+    spiffe_endpoint_client, spiffe_endpoint_server, web_endpoint_client, web_endpoint_server,
+};
 pub use join::join_config;
 pub use server::{ClientAuth, Observer, server_config};
 

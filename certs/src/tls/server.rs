@@ -60,7 +60,7 @@ pub fn server_config(
 
 /// Presents the SVID of this very moment.
 #[derive(Debug)]
-struct Presenter(Arc<IdentitySource>);
+pub(super) struct Presenter(pub(super) Arc<IdentitySource>);
 
 impl ResolvesServerCert for Presenter {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {

@@ -39,6 +39,14 @@ pub enum ControlError {
         /// The state directory.
         dir: PathBuf,
     },
+    /// What the bundle endpoint is to present cannot be used.
+    #[error(
+        "the bundle endpoint has no certificate to present: {reason}; see --bundle-cert and --bundle-key, or leave both out to present the control node's SVID (https_spiffe)"
+    )]
+    BundleCertificate {
+        /// Why.
+        reason: String,
+    },
     /// The directory belongs to another user.
     #[error(
         "the state directory {dir} belongs to user {owner}, not to user {me} who runs this; start as its owner, or choose another directory",

@@ -118,6 +118,7 @@ impl From<Refusal> for Reject {
         let (status, code) = match &refusal {
             Refusal::NotAService(_) => (StatusCode::FORBIDDEN, "not_a_service"),
             Refusal::InstanceTaken { .. } => (StatusCode::CONFLICT, "instance_taken"),
+            Refusal::Contested { .. } => (StatusCode::CONFLICT, "instance_contested"),
             Refusal::BadInstance(_) => (StatusCode::BAD_REQUEST, "bad_instance"),
             Refusal::TooManyPorts(_) => (StatusCode::BAD_REQUEST, "too_many_ports"),
             Refusal::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),

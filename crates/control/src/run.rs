@@ -13,6 +13,7 @@ use weft_transport::KeyExchange;
 
 use crate::audit::Audit;
 use crate::error::ControlError;
+use crate::federation::{BundleEndpoint, Federations};
 use crate::issue::{
     CaService, OwnIdentity, Rotations, Secret, Tokens, keep_own_svid, keep_own_trust, upkeep,
 };
@@ -22,7 +23,7 @@ use crate::registry::{DEFAULT_GRACE, Registry, keep_endpoints, restore};
 use crate::settings::MeshSettings;
 use crate::state::{InitConfig, Opened, StateDir, claim};
 use crate::time::unix_ms;
-use crate::{VERSION, admin, health, mesh};
+use crate::{VERSION, admin, federation, health, mesh};
 
 /// What the tasks get to end by themselves, after the mesh is drained.
 const STOP: Duration = Duration::from_secs(2);
@@ -48,6 +49,8 @@ pub struct ControlConfig {
     pub secret: Option<Arc<Secret>>,
     /// Whether sidecars without post-quantum key exchange are let in.
     pub key_exchange: KeyExchange,
+    /// Where other meshes fetch this one's trust bundle; `None`: nowhere.
+    pub bundle: Option<BundleEndpoint>,
 }
 
 impl ControlConfig {
@@ -64,6 +67,7 @@ impl ControlConfig {
             drain_deadline: Duration::from_secs(5),
             secret: None,
             key_exchange: KeyExchange::Preferred,
+            bundle: None,
         }
     }
 }
@@ -77,6 +81,8 @@ pub struct ControlReady {
     pub mesh: SocketAddr,
     /// Where metrics are (TCP).
     pub metrics: Option<SocketAddr>,
+    /// Where other meshes fetch the trust bundle (TCP).
+    pub bundle: Option<SocketAddr>,
     /// The root's pin.
     pub pin: String,
     /// Trust domain of the mesh.
@@ -153,12 +159,15 @@ async fn start(
         own.source.clone(),
         reset_key,
         config.key_exchange,
-    )?;
+    )
+    .await?;
     let registry = Registry::new(config.grace, env.clock());
     restore(&registry, &*store, unix_ms(env.wall())).await?;
     let feed = Feed::load(&*store).await?;
     let rotations = Rotations::new(ca.clone(), own.clone(), registry.clone(), tasks.clone());
     let tokens = Tokens::new(ca.clone(), registry.clone());
+    let home = settings.trust_domain.clone();
+    let federations = Federations::load(env, &*store, ca.clone(), home).await?;
     let node = Arc::new(Node {
         env: env.clone(),
         mesh_addr: mesh.local_addr(),
@@ -172,11 +181,16 @@ async fn start(
         own,
         rotations,
         tokens,
+        federations,
     });
     let socket = env.listen_unix(&dir.socket()).await;
     let socket = socket.map_err(ControlError::Socket)?;
     let metrics = match config.metrics_listen {
         Some(addr) => Some(health::listen(env, addr).await?),
+        None => None,
+    };
+    let bundle = match config.bundle.clone() {
+        Some(bundle) => Some(federation::listen(env, bundle).await?),
         None => None,
     };
     let stop = tasks.token();
@@ -200,20 +214,27 @@ async fn start(
         tasks.spawn(health::serve(node.clone(), listener, tasks.clone()));
         addr
     });
+    tasks.spawn(federation::keep(node.federations.clone(), tasks.clone()));
+    let bundle = bundle.map(|serving| {
+        let addr = serving.addr;
+        tasks.spawn(federation::serve(node.clone(), serving, tasks.clone()));
+        addr
+    });
     mesh.serve(node.clone());
-    announce(&node, config, metrics).await?;
+    announce(&node, config, (metrics, bundle)).await?;
     Ok(mesh)
 }
 
 async fn announce(
     node: &Node,
     config: &ControlConfig,
-    metrics: Option<SocketAddr>,
+    (metrics, bundle): (Option<SocketAddr>, Option<SocketAddr>),
 ) -> Result<(), ControlError> {
     let ready = ControlReady {
         pid: std::process::id(),
         mesh: node.mesh_addr,
         metrics,
+        bundle,
         pin: node.ca.authority().pin()?.to_string(),
         trust_domain: node.settings.trust_domain.to_string(),
     };

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::Location;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -141,6 +142,7 @@ impl Env {
     ///
     /// # Panics
     /// Outside a tokio runtime.
+    #[track_caller]
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -154,7 +156,7 @@ impl Env {
                     gate: gate.clone(),
                     wakers: None,
                 });
-                gate.spawned(task.abort_handle());
+                gate.spawned(task.abort_handle(), Location::caller());
                 task
             }
         }

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::Location;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -73,6 +74,6 @@ pub trait TaskGate: Send + Sync + 'static {
         task.clone()
     }
 
-    /// Tells of a task that was spawned, so that it can be aborted with its node.
-    fn spawned(&self, task: AbortHandle);
+    /// Tells of a task that was spawned, and where in the code, so that it can be aborted with its node and counted.
+    fn spawned(&self, task: AbortHandle, at: &'static Location<'static>);
 }

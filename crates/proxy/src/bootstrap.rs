@@ -49,6 +49,7 @@ pub(crate) async fn identity(
             return Err(Error::NoToken { dir });
         }
     };
+    state.check_room(env).await?;
     let (svid, bundles) = join(env, tasks, config, token).await?;
     state.save_instance(env, &saved.instance).await?;
     state.save_identity(env, &svid, &bundles).await?;

@@ -32,7 +32,7 @@ pub(crate) struct Upstream {
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) protocol: PortProtocol,
-    /// `service.namespace:port`: what travels as `:authority`.
+    /// `service.namespace:port` as its sidecars know it: what travels as `:authority`.
     pub(crate) authority: Authority,
     /// The same as text.
     pub(crate) name: Arc<str>,
@@ -114,12 +114,12 @@ impl Upstream {
     ) -> Self {
         let port = |(port, protocol): (&u16, &PortProtocol)| {
             let serving = service.endpoints.iter().zip(instances);
-            let text = format!("{name}:{port}");
+            let there = format!("{}:{port}", service.at_home.as_ref().unwrap_or(name));
             let made = Port {
                 protocol: *protocol,
-                authority: Authority::try_from(text.as_str())
+                authority: Authority::try_from(there)
                     .expect("names of services and a port make an authority"),
-                name: text.into(),
+                name: format!("{name}:{port}").into(),
                 instances: serving
                     .filter(|(endpoint, _)| endpoint.ports.contains(&(*port, *protocol)))
                     .map(|(_, instance)| Arc::clone(instance))

@@ -175,6 +175,7 @@ async fn start(
     transport.pins = pins(config, &identity, &service)?;
     transport.key_exchange = config.key_exchange;
     let endpoint = Endpoint::bind(transport, env, &tasks.child())
+        .await
         .map_err(|error| Error::Endpoint(error.to_string()))?;
     let node = Node::new(Parts {
         env: env.clone(),

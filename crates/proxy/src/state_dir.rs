@@ -8,7 +8,7 @@
 //! | `bundles.json` | trust bundles (SPIFFE Bundle Map) | 0600 |
 //! | `snapshot.json` | what was in force last | 0600 |
 //!
-//! Each file is replaced whole or not at all.
+//! Each file is replaced whole or not at all. While a sidecar joins, there is for a moment a file `room`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,9 @@ use crate::Error;
 const MAX_SMALL: usize = 1024 * 1024;
 /// A few frames of the wire: a saved snapshot is what one `whole` update brings.
 const MAX_SNAPSHOT: usize = 2 * weft_wire::MAX_FRAME;
+
+/// More than SVID, bundles, name and key of one that has just joined take, in bytes.
+const ROOM: usize = 64 * 1024;
 
 /// What was in force when it was saved: the pushed map, without trust (which has its own file).
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -100,6 +103,16 @@ impl StateDir {
             dir: self.dir.clone(),
             source,
         })
+    }
+
+    /// Whether there is room for what joining brings, found out before a token is spent on it: a disk that is
+    /// full, a quota and a file system that has become read-only all refuse the same write.
+    pub(crate) async fn check_room(&self, env: &Env) -> Result<(), Error> {
+        self.write(env, "room", |disk, path| {
+            disk.write_atomic(path, &[0; ROOM], Mode::Secret)?;
+            disk.remove(path)
+        })
+        .await
     }
 
     /// Saves the name of this instance, of one that has joined.

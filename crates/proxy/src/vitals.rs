@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 use weft_telemetry::{Direction, PathSample, PathTotals, Side};
-use weft_transport::{ConnectionStats, Direction as Dialler, Endpoint, Measured};
+use weft_transport::{Carrier, ConnectionStats, Direction as Dialler, Endpoint, Measured};
 
 use crate::node::Node;
 
@@ -55,6 +55,14 @@ fn paths(node: &Node, connections: &[ConnectionStats]) {
     telemetry.set_paths(&samples);
 }
 
+/// What metrics and reports call it.
+pub(crate) fn transport(carrier: Carrier) -> &'static str {
+    match carrier {
+        Carrier::Quic => "quic",
+        Carrier::Tcp => "tcp",
+    }
+}
+
 fn sample(stats: &ConnectionStats) -> PathSample<'_> {
     PathSample {
         id: stats.id,
@@ -66,7 +74,7 @@ fn sample(stats: &ConnectionStats) -> PathSample<'_> {
             .peer
             .as_ref()
             .map_or("unknown", |peer| peer.id.as_str()),
-        transport: "quic",
+        transport: transport(stats.carrier),
         key_exchange: stats.negotiated.key_exchange,
         cipher: stats.negotiated.cipher,
         rtt: stats.rtt,
@@ -103,5 +111,5 @@ fn warn_balancer(node: &Node, connections: &[ConnectionStats]) {
 
 fn is_troubled(stats: &ConnectionStats) -> bool {
     let dead = stats.silent >= SILENCE && stats.rtt < PROMPT;
-    dead || stats.measured == Measured::Broken
+    dead || stats.measured == Some(Measured::Broken)
 }

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use weft_certs::PeerIdentity;
 use weft_certs::tls::{self, ClientAuth, Failure};
 use weft_env::BoxFuture;
-use weft_h3::{Accept, Driver, RecvStream, SendStream, Shutdown};
+use weft_h3::{Accept, Driver, Shutdown};
 
 use crate::core::Core;
 use crate::error::NO_KEY_EXCHANGE;
@@ -19,7 +19,8 @@ use crate::lifetime::{EndReason, Terms};
 use crate::registry::{Link, NewLink};
 use crate::session::NO_COMMON_KEY_EXCHANGE;
 use crate::steer::Wheel;
-use crate::{Direction, Negotiated, Profile, dial, paths};
+use crate::wire::Wire;
+use crate::{Direction, Negotiated, Profile, RecvStream, SendStream, dial, paths};
 
 /// Answers the requests that arrive at an endpoint.
 pub trait Handler: Send + Sync + 'static {
@@ -87,25 +88,13 @@ enum Admission {
 }
 
 fn admit(core: &Core, incoming: &quinn::Incoming) -> Admission {
-    let limits = &core.config.limits;
-    let under_way = limits
-        .max_handshakes
-        .saturating_sub(core.handshakes.available_permits());
-    if core.registry.len() + under_way >= limits.max_connections {
-        return Admission::Full(format!(
-            "there are {} connections already",
-            limits.max_connections
-        ));
-    }
-    if under_way >= limits.max_handshakes / 2 && incoming.may_retry() {
+    let many = core.config.limits.max_handshakes / 2;
+    if core.handshakes_under_way() >= many && incoming.may_retry() && !core.is_full() {
         return Admission::ProveAddress;
     }
-    match core.handshakes.clone().try_acquire_owned() {
+    match core.admit() {
         Ok(place) => Admission::Handshake(place),
-        Err(_) => Admission::Full(format!(
-            "{} handshakes are under way",
-            limits.max_handshakes
-        )),
+        Err(full) => Admission::Full(full),
     }
 }
 
@@ -159,7 +148,7 @@ async fn handshake(
     follow(&core, &quic, &wheel, &profile);
     let link = core.enter(
         NewLink {
-            quic,
+            wire: Wire::Quic(quic),
             peer,
             chain,
             terms,
@@ -268,11 +257,11 @@ async fn end_in_peace(link: &Link, shutdown: Shutdown) {
     link.retired.cancelled().await;
     shutdown.begin();
     // Requests that the peer sent before it heard of it are still taken.
-    sleep(link.quic.rtt() + HEARD).await;
+    sleep(link.wire.rtt() + HEARD).await;
     shutdown.finish();
     shutdown.drained().await;
-    let linger = LINGER.max(link.quic.rtt() * LINGER_ROUND_TRIPS);
-    if timeout(linger, link.quic.closed()).await.is_err() {
+    let linger = LINGER.max(link.wire.rtt() * LINGER_ROUND_TRIPS);
+    if timeout(linger, link.wire.closed()).await.is_err() {
         link.close_retired();
     }
     std::future::pending::<()>().await;
@@ -297,8 +286,8 @@ async fn answer(
             remote,
             negotiated: link.negotiated,
             request,
-            send,
-            recv,
+            send: send.into(),
+            recv: recv.into(),
         })
         .await;
 }

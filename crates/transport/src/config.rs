@@ -9,13 +9,13 @@ use weft_certs::{ExpectedPeer, IdentitySource, RootPin, SpiffeId};
 
 use crate::{Pins, Profile};
 
-/// The only application protocol of the mesh (RFC 9114 §3.1).
+/// The application protocol of the mesh (RFC 9114 §3.1).
 pub const ALPN: &[u8] = b"h3";
 
 /// How to build an [`Endpoint`](crate::Endpoint).
 #[derive(Clone, Debug)]
 pub struct TransportConfig {
-    /// The one UDP address for both roles; port 0 lets the system choose.
+    /// The one address for both roles, UDP and TCP; port 0 lets the system choose.
     pub addr: SocketAddr,
     /// Who this node is and whom it trusts; read anew in every handshake.
     pub identity: Arc<IdentitySource>,
@@ -31,6 +31,8 @@ pub struct TransportConfig {
     pub liveness: Liveness,
     /// What a peer may take.
     pub limits: Limits,
+    /// Whether TCP is answered on the port of the same number, and dialled where UDP does not pass.
+    pub fallback: bool,
     /// Kept over restarts, it lets peers of a process that was killed know at their next packet that their
     /// connection is gone (stateless reset, RFC 9000 §10.3), and not only when it has been silent for the
     /// idle timeout. `None`: a random one.
@@ -60,6 +62,7 @@ impl TransportConfig {
             key_exchange: KeyExchange::Preferred,
             liveness: Liveness::SIDECAR,
             limits: Limits::default(),
+            fallback: true,
             reset_key: None,
         }
     }

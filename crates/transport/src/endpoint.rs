@@ -1,18 +1,20 @@
 //! One node's place on the network.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quinn::VarInt;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use weft_env::{Env, Tasks};
+use weft_env::{Env, Listener, Tasks};
 
 use crate::copies::{Copied, Copies, CopySocket};
 use crate::core::{Core, Enforced};
+use crate::fallback::Fallback;
 use crate::lifetime::EndReason;
 use crate::paths::{self, RoundTrips};
 use crate::pool::{Pool, PoolState};
@@ -20,28 +22,39 @@ use crate::quic::Quic;
 use crate::refusal::{Refusal, Refusals};
 use crate::registry::{Link, Registry};
 use crate::{
-    ConnectionStats, Direction, Handler, TransportConfig, TransportError, accept, copies, warden,
+    ConnectionStats, Direction, FallbackStats, Handler, TransportConfig, TransportError, accept,
+    copies, tcp, warden,
 };
 
 /// How long the last packets of closed connections may take to be sent.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// A UDP socket that dials peers and answers them. Clones are the same endpoint.
+/// Times that a port of the system's choice may be taken by another on TCP.
+const CHOICES: usize = 32;
+
+/// A UDP socket that dials peers and answers them, and for those whom no UDP reaches a TCP socket beside it. Clones
+/// are the same endpoint.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     core: Arc<Core>,
     local_addr: SocketAddr,
+    /// `None` where the fallback is switched off.
+    listener: Option<Arc<Listener>>,
 }
 
 impl Endpoint {
-    /// Opens the socket. It dials from now on, and answers from [`serve`](Self::serve) on. Its tasks belong
+    /// Opens the sockets. It dials from now on, and answers from [`serve`](Self::serve) on. Its tasks belong
     /// to `tasks`, and end with it.
     ///
     /// # Errors
     /// When the address is in use or cannot be had, or the settings contradict each other.
-    pub fn bind(config: TransportConfig, env: &Env, tasks: &Tasks) -> Result<Self, TransportError> {
+    pub async fn bind(
+        config: TransportConfig,
+        env: &Env,
+        tasks: &Tasks,
+    ) -> Result<Self, TransportError> {
         let quic = Quic::new(config.clone(), env)?;
-        let socket = env.bind_udp(config.addr).map_err(TransportError::Bind)?;
+        let (socket, listener) = sockets(&config, env).await.map_err(TransportError::Bind)?;
         let local_addr = socket.local_addr().map_err(TransportError::Bind)?;
         let copies = Arc::new(Copies::default());
         let copying = Arc::new(CopySocket::new(socket.clone(), copies.clone()));
@@ -59,6 +72,10 @@ impl Endpoint {
             endpoint,
             registry: Registry::default(),
             pool: PoolState::new(&config.limits, env.rng("dial-backoff")),
+            fallback: Mutex::new((
+                Fallback::new(config.limits.max_remembered_failures),
+                env.rng("fallback-probe"),
+            )),
             refusals: Refusals::new(env),
             copies: copies.clone(),
             round_trips: RoundTrips::default(),
@@ -74,7 +91,11 @@ impl Endpoint {
         tasks.spawn(warden::watch(core.clone()));
         tasks.spawn(paths::watch(core.clone()));
         tasks.spawn(copies::send(socket, copies, tasks.token()));
-        Ok(Self { core, local_addr })
+        Ok(Self {
+            core,
+            local_addr,
+            listener,
+        })
     }
 
     /// Where it can be reached: the port is that of the system's choice if none was asked for.
@@ -85,9 +106,12 @@ impl Endpoint {
 
     /// Answers from now on. Call it once.
     pub fn serve(&self, handler: Arc<dyn Handler>) {
-        self.core
-            .tasks
-            .spawn(accept::accept(self.core.clone(), handler));
+        let tasks = &self.core.tasks;
+        if let Some(listener) = self.listener.clone() {
+            let (core, handler) = (self.core.clone(), handler.clone());
+            tasks.spawn(tcp::accept(core, listener, handler));
+        }
+        tasks.spawn(accept::accept(self.core.clone(), handler));
     }
 
     /// The connections that it dials.
@@ -133,6 +157,13 @@ impl Endpoint {
         self.core.refusals.recent()
     }
 
+    /// Dials that went around blocked UDP, and came back, since the start.
+    #[must_use]
+    pub fn fallback(&self) -> FallbackStats {
+        let core = &self.core;
+        core.fallback(|paths, _| paths.stats(tokio::time::Instant::now()))
+    }
+
     /// What was sent twice to protect the tail of lossy paths, since the start.
     #[must_use]
     pub fn copied(&self) -> Copied {
@@ -167,3 +198,22 @@ impl Endpoint {
         let _ = timeout(LAST_WORDS, core.endpoint.wait_idle()).await;
     }
 }
+
+/// Both sockets of a node, on one port.
+async fn sockets(config: &TransportConfig, env: &Env) -> io::Result<Sockets> {
+    let mut choices = 1;
+    loop {
+        let udp = env.bind_udp(config.addr)?;
+        if !config.fallback {
+            return Ok((udp, None));
+        }
+        match env.listen(udp.local_addr()?).await {
+            Ok(tcp) => return Ok((udp, Some(Arc::new(tcp)))),
+            // Somebody else has this port of TCP: the system chooses another one.
+            Err(_) if config.addr.port() == 0 && choices < CHOICES => choices += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+type Sockets = (Arc<dyn quinn::AsyncUdpSocket>, Option<Arc<Listener>>);

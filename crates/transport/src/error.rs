@@ -7,6 +7,8 @@ use std::time::Duration;
 use thiserror::Error;
 use weft_certs::VerifyError;
 
+use crate::StreamError;
+
 /// The label of a handshake that failed over the key exchange.
 pub(crate) const NO_KEY_EXCHANGE: &str = "no_common_key_exchange";
 
@@ -14,7 +16,7 @@ pub(crate) const NO_KEY_EXCHANGE: &str = "no_common_key_exchange";
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TransportError {
-    /// The UDP socket could not be had; the cause names the address.
+    /// The UDP or the TCP socket could not be had; the cause names which, and the address.
     #[error("the mesh port cannot be opened: {0}; choose another address, or stop what uses it")]
     Bind(#[source] std::io::Error),
     /// The settings cannot be used.
@@ -35,6 +37,16 @@ pub enum DialError {
         addr: SocketAddr,
         /// How long it was waited for.
         after: Duration,
+    },
+    /// There is no way, over QUIC or over TCP.
+    #[error("{quic} ({tcp})")]
+    Unreachable {
+        /// Who was dialled.
+        addr: SocketAddr,
+        /// What came of QUIC.
+        quic: Box<DialError>,
+        /// What came of TCP.
+        tcp: Box<DialError>,
     },
     /// The peer's certificate was refused by us.
     #[error("the peer at {addr} was refused ({}): {source}", .source.reason())]
@@ -101,6 +113,7 @@ impl DialError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Timeout { .. } => "timeout",
+            Self::Unreachable { quic, .. } => quic.reason(),
             Self::Unverified { source, .. } => source.reason(),
             Self::RejectedByPeer { .. } => "rejected_by_peer",
             Self::KeyExchange { .. } => NO_KEY_EXCHANGE,
@@ -131,7 +144,7 @@ pub enum RequestError {
     Retired,
     /// It failed on its stream, or with the connection.
     #[error(transparent)]
-    Stream(weft_h3::Error),
+    Stream(StreamError),
 }
 
 impl RequestError {
@@ -139,7 +152,7 @@ impl RequestError {
     pub(crate) fn was_not_sent(&self) -> bool {
         matches!(
             self,
-            Self::Retired | Self::Stream(weft_h3::Error::GoingAway)
+            Self::Retired | Self::Stream(StreamError::Stream(weft_h3::Error::GoingAway))
         )
     }
 

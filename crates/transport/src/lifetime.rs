@@ -24,6 +24,8 @@ pub enum EndReason {
     PeerNotTrusted,
     /// An operator has revoked the peer.
     PeerRevoked,
+    /// It went over TCP, and UDP passes again.
+    QuicIsBack,
     /// No request for a while.
     Idle,
     /// The peer asked for it (GOAWAY).
@@ -44,6 +46,7 @@ impl EndReason {
             Self::PeerCertificateEnds => "peer_certificate_ends",
             Self::PeerNotTrusted => "peer_not_trusted",
             Self::PeerRevoked => "peer_revoked",
+            Self::QuicIsBack => "quic_is_back",
             Self::Idle => "idle",
             Self::PeerGoingAway => "peer_going_away",
             Self::ShuttingDown => "shutting_down",
@@ -60,6 +63,7 @@ impl fmt::Display for EndReason {
             Self::PeerCertificateEnds => "the certificate of the peer has reached its end",
             Self::PeerNotTrusted => "the trust bundle no longer vouches for the peer",
             Self::PeerRevoked => "the peer is revoked",
+            Self::QuicIsBack => "UDP passes again",
             Self::Idle => "no request for a while",
             Self::PeerGoingAway => "the peer is going away",
             Self::ShuttingDown => "the node is shutting down",

@@ -220,7 +220,10 @@ pub(crate) async fn watch(core: Arc<Core>) {
 fn look(core: &Core) {
     let now = Instant::now();
     for link in core.registry.all() {
-        let stats = link.quic.stats();
+        let Some(quic) = link.wire.quic() else {
+            continue;
+        };
+        let stats = quic.stats();
         let total = Seen {
             sent: stats.path.sent_packets,
             lost: stats.path.lost_packets,

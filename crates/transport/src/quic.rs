@@ -6,14 +6,15 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::{hkdf, hmac};
 use quinn::{ConnectionId, ConnectionIdGenerator, IdleTimeout, MtuDiscoveryConfig, VarInt};
-use weft_certs::Clock;
 use weft_certs::tls::{self, Failure};
+use weft_certs::{Clock, ExpectedPeer};
 use weft_env::{Env, Rng};
 
 use crate::session::{ClientTls, ServerTls};
 use crate::steer::Wheel;
 use crate::{
     ALPN, JoinConfig, Limits, Liveness, Profile, ResetKey, Target, TransportConfig, TransportError,
+    tcp,
 };
 
 /// Control stream, two for QPACK, and room for streams of kinds that we do not know (RFC 9114 §6.2.3).
@@ -74,6 +75,35 @@ impl Quic {
         let path = Path::to(&self.config, Some(from));
         server.transport_config(path.transport(&self.config.limits)?);
         Ok((server, path.wheel))
+    }
+
+    /// The TLS config of one connection that arrives over TCP.
+    pub(crate) fn tls_over_tcp(&self, failure: Failure) -> rustls::ServerConfig {
+        let config = &self.config;
+        tls::server_config(
+            config.identity.clone(),
+            config.client_auth,
+            &[tcp::ALPN],
+            config.key_exchange,
+            self.clock.clone(),
+            observer(failure),
+        )
+    }
+
+    /// The TLS config of one dial over TCP.
+    pub(crate) fn dial_over_tcp(
+        &self,
+        expected: ExpectedPeer,
+        failure: Failure,
+    ) -> rustls::ClientConfig {
+        tls::client_config(
+            self.config.identity.clone(),
+            expected,
+            &[tcp::ALPN],
+            self.config.key_exchange,
+            self.clock.clone(),
+            failure,
+        )
     }
 
     /// The config of one dial. `rtt` is the round trip that was last seen there.
@@ -193,10 +223,7 @@ fn server_tls(
     clock: &Clock,
     failure: Failure,
 ) -> Result<Arc<ServerTls>, TransportError> {
-    let observer = Arc::new(move |error: &weft_certs::VerifyError| {
-        // The first failure is the cause.
-        let _ = failure.set(error.clone());
-    });
+    let observer = observer(failure);
     let source = config.identity.clone();
     let tls = tls::server_config(
         source,
@@ -209,6 +236,13 @@ fn server_tls(
     let crypto = ServerTls::new(tls)
         .map_err(|e| TransportError::Config(format!("TLS of the accepting side: {e}")))?;
     Ok(Arc::new(crypto))
+}
+
+fn observer(failure: Failure) -> tls::Observer {
+    Arc::new(move |error: &weft_certs::VerifyError| {
+        // The first failure is the cause.
+        let _ = failure.set(error.clone());
+    })
 }
 
 /// What the transport settings of one connection follow from.

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use quinn::VarInt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,15 +17,15 @@ use crate::lifetime::{EndReason, Terms};
 use crate::load::Load;
 use crate::paths::{self, Seen, Sightings};
 use crate::steer::Wheel;
-use crate::{Congestion, ConnectionStats, Copying, Direction, Negotiated, Profile, session};
-
-/// H3_NO_ERROR: a connection that ends as it should (RFC 9114 §8.1).
-const NO_ERROR: VarInt = VarInt::from_u32(0x100);
+use crate::wire::Wire;
+use crate::{
+    Carrier, Congestion, ConnectionStats, Copying, Direction, Negotiated, Profile, session,
+};
 
 /// A connection as the endpoint knows it, whichever side dialled.
 pub(crate) struct Link {
     pub(crate) id: u64,
-    pub(crate) quic: quinn::Connection,
+    pub(crate) wire: Wire,
     pub(crate) peer: Option<PeerIdentity>,
     /// What the peer presented, to be verified again when the bundles change. Empty for a connection that
     /// was verified by pin.
@@ -56,7 +55,11 @@ struct Idle {
 
 impl Link {
     pub(crate) fn remote(&self) -> SocketAddr {
-        self.quic.remote_address()
+        self.wire.remote()
+    }
+
+    pub(crate) fn is_over_tcp(&self) -> bool {
+        matches!(self.wire, Wire::Tcp(_))
     }
 
     /// No new requests; what is under way goes on. True the first time.
@@ -79,20 +82,13 @@ impl Link {
     /// Ends the connection now, whatever is under way on it.
     pub(crate) fn close(&self, reason: EndReason) {
         self.retire(reason);
-        self.say_goodbye(reason);
-    }
-
-    fn say_goodbye(&self, reason: EndReason) {
-        // Of a connection that has ended already, quinn would forget why.
-        if self.quic.close_reason().is_none() {
-            self.quic.close(NO_ERROR, reason.to_string().as_bytes());
-        }
+        self.wire.close(reason);
     }
 
     /// Closes a retired connection on which nothing is left to do.
     pub(crate) fn close_retired(&self) {
         let reason = self.end_reason().unwrap_or(EndReason::Idle);
-        self.say_goodbye(reason);
+        self.wire.close(reason);
     }
 
     /// What looks at the path have shown.
@@ -137,25 +133,28 @@ impl Link {
     }
 
     pub(crate) fn stats(&self) -> ConnectionStats {
-        let quic = self.quic.stats();
+        let path = Path::of(&self.wire);
         let total = Seen {
-            sent: quic.path.sent_packets,
-            lost: quic.path.lost_packets,
+            sent: path.sent_packets,
+            lost: path.lost_packets,
         };
         let now = Instant::now();
         let (recent_loss, silent, migrations) = {
             let sightings = self.sightings();
             (
                 sightings.recent_loss(total),
-                sightings.silent(now, quic.udp_rx.datagrams),
+                sightings.silent(now, path.heard),
                 sightings.migrations(),
             )
         };
-        let blocked = (self.blocked)();
+        let (blocked, rtt) = ((self.blocked)(), self.wire.rtt());
+        let choice = self.wheel.choice();
+        let on_quic = self.wire.carrier() == Carrier::Quic;
         ConnectionStats {
             id: self.id,
             direction: self.terms.direction,
             peer: self.peer.clone(),
+            carrier: self.wire.carrier(),
             alpn: self.alpn.clone(),
             addr: self.remote(),
             opened: self.terms.opened,
@@ -166,29 +165,76 @@ impl Link {
             requests_carried: self.load.carried(),
             negotiated: self.negotiated,
             profile: self.profile.name,
-            measured: paths::measure(quic.path.rtt, quic.path.min_rtt, recent_loss),
-            congestion: self.wheel.choice(),
+            measured: on_quic.then(|| paths::measure(rtt, path.min_rtt, recent_loss)),
+            congestion: on_quic.then_some(choice),
             copying: false,
-            rtt: quic.path.rtt,
-            min_rtt: quic.path.min_rtt,
+            rtt,
+            min_rtt: path.min_rtt,
             recent_loss,
-            congestion_events: match self.wheel.choice() {
+            congestion_events: match choice {
                 Congestion::Discerning => self.wheel.losses().congestion(),
-                Congestion::Cubic | Congestion::Bbr => quic.path.congestion_events,
+                Congestion::Cubic | Congestion::Bbr => path.congestion_events,
             },
             random_losses: self.wheel.losses().random(),
             silent,
-            black_holes: quic.path.black_holes_detected,
+            black_holes: path.black_holes,
             migrations,
             blocked: blocked.total,
             blocked_streams: blocked.streams,
-            out_of_credit: quic.frame_tx.stream_data_blocked + quic.frame_tx.data_blocked,
-            lost_packets: quic.path.lost_packets,
-            sent_packets: quic.path.sent_packets,
-            mtu: quic.path.current_mtu,
-            congestion_window: quic.path.cwnd,
-            bytes_sent: quic.udp_tx.bytes,
-            bytes_received: quic.udp_rx.bytes,
+            out_of_credit: path.out_of_credit,
+            lost_packets: path.lost_packets,
+            sent_packets: path.sent_packets,
+            mtu: path.mtu,
+            congestion_window: path.congestion_window,
+            bytes_sent: path.bytes_sent,
+            bytes_received: path.bytes_received,
+        }
+    }
+}
+
+/// What a wire tells of its path.
+#[derive(Default)]
+struct Path {
+    min_rtt: Duration,
+    congestion_events: u64,
+    black_holes: u64,
+    out_of_credit: u64,
+    /// Datagrams that arrived.
+    heard: u64,
+    lost_packets: u64,
+    sent_packets: u64,
+    mtu: u16,
+    congestion_window: u64,
+    bytes_sent: u64,
+    bytes_received: u64,
+}
+
+impl Path {
+    fn of(wire: &Wire) -> Self {
+        match wire {
+            Wire::Quic(quic) => {
+                let stats = quic.stats();
+                Self {
+                    min_rtt: stats.path.min_rtt,
+                    congestion_events: stats.path.congestion_events,
+                    black_holes: stats.path.black_holes_detected,
+                    out_of_credit: stats.frame_tx.stream_data_blocked + stats.frame_tx.data_blocked,
+                    heard: stats.udp_rx.datagrams,
+                    lost_packets: stats.path.lost_packets,
+                    sent_packets: stats.path.sent_packets,
+                    mtu: stats.path.current_mtu,
+                    congestion_window: stats.path.cwnd,
+                    bytes_sent: stats.udp_tx.bytes,
+                    bytes_received: stats.udp_rx.bytes,
+                }
+            }
+            // Its packets are the kernel's.
+            Wire::Tcp(wire) => Self {
+                min_rtt: wire.rtt(),
+                bytes_sent: wire.sent(),
+                bytes_received: wire.received(),
+                ..Self::default()
+            },
         }
     }
 }
@@ -205,11 +251,11 @@ impl std::fmt::Debug for Link {
 
 /// What makes a [`Link`] of a connection whose handshake is done.
 pub(crate) struct NewLink {
-    pub(crate) quic: quinn::Connection,
+    pub(crate) wire: Wire,
     pub(crate) peer: Option<PeerIdentity>,
     pub(crate) chain: Arc<[CertificateDer<'static>]>,
     pub(crate) terms: Terms,
-    /// Requests under way, as the HTTP/3 layer counts them.
+    /// Requests under way, as the HTTP layer counts them.
     pub(crate) active: Box<dyn Fn() -> usize + Send + Sync>,
     /// How long streams waited, likewise.
     pub(crate) blocked: Box<dyn Fn() -> Blocked + Send + Sync>,
@@ -237,7 +283,7 @@ impl Registry {
     /// Adds a link. The warden looks at all of them every few seconds; `urgent` makes it look now.
     pub(crate) fn add(&self, new: NewLink, urgent: bool) -> Arc<Link> {
         let NewLink {
-            quic,
+            wire,
             peer,
             chain,
             terms,
@@ -247,10 +293,16 @@ impl Registry {
             profile,
         } = new;
         let now = Instant::now();
-        let handshake = session::handshake_data(&quic);
+        let (alpn, negotiated) = match &wire {
+            Wire::Quic(quic) => {
+                let handshake = session::handshake_data(quic);
+                (handshake.alpn, handshake.negotiated)
+            }
+            Wire::Tcp(tcp) => (crate::tcp::ALPN.to_vec(), tcp.negotiated()),
+        };
         let link = Arc::new(Link {
             id: self.next.fetch_add(1, Ordering::Relaxed) + 1,
-            quic,
+            wire,
             peer,
             chain,
             terms,
@@ -258,8 +310,8 @@ impl Registry {
             blocked,
             wheel,
             profile,
-            alpn: String::from_utf8_lossy(&handshake.alpn).into_owned(),
-            negotiated: handshake.negotiated,
+            alpn: String::from_utf8_lossy(&alpn).into_owned(),
+            negotiated,
             load: Load::default(),
             retired: CancellationToken::new(),
             opened: now,

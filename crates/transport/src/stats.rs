@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use weft_certs::PeerIdentity;
 
-use crate::{Congestion, Direction, EndReason, Negotiated};
+use crate::{Carrier, Congestion, Direction, EndReason, Negotiated};
 
 /// Which kind of path this is, by what it showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct ConnectionStats {
     pub direction: Direction,
     /// Who is at the other end; `None` for one that joins.
     pub peer: Option<PeerIdentity>,
+    /// What carries it. Of a TCP connection the kernel keeps packets, losses, MTU and window to itself: they are 0.
+    pub carrier: Carrier,
     /// The application protocol that the handshake agreed on.
     pub alpn: String,
     /// The peer's address now: it may move.
@@ -64,10 +66,10 @@ pub struct ConnectionStats {
     pub negotiated: Negotiated,
     /// Name of the profile that it follows.
     pub profile: &'static str,
-    /// What the path shows, whatever the profile.
-    pub measured: Measured,
-    /// How loss is answered on it now.
-    pub congestion: Congestion,
+    /// What the path shows, whatever the profile; `None` over TCP, whose packets are the kernel's.
+    pub measured: Option<Measured>,
+    /// How loss is answered on it now; `None` over TCP.
+    pub congestion: Option<Congestion>,
     /// Whether small datagrams to this address are sent twice now.
     pub copying: bool,
     /// Smoothed round-trip time.
@@ -101,8 +103,8 @@ pub struct ConnectionStats {
     pub mtu: u16,
     /// Bytes that may be under way.
     pub congestion_window: u64,
-    /// UDP payload sent, in bytes.
+    /// UDP payload sent, in bytes; over TCP that of TLS.
     pub bytes_sent: u64,
-    /// UDP payload received, in bytes.
+    /// UDP payload received, in bytes; over TCP that of TLS.
     pub bytes_received: u64,
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+mod federation;
 mod identity;
 
+pub(crate) use federation::{AddArgs, FederationCommand, ProfileName};
 pub(crate) use identity::{CaCommand, CertCommand, Role as CaRole, SecretArgs};
 
 use crate::demo::DemoArgs;
@@ -52,6 +54,9 @@ pub(crate) enum Role {
     /// Shows and rotates the authority that signs them
     #[command(subcommand)]
     Ca(CaCommand),
+    /// Accepts the identities of other meshes
+    #[command(subcommand)]
+    Federation(FederationCommand),
     Status(StatusArgs),
     Top(TopArgs),
     Demo(DemoArgs),
@@ -196,7 +201,7 @@ pub(crate) struct ApplyArgs {
 /// Shows resources.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Kinds: HTTPRoute, AuthorizationPolicy, OutboundListener (any case, plural too)."
+    after_help = "Kinds: HTTPRoute, AuthorizationPolicy, OutboundListener, ServiceEntry (any case, plural too)."
 )]
 pub(crate) struct GetArgs {
     #[command(flatten)]

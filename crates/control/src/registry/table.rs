@@ -35,6 +35,14 @@ pub(crate) enum Refusal {
         "the instance id {instance} belongs to {owner}; every sidecar needs a state directory of its own"
     )]
     InstanceTaken { instance: String, owner: SpiffeId },
+    #[error(
+        "the instance id {instance} is in use by the sidecar at {at} (pid {pid}), which took it over from this one: both run on copies of one state directory; stop one of the two, remove its state directory and join it again with a token of its own"
+    )]
+    Contested {
+        instance: String,
+        at: SocketAddr,
+        pid: u32,
+    },
     #[error("the sidecar announces {0} ports, the limit is {MAX_PORTS}")]
     TooManyPorts(usize),
     #[error("this control node has {MAX_SIDECARS} sidecars already, which is its limit")]
@@ -82,9 +90,35 @@ pub(crate) struct Sidecar {
     pub(crate) trust_unix_ms: u64,
     /// Connections that it had cut before it came to trust as it does now.
     pub(crate) cut_before: u64,
+    /// The other process, if any, whose live connection this one replaced: by its process id and mesh address.
+    pub(crate) ousted: Option<(u32, SocketAddr)>,
 }
 
 impl Sidecar {
+    /// What tells two processes of one instance apart.
+    fn process(&self) -> (u32, SocketAddr) {
+        (self.pid, self.addr)
+    }
+
+    /// Which process the arrival of `process` in place of this one ousts. One that was ousted itself may not
+    /// come back while its successor lives: two sidecars with one state would take turns for ever.
+    fn make_way(&self, process: (u32, SocketAddr)) -> Result<Option<(u32, SocketAddr)>, Refusal> {
+        if self.process() == process {
+            return Ok(self.ousted);
+        }
+        if !self.is_live() {
+            return Ok(None);
+        }
+        if self.ousted == Some(process) {
+            return Err(Refusal::Contested {
+                instance: self.instance.clone(),
+                at: self.addr,
+                pid: self.pid,
+            });
+        }
+        Ok(Some(self.process()))
+    }
+
     /// Whom it says it trusts; `None` until it has said, or if it is of a version that does not say.
     pub(crate) fn trust(&self) -> Option<&TrustReport> {
         self.report.as_ref()?.trust.as_ref()
@@ -143,7 +177,7 @@ pub(crate) struct Table {
 
 impl Table {
     /// Registers a sidecar under the service that its identity names. An older connection of the same
-    /// instance is replaced.
+    /// instance is replaced, but not by the process from which it was taken over.
     pub(crate) fn arrive(&mut self, arrival: &Arrival<'_>) -> Result<Epoch, Refusal> {
         let hello = arrival.hello;
         let service = service_of(arrival.identity)?;
@@ -161,6 +195,11 @@ impl Table {
         if before.is_none() && self.sidecars.len() >= MAX_SIDECARS {
             return Err(Refusal::Full);
         }
+        let addr = reachable(hello.mesh_addr, arrival.remote);
+        let ousted = match before {
+            Some(before) => before.make_way((hello.pid, addr))?,
+            None => None,
+        };
         self.last_epoch += 1;
         let mut ports = hello.ports.clone();
         ports.sort();
@@ -171,7 +210,7 @@ impl Table {
             instance: hello.instance.clone(),
             version: hello.version.chars().take(64).collect(),
             pid: hello.pid,
-            addr: reachable(hello.mesh_addr, arrival.remote),
+            addr,
             ports,
             link: Link::Live(self.last_epoch),
             since_unix_ms: arrival.unix_ms,
@@ -183,6 +222,7 @@ impl Table {
             heard_unix_ms: arrival.unix_ms,
             trust_unix_ms: arrival.unix_ms,
             cut_before: 0,
+            ousted,
         };
         self.sidecars.insert(hello.instance.clone(), sidecar);
         Ok(self.last_epoch)
@@ -217,6 +257,7 @@ impl Table {
                 heard_unix_ms: 0,
                 trust_unix_ms: 0,
                 cut_before: 0,
+                ousted: None,
             });
     }
 

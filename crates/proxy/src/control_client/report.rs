@@ -13,6 +13,7 @@ use weft_wire::{
 
 use super::control_id;
 use crate::node::Node;
+use crate::vitals;
 
 /// Edges in one report: the rest comes with the next one.
 const MAX_EDGES: usize = 512;
@@ -160,7 +161,7 @@ fn connection(stats: &ConnectionStats) -> ConnectionReport {
         rtt_us: micros(stats.rtt),
         streams: stats.requests_carried,
         lost_packets: stats.lost_packets,
-        transport: "quic".to_owned(),
+        transport: vitals::transport(stats.carrier).to_owned(),
         age_s: stats.age.as_secs(),
         retired: stats
             .retired
@@ -181,8 +182,8 @@ fn connection(stats: &ConnectionStats) -> ConnectionReport {
         congestion_events: stats.congestion_events,
         random_losses: stats.random_losses,
         profile: stats.profile.to_owned(),
-        measured: stats.measured.to_string(),
-        congestion: stats.congestion.to_string(),
+        measured: stats.measured.map_or_else(String::new, |m| m.to_string()),
+        congestion: stats.congestion.map_or_else(String::new, |c| c.to_string()),
         copying: stats.copying,
         key_exchange: stats.negotiated.key_exchange.to_owned(),
         cipher: stats.negotiated.cipher.to_owned(),

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use weft_env::mutants::{Mutant, broken};
-use weft_h3::{RecvStream, SendStream};
 use weft_transport::Connection;
+use weft_transport::{RecvStream, SendStream};
 use weft_wire::{ControlMessage, FrameReader, Hello, PATH_SYNC, SidecarMessage, encode};
 
 use super::report::Reporter;

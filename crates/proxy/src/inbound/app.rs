@@ -111,9 +111,13 @@ impl App {
         if connection.sender.ready().await.is_err() {
             return;
         }
+        let now = Instant::now();
         let mut idle = self.idle();
+        // Those that a busier time has left behind lie at the bottom, and nobody would come to them.
+        let aged = idle.partition_point(|(_, since)| now.duration_since(*since) > IDLE_LIFE);
+        idle.drain(..aged);
         if idle.len() < MAX_IDLE {
-            idle.push((connection, Instant::now()));
+            idle.push((connection, now));
         }
     }
 }

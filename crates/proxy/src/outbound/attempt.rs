@@ -7,11 +7,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use tokio::time::{Instant, sleep, timeout_at};
 use weft_env::mutants::{Mutant, broken as is_broken};
-use weft_h3::{RecvStream, SendStream};
 use weft_policy::RouteDecision;
 use weft_policy::retry::{self, Failure, RetryDecision};
 use weft_resources::ServiceName;
 use weft_transport::{DialError, RequestError};
+use weft_transport::{RecvStream, SendStream};
 
 use super::upload::{Cut, Upload, pump};
 use crate::inbound::app::AbortOnDrop;
@@ -339,6 +339,7 @@ pub(super) fn blame(node: &Node, instance: &Instance, failure: Failure) {
 fn not_connected(error: &DialError) -> Fact {
     match error {
         DialError::Backoff { last, .. } => not_connected(last),
+        DialError::Unreachable { quic, .. } => not_connected(quic),
         DialError::Unverified { .. } | DialError::NobodyExpected { .. } => Fact::PeerUnverified,
         DialError::RejectedByPeer { .. } => Fact::PeerRefusedUs,
         DialError::Timeout { .. } => Fact::ConnectTimeout,
@@ -347,7 +348,11 @@ fn not_connected(error: &DialError) -> Fact {
 }
 
 /// There was no response.
-pub(super) fn broken(service: &ServiceName, instance: &Instance, error: &weft_h3::Error) -> Missed {
+pub(super) fn broken(
+    service: &ServiceName,
+    instance: &Instance,
+    error: &weft_transport::StreamError,
+) -> Missed {
     let failure = if error.is_unprocessed() {
         Failure::Refused
     } else {

@@ -10,11 +10,11 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weft_env::{Listener, Stream};
-use weft_h3::{RecvStream, SendStream};
 use weft_policy::PortProtocol;
 use weft_policy::retry::{self, Failure, RetryDecision, RetryPolicy};
 use weft_resources::ServiceName;
 use weft_telemetry::Protocol;
+use weft_transport::{RecvStream, SendStream};
 
 use super::attempt::{Missed, app_was_not_reached, blame, broken, no_endpoint, unsent};
 use super::reply::Reply;

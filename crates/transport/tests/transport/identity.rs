@@ -13,7 +13,10 @@ use crate::lab::{Ca, LONG, Node, PROMPT, body, eventually, head, id, request_on}
 #[tokio::test]
 async fn a_server_that_is_somebody_else_is_refused_and_counted() {
     let ca = Ca::new();
-    let (orders, intruder) = (Node::new(&ca, "orders"), Node::new(&ca, "intruder"));
+    let (orders, intruder) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "intruder").await,
+    );
     let error = orders
         .get(&intruder.target("invoices"), "/")
         .await
@@ -32,10 +35,14 @@ async fn a_server_that_is_somebody_else_is_refused_and_counted() {
 #[tokio::test]
 async fn strangers_are_refused_on_both_sides_with_their_reason() {
     let (ca, other) = (Ca::new(), Ca::new());
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let stranger = Node::with(&other, "orders", LONG, |config| {
         config.limits.dial_backoff = (PROMPT, PROMPT);
-    });
+    })
+    .await;
     let error = orders
         .get(&stranger.target("orders"), "/")
         .await
@@ -77,10 +84,11 @@ async fn strangers_are_refused_on_both_sides_with_their_reason() {
 #[tokio::test]
 async fn who_has_no_certificate_is_let_in_only_to_join() {
     let ca = Ca::new();
-    let sidecar = Node::new(&ca, "invoices");
+    let sidecar = Node::new(&ca, "invoices").await;
     let control = Node::with(&ca, "control", LONG, |config| {
         config.client_auth = ClientAuth::Optional;
-    });
+    })
+    .await;
     let join = |pin, service| JoinConfig {
         pin,
         expected: id(service),
@@ -117,7 +125,10 @@ async fn who_has_no_certificate_is_let_in_only_to_join() {
 #[tokio::test]
 async fn a_new_svid_moves_new_requests_and_leaves_those_under_way_alone() {
     let ca = Ca::new();
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let target = invoices.target("invoices");
     for renewed in [&orders, &invoices] {
         let old = orders.endpoint.pool().connection(&target).await.unwrap();
@@ -151,7 +162,10 @@ async fn a_new_svid_moves_new_requests_and_leaves_those_under_way_alone() {
 #[tokio::test]
 async fn trust_that_ends_cuts_connections_and_what_is_on_them_within_two_seconds() {
     let (ca, next) = (Ca::new(), Ca::new());
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let target = invoices.target("invoices");
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
     let slow = connection.request(&head("/wait")).await.unwrap();
@@ -177,9 +191,9 @@ async fn trust_that_ends_cuts_connections_and_what_is_on_them_within_two_seconds
 #[tokio::test]
 async fn a_connection_is_replaced_before_a_certificate_ends_and_cut_when_it_does() {
     let ca = Ca::new();
-    let orders = Node::new(&ca, "orders");
+    let orders = Node::new(&ca, "orders").await;
     let life = Duration::from_secs(5);
-    let invoices = Node::with(&ca, "invoices", life, |_| {});
+    let invoices = Node::with(&ca, "invoices", life, |_| {}).await;
     let (target, began) = (invoices.target("invoices"), Instant::now());
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
     let slow = connection.request(&head("/wait")).await.unwrap();

@@ -54,7 +54,8 @@ async fn where_the_hybrid_is_required_a_peer_without_it_is_refused_and_told_why(
     let ca = Ca::new();
     let strict = Node::with(&ca, "invoices", LONG, |config| {
         config.key_exchange = KeyExchange::Required;
-    });
+    })
+    .await;
     let foreign = foreign_client();
     let refused = foreign.connect(strict.addr(), "a").unwrap().await;
     let said = refused.unwrap_err().to_string();
@@ -63,7 +64,7 @@ async fn where_the_hybrid_is_required_a_peer_without_it_is_refused_and_told_why(
     let detail = strict.endpoint.recent_refusals().remove(0).detail;
     assert!(detail.contains("X25519MLKEM768"), "{detail}");
     // Others of the mesh have it, whatever they prefer.
-    let orders = Node::new(&ca, "orders");
+    let orders = Node::new(&ca, "orders").await;
     orders.get(&strict.target("invoices"), "/").await.unwrap();
 }
 
@@ -72,7 +73,8 @@ async fn who_requires_the_hybrid_does_not_fall_back_when_it_dials() {
     let ca = Ca::new();
     let strict = Node::with(&ca, "orders", LONG, |config| {
         config.key_exchange = KeyExchange::Required;
-    });
+    })
+    .await;
     let foreign = foreign_server();
     let accepting = foreign.clone();
     let server = tokio::spawn(async move {
@@ -95,7 +97,10 @@ async fn who_requires_the_hybrid_does_not_fall_back_when_it_dials() {
 #[tokio::test]
 async fn both_sides_tell_what_the_handshake_agreed_on() {
     let ca = Ca::new();
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let target = invoices.target("invoices");
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
     let exchange = connection.request(&head("/")).await.unwrap();
@@ -121,15 +126,17 @@ async fn a_pin_holds_for_the_peer_that_it_names_whoever_dials() {
     let ca = Ca::new();
     let orders = Node::with(&ca, "orders", LONG, |config| {
         config.pins.pin(id("invoices"), Profile::lossy());
-    });
+    })
+    .await;
     let invoices = Node::with(&ca, "invoices", LONG, |config| {
         let bbr = Profile {
             congestion: Congestion::Bbr,
             ..Profile::dc()
         };
         config.pins.pin(id("orders"), bbr);
-    });
-    let ledger = Node::new(&ca, "ledger");
+    })
+    .await;
+    let ledger = Node::new(&ca, "ledger").await;
     let target = invoices.target("invoices");
     for node in [&orders, &ledger] {
         node.get(&target, "/").await.unwrap();
@@ -137,7 +144,7 @@ async fn a_pin_holds_for_the_peer_that_it_names_whoever_dials() {
     let dialled = link(&orders, Direction::Outbound).await;
     assert_eq!(
         (dialled.profile, dialled.congestion, dialled.copying),
-        ("lossy", Congestion::Discerning, true)
+        ("lossy", Some(Congestion::Discerning), true)
     );
     let unpinned = link(&ledger, Direction::Outbound).await;
     assert_eq!((unpinned.profile, unpinned.copying), ("auto", false));
@@ -148,15 +155,25 @@ async fn a_pin_holds_for_the_peer_that_it_names_whoever_dials() {
         let all = invoices.endpoint.connections();
         let of = |stats: &&ConnectionStats| stats.peer.as_ref().is_some_and(|p| p.id == id(peer));
         let stats = all.iter().find(of).expect("a connection of each");
-        assert_eq!((stats.profile, stats.congestion), (profile, congestion));
-        assert_eq!(stats.measured, Measured::Dc, "loopback, whatever is pinned");
+        assert_eq!(
+            (stats.profile, stats.congestion),
+            (profile, Some(congestion))
+        );
+        assert_eq!(
+            stats.measured,
+            Some(Measured::Dc),
+            "loopback, whatever is pinned"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_stream_that_must_wait_for_credit_is_told_as_blocked() {
     let ca = Ca::new();
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let target = invoices.target("invoices");
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
     // The handler waits and reads nothing: the window of the stream fills.

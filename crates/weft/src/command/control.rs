@@ -15,6 +15,7 @@ pub(super) async fn run(settings: ControlSettings) -> Result<(), Failure> {
     config.key_exchange = settings.key_exchange.into();
     config.drain_deadline = settings.drain;
     config.ready_file = settings.process.ready_file;
+    config.bundle = settings.bundle.endpoint();
     config.secret = super::secret::of_keys(&settings.secret).await?;
     weft_control::run(&env, config, stop)
         .await

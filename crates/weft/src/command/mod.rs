@@ -7,6 +7,7 @@ mod ca_files;
 mod cert;
 mod cert_files;
 mod control;
+mod federation;
 mod init;
 mod inputs;
 mod paths;
@@ -37,6 +38,7 @@ pub(crate) fn run(role: Role) -> Result<ExitCode, Failure> {
         Role::Get(args) => done(block_on(0, resources::get(args))?),
         Role::Delete(args) => done(block_on(0, resources::delete(args))?),
         Role::Cert(command) => done(block_on(0, cert::run(command))?),
+        Role::Federation(command) => done(block_on(0, federation::run(command))?),
         Role::Ca(command) => done(block_on(0, ca::run(command))?),
         Role::Status(args) => done(block_on(0, status::run(args))?),
         Role::Top(args) => done(block_on(0, top::run(args))?),

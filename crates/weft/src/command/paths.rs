@@ -90,6 +90,12 @@ fn verdict(path: &ConnectionReport) -> (Network, String) {
         let words = format!("nothing heard for {} s", path.silent_ms / 1_000);
         return (Network::Yes, words);
     }
+    if path.transport == "tcp" {
+        return (
+            Network::Yes,
+            "UDP does not pass: carried over TCP".to_owned(),
+        );
+    }
     match path.measured.as_str() {
         "broken" => return (Network::Yes, format!("{lost} lost")),
         "lossy" if path.copying => {
@@ -275,8 +281,13 @@ mod tests {
     #[test]
     fn one_line_answers_whether_it_is_the_network() {
         type Change = fn(&mut ConnectionReport);
-        let cases: [(Change, Network, &str); 9] = [
+        let cases: [(Change, Network, &str); 10] = [
             (|_| {}, Network::No, ""),
+            (
+                |c| c.transport = "tcp".to_owned(),
+                Network::Yes,
+                "UDP does not pass: carried over TCP",
+            ),
             (
                 |c| c.silent_ms = 2_400,
                 Network::Yes,

@@ -72,6 +72,42 @@ fn an_instance_of_another_identity_is_refused_even_in_grace() {
 }
 
 #[test]
+fn two_sidecars_with_one_state_do_not_take_turns() {
+    let mut table = Table::default();
+    let (original, copy) = (hello("a1", "10.0.0.1:1"), hello("a1", "10.0.0.2:1"));
+    arrive(&mut table, INVOICES, &original).unwrap();
+    let epoch = arrive(&mut table, INVOICES, &copy).unwrap();
+    let contested = Refusal::Contested {
+        instance: "a1".into(),
+        at: "10.0.0.2:1".parse().unwrap(),
+        pid: 7,
+    };
+    assert_eq!(
+        arrive(&mut table, INVOICES, &original),
+        Err(contested.clone())
+    );
+    assert!(
+        table.live_mut("a1", epoch).is_some(),
+        "the copy is left alone"
+    );
+    // A new connection of the copy changes nothing; its end does.
+    let epoch = arrive(&mut table, INVOICES, &copy).unwrap();
+    assert_eq!(arrive(&mut table, INVOICES, &original), Err(contested));
+    assert!(table.lose("a1", epoch, Instant::now(), 2));
+    arrive(&mut table, INVOICES, &original).unwrap();
+}
+
+#[test]
+fn a_sidecar_that_restarts_before_its_death_is_noticed_is_let_in_each_time() {
+    let mut table = Table::default();
+    for pid in 7..12 {
+        let mut hello = hello("a1", "10.0.0.1:1");
+        hello.pid = pid;
+        arrive(&mut table, INVOICES, &hello).unwrap();
+    }
+}
+
+#[test]
 fn a_bad_instance_id_is_refused() {
     let mut table = Table::default();
     for bad in ["", "a/b", "a b", "../x", &"x".repeat(64)] {
