@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_env::{Env, Mode, Tasks};
+use weft_transport::KeyExchange;
 
 use crate::audit::Audit;
 use crate::error::ControlError;
@@ -46,6 +47,8 @@ pub struct ControlConfig {
     pub drain_deadline: Duration,
     /// What seals the authority's keys; `None`: they are not sealed.
     pub secret: Option<Arc<Secret>>,
+    /// Whether sidecars without post-quantum key exchange are let in.
+    pub key_exchange: KeyExchange,
     /// Where other meshes fetch this one's trust bundle; `None`: nowhere.
     pub bundle: Option<BundleEndpoint>,
 }
@@ -63,6 +66,7 @@ impl ControlConfig {
             grace: DEFAULT_GRACE,
             drain_deadline: Duration::from_secs(5),
             secret: None,
+            key_exchange: KeyExchange::Preferred,
             bundle: None,
         }
     }
@@ -155,6 +159,7 @@ async fn start(
         config.mesh_listen,
         own.source.clone(),
         reset_key,
+        config.key_exchange,
     )
     .await?;
     let registry = Registry::new(config.grace, env.clock());

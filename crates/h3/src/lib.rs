@@ -27,6 +27,7 @@
 //! The crate starts no task: the owner spawns [`Driver::run`] and a task for each request.
 
 mod aside;
+mod blocked;
 mod client;
 mod code;
 mod config;
@@ -45,6 +46,7 @@ mod shared;
 mod udp;
 
 pub use aside::{Aside, send_aside};
+pub use blocked::Blocked;
 pub use client::{Requests, client};
 pub use code::Code;
 pub use config::Config;

@@ -143,7 +143,12 @@ async fn join_at(
     let pin = config.pin.ok_or(Error::NoPin)?;
     let place = addr.to_string();
     let expected = control_id(&config.trust_domain);
-    let connection = join_connection(env, tasks, addr, &JoinConfig { pin, expected })
+    let join = JoinConfig {
+        pin,
+        expected,
+        key_exchange: config.key_exchange,
+    };
+    let connection = join_connection(env, tasks, addr, &join)
         .await
         .map_err(|error| not_connected(&place, error))?;
     let pending = Pending::generate().map_err(|reason| Error::BadSvid {

@@ -13,12 +13,16 @@ use tokio_util::sync::CancellationToken;
 use weft_certs::{
     BundleSet, CertificateDer, PeerIdentity, Usage, VerifyError, check_revoked, verify_chain,
 };
+use weft_h3::Blocked;
 
 use crate::lifetime::{EndReason, Terms};
 use crate::load::Load;
-use crate::paths::Seen;
+use crate::paths::{self, Seen, Sightings};
+use crate::steer::Wheel;
 use crate::wire::Wire;
-use crate::{ConnectionStats, Direction};
+use crate::{
+    Carrier, Congestion, ConnectionStats, Copying, Direction, Negotiated, Profile, session,
+};
 
 /// A peer that the new bundles do not know has this long to show a certificate that they do: its renewal may be on its
 /// way. With it the promise holds that trust which ends cuts connections within two seconds.
@@ -37,13 +41,18 @@ pub(crate) struct Link {
     renewed: Mutex<Renewed>,
     pub(crate) load: Load,
     pub(crate) active: Box<dyn Fn() -> usize + Send + Sync>,
+    blocked: Box<dyn Fn() -> Blocked + Send + Sync>,
+    wheel: Wheel,
+    profile: Profile,
+    alpn: String,
+    pub(crate) negotiated: Negotiated,
     /// Cancelled when the connection takes no more requests.
     pub(crate) retired: CancellationToken,
     opened: Instant,
     /// The first reason to end wins.
     ended: OnceLock<EndReason>,
     idle: Mutex<Idle>,
-    seen: Mutex<Seen>,
+    sightings: Mutex<Sightings>,
 }
 
 /// What was shown on the connection since it began.
@@ -100,13 +109,16 @@ impl Link {
         self.wire.close(reason);
     }
 
-    /// The path's counters when somebody last judged by them.
-    pub(crate) fn seen(&self) -> Seen {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What looks at the path have shown.
+    pub(crate) fn sightings(&self) -> MutexGuard<'_, Sightings> {
+        // Plain numbers: whole after every statement.
+        self.sightings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn set_seen(&self, seen: Seen) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+    pub(crate) fn copying(&self) -> Copying {
+        self.profile.copying
     }
 
     pub(crate) fn end_reason(&self) -> Option<EndReason> {
@@ -196,20 +208,54 @@ impl Link {
 
     pub(crate) fn stats(&self) -> ConnectionStats {
         let path = Path::of(&self.wire);
+        let total = Seen {
+            sent: path.sent_packets,
+            lost: path.lost_packets,
+        };
+        let now = Instant::now();
+        let (recent_loss, silent, migrations) = {
+            let sightings = self.sightings();
+            (
+                sightings.recent_loss(total),
+                sightings.silent(now, path.heard),
+                sightings.migrations(),
+            )
+        };
+        let (blocked, rtt) = ((self.blocked)(), self.wire.rtt());
+        let choice = self.wheel.choice();
+        let on_quic = self.wire.carrier() == Carrier::Quic;
         ConnectionStats {
             id: self.id,
             direction: self.terms.direction,
             peer: self.peer_now(),
             carrier: self.wire.carrier(),
-            alpn: path.alpn,
+            alpn: self.alpn.clone(),
             addr: self.remote(),
             opened: self.terms.opened,
-            age: Instant::now().duration_since(self.opened),
+            age: now.duration_since(self.opened),
             generation: self.terms.generation,
             retired: self.end_reason(),
             requests_active: (self.active)(),
             requests_carried: self.load.carried(),
-            rtt: self.wire.rtt(),
+            negotiated: self.negotiated,
+            profile: self.profile.name,
+            measured: on_quic.then(|| paths::measure(rtt, path.min_rtt, recent_loss)),
+            congestion: on_quic.then_some(choice),
+            copying: false,
+            rtt,
+            min_rtt: path.min_rtt,
+            recent_loss,
+            congestion_events: match choice {
+                Congestion::Discerning => self.wheel.losses().congestion(),
+                Congestion::Cubic | Congestion::Bbr => path.congestion_events,
+            },
+            random_losses: self.wheel.losses().random(),
+            silent,
+            black_holes: path.black_holes,
+            migrations,
+            blocked: blocked.total,
+            blocked_streams: blocked.streams,
+            out_of_credit: path.out_of_credit,
             lost_packets: path.lost_packets,
             sent_packets: path.sent_packets,
             mtu: path.mtu,
@@ -221,8 +267,14 @@ impl Link {
 }
 
 /// What a wire tells of its path.
+#[derive(Default)]
 struct Path {
-    alpn: String,
+    min_rtt: Duration,
+    congestion_events: u64,
+    black_holes: u64,
+    out_of_credit: u64,
+    /// Datagrams that arrived.
+    heard: u64,
     lost_packets: u64,
     sent_packets: u64,
     mtu: u16,
@@ -237,7 +289,11 @@ impl Path {
             Wire::Quic(quic) => {
                 let stats = quic.stats();
                 Self {
-                    alpn: alpn(quic),
+                    min_rtt: stats.path.min_rtt,
+                    congestion_events: stats.path.congestion_events,
+                    black_holes: stats.path.black_holes_detected,
+                    out_of_credit: stats.frame_tx.stream_data_blocked + stats.frame_tx.data_blocked,
+                    heard: stats.udp_rx.datagrams,
                     lost_packets: stats.path.lost_packets,
                     sent_packets: stats.path.sent_packets,
                     mtu: stats.path.current_mtu,
@@ -248,25 +304,13 @@ impl Path {
             }
             // Its packets are the kernel's.
             Wire::Tcp(wire) => Self {
-                alpn: String::from_utf8_lossy(crate::tcp::ALPN).into_owned(),
-                lost_packets: 0,
-                sent_packets: 0,
-                mtu: 0,
-                congestion_window: 0,
+                min_rtt: wire.rtt(),
                 bytes_sent: wire.sent(),
                 bytes_received: wire.received(),
+                ..Self::default()
             },
         }
     }
-}
-
-fn alpn(quic: &quinn::Connection) -> String {
-    quic.handshake_data()
-        .and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok())
-        .and_then(|data| data.protocol)
-        .map_or_else(String::new, |protocol| {
-            String::from_utf8_lossy(&protocol).into_owned()
-        })
 }
 
 impl std::fmt::Debug for Link {
@@ -287,6 +331,10 @@ pub(crate) struct NewLink {
     pub(crate) terms: Terms,
     /// Requests under way, as the HTTP layer counts them.
     pub(crate) active: Box<dyn Fn() -> usize + Send + Sync>,
+    /// How long streams waited, likewise.
+    pub(crate) blocked: Box<dyn Fn() -> Blocked + Send + Sync>,
+    pub(crate) wheel: Wheel,
+    pub(crate) profile: Profile,
 }
 
 /// All links of an endpoint, by id.
@@ -314,8 +362,18 @@ impl Registry {
             chain,
             terms,
             active,
+            blocked,
+            wheel,
+            profile,
         } = new;
         let now = Instant::now();
+        let (alpn, negotiated) = match &wire {
+            Wire::Quic(quic) => {
+                let handshake = session::handshake_data(quic);
+                (handshake.alpn, handshake.negotiated)
+            }
+            Wire::Tcp(tcp) => (crate::tcp::ALPN.to_vec(), tcp.negotiated()),
+        };
         let link = Arc::new(Link {
             id: self.next.fetch_add(1, Ordering::Relaxed) + 1,
             wire,
@@ -324,11 +382,16 @@ impl Registry {
             terms,
             renewed: Mutex::default(),
             active,
+            blocked,
+            wheel,
+            profile,
+            alpn: String::from_utf8_lossy(&alpn).into_owned(),
+            negotiated,
             load: Load::default(),
             retired: CancellationToken::new(),
             opened: now,
             ended: OnceLock::new(),
-            seen: Mutex::default(),
+            sightings: Mutex::new(Sightings::new(now)),
             idle: Mutex::new(Idle {
                 carried: 0,
                 since: now,

@@ -274,6 +274,10 @@ pub(crate) struct DeleteArgs {
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
+    /// Every path between sidecars, seen from both ends: is it the network? Round trip, loss, MTU, window, bytes,
+    /// waiting, moves, profile, key exchange
+    #[arg(long, conflicts_with = "expiring")]
+    pub(crate) paths: bool,
     /// Only certificates and authorities that end within this time; exit 1 if there is one
     #[arg(long, value_name = "DURATION", value_parser = identity::days)]
     pub(crate) expiring: Option<Duration>,

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout};
 use weft_certs::RevocationList;
 use weft_certs::tls::ClientAuth;
-use weft_transport::{DialError, EndReason, JoinConfig, RequestError, join_connection};
+use weft_transport::{
+    DialError, EndReason, JoinConfig, KeyExchange, RequestError, join_connection,
+};
 
 use crate::lab::{Ca, LONG, Node, PROMPT, body, eventually, head, id, request_on};
 
@@ -91,6 +93,7 @@ async fn who_has_no_certificate_is_let_in_only_to_join() {
     let join = |pin, service| JoinConfig {
         pin,
         expected: id(service),
+        key_exchange: KeyExchange::Preferred,
     };
     let (env, tasks) = (&sidecar.env, &sidecar.tasks);
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use weft_control::{AdminClient, SidecarState, SidecarStatus, Status};
 use weft_wire::EarlierProcess;
 
+use weft_env::Env;
+
 use super::admin::{connect, failed, left};
 use crate::cli::StatusArgs;
 use crate::failure::Failure;
@@ -17,6 +19,9 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), Failure> {
         return expiring(&client, within, args.output.output).await;
     }
     let status = client.status().await.map_err(failed)?;
+    if args.paths {
+        return super::paths::show(args.output.output, &status, Env::system().wall());
+    }
     output::show(args.output.output, &status, || shown(&status))
 }
 

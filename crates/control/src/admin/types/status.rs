@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use weft_wire::{ConnectionReport, EarlierProcess};
+use weft_wire::{ConnectionReport, EarlierProcess, UnreachableReport};
 
 /// Reply of `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,6 +102,9 @@ pub struct SidecarStatus {
     pub certificate_seconds_left: i64,
     /// Its mesh connections.
     pub connections: Vec<ConnectionReport>,
+    /// Peers that it could not dial in the last minutes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable: Vec<UnreachableReport>,
     /// Round-trip time between it and this node, microseconds; 0 until it has reported.
     pub rtt_us: u64,
     /// Peers that it refused or could not dial since its start, by reason.
