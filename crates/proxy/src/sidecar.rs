@@ -205,6 +205,8 @@ async fn prepare(
     let begun = match begin(env, config, backends, tasks, &mut place).await {
         Ok(begun) => begun,
         Err(error) => {
+            // Its socket goes first: the directory is to be as empty as it was.
+            drop(place.desk);
             place.state.give_up(env).await;
             return Err(error);
         }

@@ -59,6 +59,8 @@ pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), LoggingError>
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parsed)
+        // What cannot be written would be told on the same standard error, and that panics.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     let set = match format {
         LogFormat::Text => {
