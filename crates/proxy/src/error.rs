@@ -122,6 +122,9 @@ pub enum Error {
     /// The QUIC endpoint cannot be made.
     #[error("the mesh endpoint cannot start: {0}; stop what uses the address, or choose another")]
     Endpoint(String),
+    /// A part without which there is no sidecar does not work any more: a fault in weft.
+    #[error("{0}; start it again, and report this with the lines before it in the log")]
+    Broken(#[from] weft_env::Broken),
     /// The ready file cannot be written.
     #[error("the ready file cannot be written: {0}")]
     ReadyFile(DiskError),

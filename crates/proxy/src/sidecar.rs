@@ -41,7 +41,7 @@ const WISHES: usize = 1;
 /// control node can be reached. Without a snapshot, saved or pushed, it serves nothing and says why.
 ///
 /// # Errors
-/// [`Error`] if it cannot start: one sentence with the cause and the next step.
+/// [`Error`] if it cannot start, or if a part that it needs breaks: one sentence with the cause and the next step.
 pub async fn run(
     env: &Env,
     config: SidecarConfig,
@@ -60,7 +60,7 @@ pub async fn run(
     let outcome = match started {
         None => Ok(()),
         Some(Err(error)) => Err(error),
-        Some(Ok(sidecar)) => sidecar.serve(env, &config, shutdown).await,
+        Some(Ok(sidecar)) => sidecar.serve(env, &config, shutdown, &tasks).await,
     };
     tasks.shutdown(GRACE).await;
     if let (Some(file), Ok(())) = (config.ready_file, &outcome) {
@@ -117,12 +117,13 @@ async fn begin(
     let telemetry = Telemetry::new(VERSION);
     let readiness = Readiness::not_yet("joining the mesh");
     let metrics = address(&listener, "metrics")?;
-    drop(tasks.spawn(admin::serve(
+    let serve = admin::serve(
         listener,
         tasks.clone(),
         telemetry.clone(),
         readiness.clone(),
-    )));
+    );
+    drop(tasks.spawn_essential("the metrics port", serve));
     let (svid, bundles) = bootstrap::identity(env, tasks, config, state, &mut saved).await?;
     Ok(Begun {
         saved,
@@ -206,7 +207,8 @@ async fn start(
     // Where the link to a control node is announced.
     let announce = watch::Sender::new(None);
     listen(&node, sockets, announce.subscribe());
-    drop(background.spawn(vitals(Arc::clone(&node), endpoint.clone())));
+    let vitals = vitals(Arc::clone(&node), endpoint.clone());
+    drop(background.spawn_essential("the upkeep of metrics", vitals));
     let (leave, linked) = link(
         &node,
         &endpoint,
@@ -287,19 +289,17 @@ fn listen(node: &Arc<Node>, sockets: Sockets, link: watch::Receiver<Option<Conne
             allow,
             tokens: Arc::new(ControlTokens { link }),
         };
-        drop(listening.spawn(socket.serve(workload, listening.child())));
+        let serve = socket.serve(workload, listening.child());
+        drop(listening.spawn_essential("the workload socket", serve));
     }
-    drop(listening.spawn(outbound::serve(Arc::clone(node), outbound)));
+    let serve = outbound::serve(Arc::clone(node), outbound);
+    drop(listening.spawn_essential("the outbound port", serve));
     for (listener, backend) in tcp {
         let (service, port) = backend.in_namespace(node.service.namespace());
         let stop = listening.token();
         let target = move || (service.clone(), port);
-        drop(listening.spawn(outbound::serve_tcp(
-            Arc::clone(node),
-            stop,
-            listener,
-            target,
-        )));
+        let serve = outbound::serve_tcp(Arc::clone(node), stop, listener, target);
+        drop(listening.spawn_essential("a local TCP port", serve));
     }
 }
 
@@ -348,7 +348,8 @@ async fn link(
         link: link.subscribe(),
         wishes,
     };
-    drop(background.spawn(renewal.run(background.token())));
+    let renew = renewal.run(background.token());
+    drop(background.spawn_essential("the renewal of the certificate", renew));
     let client = ControlClient {
         node: Arc::clone(node),
         endpoint: endpoint.clone(),
@@ -361,7 +362,8 @@ async fn link(
         unsaved: None,
     };
     let leave = background.token().child_token();
-    let linked = background.spawn(client.run(leave.clone()));
+    let linked =
+        background.spawn_essential("the link to the control plane", client.run(leave.clone()));
     (leave, linked)
 }
 
@@ -371,21 +373,36 @@ impl Sidecar {
         env: &Env,
         config: &SidecarConfig,
         shutdown: CancellationToken,
+        tasks: &Tasks,
     ) -> Result<(), Error> {
-        tokio::select! {
+        let outcome = tokio::select! {
             biased;
-            () = shutdown.cancelled() => {}
-            () = self.node.readiness.reached() => {
-                let Ready { service, mesh, outbound, metrics, .. } = &self.ready;
-                tracing::info!(%service, %mesh, %outbound, %metrics, "ready");
-                if let Some(path) = &config.ready_file {
-                    self.ready.write(env, path.clone()).await?;
-                }
-                shutdown.cancelled().await;
-            }
+            () = shutdown.cancelled() => Ok(()),
+            broken = tasks.broken() => Err(Error::from(broken)),
+            outcome = self.live(env, config) => outcome,
+        };
+        if let Err(error @ Error::Broken(_)) = &outcome {
+            tracing::error!(%error, "giving up");
         }
         self.stop(config.drain_deadline).await;
-        Ok(())
+        outcome
+    }
+
+    /// Says when it is ready. Ends only if that cannot be said.
+    async fn live(&self, env: &Env, config: &SidecarConfig) -> Result<(), Error> {
+        self.node.readiness.reached().await;
+        let Ready {
+            service,
+            mesh,
+            outbound,
+            metrics,
+            ..
+        } = &self.ready;
+        tracing::info!(%service, %mesh, %outbound, %metrics, "ready");
+        if let Some(path) = &config.ready_file {
+            self.ready.write(env, path.clone()).await?;
+        }
+        std::future::pending().await
     }
 
     /// First the mesh learns that this instance is gone, then nothing new is taken, then what is under way

@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::Method;
 use support::apps::{HttpApp, Manner, TcpApp};
 use support::client::{Caller, get};
+use support::faulty::Faulty;
 use support::{
     Mesh, ORDERS_MAY, PATIENCE, Sidecar, eventually, http, outbound_listener, tcp, timeout_route,
 };
@@ -22,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weft_control::{RotateCa, RotateCerts};
+use weft_env::Env;
 use weft_proxy::TokenSource;
 
 /// The error of a sidecar that must not start.
@@ -390,6 +392,23 @@ async fn a_service_that_was_down_before_this_sidecar_came_is_503_and_a_name_neve
     let orders = Sidecar::start(&mesh.env, dir, config).await;
     let reply = get(orders.ready.outbound, "invoices", "/echo").await;
     assert_eq!(reply.status, 503, "nor a restart of the sidecar: {reply:?}");
+}
+
+#[tokio::test]
+async fn a_sidecar_that_lost_an_essential_part_gives_up_and_says_which() {
+    let mesh = Mesh::start().await;
+    let (dir, mut config) = mesh.config("orders", &[]).await;
+    config.drain_deadline = Duration::from_millis(100);
+    let machine = Arc::new(Faulty::default());
+    let orders = Sidecar::start(&Env::new(machine.clone()), dir, config).await;
+    machine.broken.store(true, Ordering::SeqCst);
+    let said = orders.gives_up().await;
+    for part in [
+        "stopped working (panic: the clock is broken",
+        "start it again",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
 }
 
 #[tokio::test]

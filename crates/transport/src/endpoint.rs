@@ -70,9 +70,13 @@ impl Endpoint {
             closing: CancellationToken::new(),
             config,
         });
-        tasks.spawn(warden::watch(core.clone()));
-        tasks.spawn(paths::watch(core.clone()));
-        tasks.spawn(copies::send(socket, copies, tasks.token()));
+        tasks.spawn_essential(
+            "the watch over peers' identities",
+            warden::watch(core.clone()),
+        );
+        tasks.spawn_essential("the watch over paths", paths::watch(core.clone()));
+        let copy = copies::send(socket, copies, tasks.token());
+        tasks.spawn_essential("the sender of copies", copy);
         Ok(Self { core, local_addr })
     }
 
@@ -86,7 +90,7 @@ impl Endpoint {
     pub fn serve(&self, handler: Arc<dyn Handler>) {
         self.core
             .tasks
-            .spawn(accept::accept(self.core.clone(), handler));
+            .spawn_essential("the mesh port", accept::accept(self.core.clone(), handler));
     }
 
     /// The connections that it dials.
