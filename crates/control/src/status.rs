@@ -61,6 +61,6 @@ fn sidecar(sidecar: &Sidecar, now: SystemTime) -> SidecarStatus {
         connections: report.map_or_else(Vec::new, |report| report.connections.clone()),
         rtt_us: report.map_or(0, |report| report.control_rtt_us),
         refusals: report.map_or_else(Default::default, |report| report.refusals.clone()),
-        unsaved: report.and_then(|report| report.unsaved.clone()),
+        unsaved: sidecar.unsaved.clone(),
     }
 }

@@ -425,7 +425,19 @@ async fn what_cannot_be_saved_is_told_and_saved_once_it_can_be() {
     // A directory in the file's place stands for a disk that takes nothing.
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir_all(file.join("in-the-way")).unwrap();
-    mesh.push(&timeout_route("200ms")).await;
+    let reply = mesh.apply(&timeout_route("200ms")).await;
+    let receipt = reply.receipts[0].unsaved.as_deref();
+    assert!(
+        reply.is_complete() && receipt.is_some_and(|reason| reason.contains("snapshot.json")),
+        "the receipt says it: {reply:?}"
+    );
+    let gauge = async || {
+        let metrics = get(orders.ready.metrics, "localhost", "/metrics").await;
+        let line = |line: &&str| line.starts_with("weft_config_unsaved ");
+        let found = metrics.text().lines().find(line).map(str::to_owned);
+        found.expect("there is a gauge")
+    };
+    assert_eq!(gauge().await, "weft_config_unsaved 1");
     let reason = eventually("the control node to hear of it", || async {
         unsaved().await?
     })
@@ -437,4 +449,5 @@ async fn what_cannot_be_saved_is_told_and_saved_once_it_can_be() {
     })
     .await;
     assert!(std::fs::read_to_string(&file).unwrap().contains("200ms"));
+    assert_eq!(gauge().await, "weft_config_unsaved 0");
 }

@@ -271,6 +271,9 @@ pub struct Receipt {
     pub took_us: u64,
     /// From the commit to the receipt's arrival here, milliseconds. `None` if the commit is too long ago.
     pub after_ms: Option<f64>,
+    /// Why it is in force there and not on its disk: after a restart it would begin with what was saved before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsaved: Option<String>,
 }
 
 /// A live sidecar whose receipt is not in.

@@ -30,6 +30,7 @@ pub(crate) fn receipts(table: &Table, revision: Revision, arrived: Option<Instan
                 in_force_unix_ms: acked.ack.in_force_unix_ms,
                 took_us: acked.ack.took_us,
                 after_ms: arrived.map(|arrived| millis(arrived, acked.received)),
+                unsaved: sidecar.unsaved.clone(),
             }),
             acked => reply.stragglers.push(Straggler {
                 instance: sidecar.instance.clone(),
@@ -102,6 +103,7 @@ mod tests {
             revision,
             in_force_unix_ms: 5,
             took_us: 6,
+            unsaved: None,
         }
     }
 

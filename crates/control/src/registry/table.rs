@@ -76,6 +76,8 @@ pub(crate) struct Sidecar {
     pub(crate) since_unix_ms: u64,
     pub(crate) acked: Option<Acked>,
     pub(crate) nack: Option<Nack>,
+    /// Why what it has in force is not on its disk: its last word on that, by receipt or report.
+    pub(crate) unsaved: Option<String>,
     /// Serial of the SVID it serves: from its greeting, then from its reports.
     pub(crate) serial: String,
     /// End of that SVID, Unix seconds.
@@ -213,6 +215,7 @@ impl Table {
             since_unix_ms: arrival.unix_ms,
             acked: None,
             nack: None,
+            unsaved: None,
             serial: hello.serial.clone(),
             not_after_unix: arrival.not_after_unix,
             report: None,
@@ -248,6 +251,7 @@ impl Table {
                 since_unix_ms: unix_ms,
                 acked: None,
                 nack: None,
+                unsaved: None,
                 serial: String::new(),
                 not_after_unix: 0,
                 report: None,
@@ -354,6 +358,7 @@ pub(crate) fn acknowledge(sidecar: &mut Sidecar, ack: Ack, received: Instant) {
     {
         sidecar.nack = None;
     }
+    sidecar.unsaved.clone_from(&ack.unsaved);
     let newer = |acked: &Acked| ack.revision > acked.ack.revision;
     if sidecar.acked.as_ref().is_none_or(newer) {
         sidecar.acked = Some(Acked { ack, received });
@@ -379,6 +384,7 @@ pub(crate) fn hear(sidecar: &mut Sidecar, report: Report, unix_ms: u64) -> bool 
             (None, None) => 0,
         };
     }
+    sidecar.unsaved.clone_from(&report.unsaved);
     sidecar.serial.clone_from(&report.serial);
     sidecar.not_after_unix = report.not_after_unix;
     sidecar.report = Some(report);

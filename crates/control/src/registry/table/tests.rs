@@ -192,6 +192,7 @@ fn an_ack_of_the_refused_revision_or_later_ends_the_refusal() {
         revision,
         in_force_unix_ms: 1,
         took_us: 1,
+        unsaved: None,
     };
     acknowledge(sidecar, ack(4), now);
     sidecar.nack = Some(Nack {
