@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use weft_control::{AdminClient, SidecarState, Status};
+use weft_control::{AdminClient, SidecarState, SidecarStatus, Status};
 
 use super::admin::{connect, failed, left};
 use crate::cli::StatusArgs;
@@ -147,5 +147,77 @@ fn shown(status: &Status) -> String {
             );
         }
     }
+    if let Some(note) = on_loopback(&status.sidecars) {
+        let _ = write!(out, "\n{note}\n");
+    }
     out
+}
+
+/// Who is registered at an address that means this machine to every other one, in a mesh of several machines.
+fn on_loopback(sidecars: &[SidecarStatus]) -> Option<String> {
+    let live = || sidecars.iter().filter(|s| s.state == SidecarState::Live);
+    if live().all(|s| s.addr.ip().is_loopback()) {
+        return None;
+    }
+    let who: Vec<String> = live()
+        .filter(|s| s.addr.ip().is_loopback())
+        .map(|s| format!("{}/{} at {}", s.service, s.instance, s.addr))
+        .collect();
+    if who.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "other machines cannot reach {}: start it with --control and the control node's address on the network in place of a loopback address, or with --listen IP:PORT and its machine's own",
+        who.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sidecar(instance: &str, addr: &str) -> SidecarStatus {
+        SidecarStatus {
+            spiffe_id: String::new(),
+            service: "orders.default".to_owned(),
+            instance: instance.to_owned(),
+            version: String::new(),
+            pid: 1,
+            addr: addr.parse().unwrap(),
+            state: SidecarState::Live,
+            since_unix_ms: 0,
+            acked_revision: None,
+            in_force_unix_ms: None,
+            nack: None,
+            serial: String::new(),
+            issuer: String::new(),
+            not_after_unix: 0,
+            certificate_seconds_left: 0,
+            connections: Vec::new(),
+            rtt_us: 0,
+            refusals: std::collections::BTreeMap::new(),
+            unsaved: None,
+        }
+    }
+
+    #[test]
+    fn who_is_on_loopback_while_others_are_not_is_named_with_what_to_do() {
+        let (here, v6, there) = (
+            sidecar("a1", "127.0.0.1:15018"),
+            sidecar("a2", "[::1]:1"),
+            sidecar("b1", "10.0.0.2:15008"),
+        );
+        let one_machine = [here.clone(), v6];
+        assert_eq!(on_loopback(&one_machine), None);
+        assert_eq!(on_loopback(&[there.clone()]), None);
+        let said = on_loopback(&[here, there]).unwrap();
+        for part in [
+            "orders.default/a1 at 127.0.0.1:15018",
+            "--control",
+            "--listen IP:PORT",
+        ] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+        assert!(!said.contains("b1"), "{said}");
+    }
 }
