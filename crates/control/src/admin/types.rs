@@ -191,7 +191,7 @@ pub struct ControlStatus {
 pub enum SidecarState {
     /// Connected.
     Live,
-    /// Not connected; its endpoint is kept for the time of grace.
+    /// Not connected; its endpoint is kept for the time of grace, and it is shown for a day.
     Gone,
 }
 
@@ -289,6 +289,17 @@ pub struct Straggler {
     pub connected: bool,
 }
 
+/// A sidecar that was lost so long ago that nobody waits for it any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoneSidecar {
+    /// Instance of the sidecar.
+    pub instance: String,
+    /// Its service, `name.namespace`.
+    pub service: String,
+    /// Since when it is not connected, Unix milliseconds.
+    pub since_unix_ms: u64,
+}
+
 /// Reply of `GET /v1/wait`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WaitReply {
@@ -300,6 +311,9 @@ pub struct WaitReply {
     pub nacks: Vec<NackInfo>,
     /// Those that have not answered.
     pub stragglers: Vec<Straggler>,
+    /// Those that do not have it, and were lost within the last day without a goodbye: no failure, but good to know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<GoneSidecar>,
 }
 
 impl WaitReply {

@@ -14,6 +14,10 @@ pub(crate) type Epoch = u64;
 
 /// Most sidecars of one control node, connected or in grace.
 const MAX_SIDECARS: usize = 20_000;
+/// How long a lost sidecar is remembered after its grace, for people to see.
+const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// Most lost sidecars that are remembered; beyond it those lost first are forgotten.
+const MAX_LOST: usize = 1_000;
 /// Most ports of one service.
 const MAX_PORTS: usize = 64;
 
@@ -123,6 +127,14 @@ impl Sidecar {
         self.report.as_ref()?.trust.as_ref()
     }
 
+    /// Since when it is not connected.
+    fn gone(&self) -> Option<Instant> {
+        match self.link {
+            Link::Gone(since) => Some(since),
+            Link::Live(_) => None,
+        }
+    }
+
     pub(crate) fn is_live(&self) -> bool {
         matches!(self.link, Link::Live(_))
     }
@@ -171,6 +183,9 @@ pub(crate) struct Arrival<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     sidecars: BTreeMap<String, Sidecar>,
+    /// Those that neither said goodbye nor came back within their grace. They have no part in the mesh any more: this
+    /// is for people to see.
+    lost: BTreeMap<String, Sidecar>,
     last_epoch: Epoch,
 }
 
@@ -224,6 +239,7 @@ impl Table {
             cut_before: 0,
             ousted,
         };
+        self.lost.remove(&hello.instance);
         self.sidecars.insert(hello.instance.clone(), sidecar);
         Ok(self.last_epoch)
     }
@@ -293,31 +309,46 @@ impl Table {
         live
     }
 
-    /// Forgets those whose grace is over, and says who they were.
+    /// Takes those out of the mesh whose grace is over, and says who they are. They are remembered as lost for a day.
     pub(crate) fn expire(&mut self, now: Instant, grace: Duration) -> Vec<Sidecar> {
-        let over: Vec<String> = self
+        let over = |sidecar: &Sidecar| sidecar.gone().is_some_and(|since| since + grace <= now);
+        let over: Vec<Sidecar> = self
             .sidecars
-            .values()
-            .filter(|sidecar| matches!(sidecar.link, Link::Gone(since) if since + grace <= now))
-            .map(|sidecar| sidecar.instance.clone())
+            .extract_if(.., |_, sidecar| over(sidecar))
+            .map(|(_, sidecar)| sidecar)
             .collect();
-        over.iter()
-            .filter_map(|instance| self.sidecars.remove(instance))
-            .collect()
+        for sidecar in &over {
+            let mut sidecar = sidecar.clone();
+            // What it said last is no news, and large.
+            sidecar.report = None;
+            self.lost.insert(sidecar.instance.clone(), sidecar);
+        }
+        self.lost
+            .retain(|_, lost| lost.gone().is_some_and(|since| since + REMEMBERED > now));
+        while self.lost.len() > MAX_LOST {
+            let first = self.lost.values().min_by_key(|lost| lost.gone());
+            let Some(first) = first.map(|lost| lost.instance.clone()) else {
+                break;
+            };
+            self.lost.remove(&first);
+        }
+        over
     }
 
-    /// When the next grace is over.
+    /// When the next grace is over, or a lost one is to be forgotten.
     pub(crate) fn next_expiry(&self, grace: Duration) -> Option<Instant> {
-        self.sidecars
-            .values()
-            .filter_map(|sidecar| match sidecar.link {
-                Link::Gone(since) => Some(since + grace),
-                Link::Live(_) => None,
-            })
-            .min()
+        let graces = self.sidecars.values().filter_map(Sidecar::gone);
+        let memories = self.lost.values().filter_map(Sidecar::gone);
+        let graces = graces.map(|since| since + grace);
+        graces.chain(memories.map(|since| since + REMEMBERED)).min()
     }
 
-    /// All, by instance.
+    /// Those that were lost within the last day and have not come back.
+    pub(crate) fn lost(&self) -> impl Iterator<Item = &Sidecar> {
+        self.lost.values()
+    }
+
+    /// All that are connected or in grace, by instance.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Sidecar> {
         self.sidecars.values()
     }

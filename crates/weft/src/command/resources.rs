@@ -7,7 +7,7 @@ use serde::Serialize;
 use weft_control::{Action, AdminClient, ApplyReply, ResourceFilter, ResourceList, WaitReply};
 use weft_resources::Kind;
 
-use super::admin::{connect, failed};
+use super::admin::{connect, date, failed};
 use super::inputs;
 use crate::cli::{ApplyArgs, DeleteArgs, GetArgs};
 use crate::failure::Failure;
@@ -173,6 +173,15 @@ fn sentence(outcome: &Outcome) -> String {
     if let Some(ms) = outcome.last_receipt_ms {
         let _ = write!(out, ", the last after {ms:.1} ms");
     }
+    for gone in outcome.wait.iter().flat_map(|wait| &wait.gone) {
+        let _ = write!(
+            out,
+            "\nnote: {}/{} is gone since {}, and gets this when it comes back",
+            gone.service,
+            gone.instance,
+            date(gone.since_unix_ms / 1000)
+        );
+    }
     out
 }
 
@@ -287,6 +296,7 @@ mod tests {
             ],
             nacks: Vec::new(),
             stragglers: Vec::new(),
+            gone: Vec::new(),
         };
         let said = unsaved(&wait).to_string();
         assert!(
@@ -318,6 +328,7 @@ mod tests {
                 service: "invoices.default".to_owned(),
                 acked_revision: None,
             }],
+            gone: Vec::new(),
         };
         let said = incomplete(&wait).to_string();
         for part in [

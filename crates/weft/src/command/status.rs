@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use weft_control::{AdminClient, SidecarState, SidecarStatus, Status};
 
-use super::admin::{connect, failed, left};
+use super::admin::{connect, date, failed, left};
 use crate::cli::StatusArgs;
 use crate::failure::Failure;
 use crate::output::{self, Format, Table};
@@ -29,7 +29,9 @@ async fn expiring(client: &AdminClient, within: Duration, format: Format) -> Res
         .iter()
         .filter(|authority| authority.state != "removed")
         .map(|a| (a.role.clone(), a.name.clone(), a.seconds_left));
-    let leaves = status.sidecars.iter().map(|s| {
+    // One that is gone cannot be helped, and may be gone for good.
+    let live = |s: &&SidecarStatus| s.state == SidecarState::Live;
+    let leaves = status.sidecars.iter().filter(live).map(|s| {
         let name = format!("{}/{}", s.service, s.instance);
         ("leaf".to_owned(), name, s.certificate_seconds_left)
     });
@@ -92,8 +94,8 @@ fn shown(status: &Status) -> String {
     );
     for sidecar in &status.sidecars {
         let state = match sidecar.state {
-            SidecarState::Live => "live",
-            SidecarState::Gone => "gone",
+            SidecarState::Live => "live".to_owned(),
+            SidecarState::Gone => format!("gone since {}", date(sidecar.since_unix_ms / 1000)),
         };
         let revision = sidecar
             .acked_revision
@@ -116,7 +118,7 @@ fn shown(status: &Status) -> String {
         table.row([
             sidecar.service.clone(),
             sidecar.instance.clone(),
-            state.to_owned(),
+            state,
             sidecar.version.clone(),
             format!("{revision}{refused}"),
             left(sidecar.certificate_seconds_left),
@@ -139,7 +141,7 @@ fn shown(status: &Status) -> String {
         );
     }
     for sidecar in &status.sidecars {
-        if let Some(reason) = &sidecar.unsaved {
+        if let (SidecarState::Live, Some(reason)) = (sidecar.state, &sidecar.unsaved) {
             let _ = write!(
                 out,
                 "\n{}/{} cannot save what is in force, a restart would go back: {reason}\n",
