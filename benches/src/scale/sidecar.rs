@@ -238,6 +238,7 @@ impl Sidecar {
                     revision,
                     in_force_unix_ms: 1,
                     took_us: 1,
+                    unsaved: None,
                 });
                 self.send
                     .send_data(encode(&ack).map_err(said)?)

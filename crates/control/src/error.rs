@@ -98,6 +98,9 @@ pub enum ControlError {
     /// The local socket could not be opened.
     #[error("the admin socket cannot be opened: {0}")]
     Socket(#[source] io::Error),
+    /// A part without which there is no control node does not work any more: a fault in weft.
+    #[error("{0}; start it again, and report this with the lines before it in the log")]
+    Broken(#[from] weft_env::Broken),
     /// The ready file could not be written.
     #[error(transparent)]
     Disk(#[from] DiskError),

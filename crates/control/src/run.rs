@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weft_env::{Env, Mode, Tasks};
+use weft_env::{Env, Listener, Mode, Tasks};
 use weft_transport::KeyExchange;
 
 use crate::audit::Audit;
@@ -93,7 +93,7 @@ pub struct ControlReady {
 /// under way may end within the drain deadline.
 ///
 /// # Errors
-/// [`ControlError`] if it cannot start. State is then as it was.
+/// [`ControlError`] if it cannot start (state is then as it was), or if a part that it needs breaks.
 pub async fn run(
     env: &Env,
     config: ControlConfig,
@@ -121,8 +121,15 @@ pub async fn run(
             return Err(error);
         }
     };
-    shutdown.cancelled().await;
-    tracing::info!("stopping");
+    let outcome = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => Ok(()),
+        broken = tasks.broken() => Err(ControlError::from(broken)),
+    };
+    match &outcome {
+        Ok(()) => tracing::info!("stopping"),
+        Err(error) => tracing::error!(%error, "giving up"),
+    }
     env.tell_supervisor("STOPPING=1");
     mesh.drain(config.drain_deadline).await;
     tasks.shutdown(STOP).await;
@@ -131,7 +138,7 @@ pub async fn run(
     }
     drop(dir);
     tracing::info!("stopped");
-    Ok(())
+    outcome
 }
 
 async fn start(
@@ -194,25 +201,10 @@ async fn start(
         Some(bundle) => Some(federation::listen(env, bundle).await?),
         None => None,
     };
-    let stop = tasks.token();
-    tasks.spawn(node.feed.clone().follow(node.store.clone(), stop.clone()));
-    tasks.spawn(keep_endpoints(
-        node.registry.clone(),
-        node.store.clone(),
-        stop.clone(),
-    ));
-    tasks.spawn(keep_own_svid(node.own.clone(), stop.clone()));
-    tasks.spawn(keep_own_trust(node.own.clone(), stop.clone()));
-    tasks.spawn(upkeep(
-        node.ca.clone(),
-        node.rotations.clone(),
-        config.grace,
-        env.clone(),
-        stop,
-    ));
-    tasks.spawn(admin::serve(node.clone(), socket, tasks.clone()));
+    spawn_parts(&node, tasks, config.grace, socket);
     let metrics = metrics.map(|(listener, addr)| {
-        tasks.spawn(health::serve(node.clone(), listener, tasks.clone()));
+        let serve = health::serve(node.clone(), listener, tasks.clone());
+        tasks.spawn_essential("the metrics port", serve);
         addr
     });
     tasks.spawn(federation::keep(node.federations.clone(), tasks.clone()));
@@ -224,6 +216,29 @@ async fn start(
     mesh.serve(node.clone());
     announce(&node, config, (metrics, bundle)).await?;
     Ok(mesh)
+}
+
+/// Starts what runs for as long as the node does.
+fn spawn_parts(node: &Arc<Node>, tasks: &Tasks, grace: Duration, socket: Listener) {
+    let stop = || tasks.token();
+    let follow = node.feed.clone().follow(node.store.clone(), stop());
+    tasks.spawn_essential("the feed of pushes", follow);
+    let endpoints = keep_endpoints(node.registry.clone(), node.store.clone(), stop());
+    tasks.spawn_essential("the upkeep of endpoints", endpoints);
+    let svid = keep_own_svid(node.own.clone(), stop());
+    tasks.spawn_essential("the renewal of the node's own certificate", svid);
+    let trust = keep_own_trust(node.own.clone(), stop());
+    tasks.spawn_essential("the upkeep of the node's own trust", trust);
+    let upkeep = upkeep(
+        node.ca.clone(),
+        node.rotations.clone(),
+        grace,
+        node.env.clone(),
+        stop(),
+    );
+    tasks.spawn_essential("the upkeep of the authority", upkeep);
+    let admin = admin::serve(node.clone(), socket, tasks.clone());
+    tasks.spawn_essential("the admin socket", admin);
 }
 
 async fn announce(

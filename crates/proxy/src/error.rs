@@ -136,6 +136,9 @@ pub enum Error {
         /// Names the socket and the cause.
         source: io::Error,
     },
+    /// A part without which there is no sidecar does not work any more: a fault in weft.
+    #[error("{0}; start it again, and report this with the lines before it in the log")]
+    Broken(#[from] weft_env::Broken),
     /// The ready file cannot be written.
     #[error("the ready file cannot be written: {0}")]
     ReadyFile(DiskError),

@@ -39,7 +39,7 @@ const WISHES: usize = 1;
 /// control node can be reached. Without a snapshot, saved or pushed, it serves nothing and says why.
 ///
 /// # Errors
-/// [`Error`] if it cannot start: one sentence with the cause and the next step.
+/// [`Error`] if it cannot start, or if a part that it needs breaks: one sentence with the cause and the next step.
 pub async fn run(
     env: &Env,
     config: SidecarConfig,
@@ -58,7 +58,7 @@ pub async fn run(
     let outcome = match started {
         None => Ok(End::Stopped),
         Some(Err(error)) => Err(error),
-        Some(Ok(sidecar)) => sidecar.serve(env, &config, shutdown).await,
+        Some(Ok(sidecar)) => sidecar.serve(env, &config, shutdown, &tasks).await,
     };
     tasks.shutdown(GRACE).await;
     if let (Some(file), Ok(End::Stopped)) = (config.ready_file, &outcome) {
@@ -140,13 +140,14 @@ async fn begin(
     let telemetry = Telemetry::new(VERSION);
     let readiness = Readiness::not_yet("joining the mesh");
     let metrics = address(&listener, "metrics")?;
-    drop(tasks.spawn(admin::serve(
+    let serve = admin::serve(
         listener,
         place.doors.gate(),
         tasks.clone(),
         telemetry.clone(),
         readiness.clone(),
-    )));
+    );
+    drop(tasks.spawn_essential("the metrics port", serve));
     let (svid, bundles) = bootstrap::identity(env, tasks, config, &place.state, &mut saved).await?;
     Ok(Begun {
         saved,
@@ -273,7 +274,8 @@ async fn prepare(
     let announce = watch::Sender::new(None);
     let workload = node.listening.child();
     listen(&node, sockets, announce.subscribe(), &workload);
-    drop(background.spawn(vitals::keep(Arc::clone(&node), endpoint.clone())));
+    let vitals = vitals::keep(Arc::clone(&node), endpoint.clone());
+    drop(background.spawn_essential("the upkeep of metrics", vitals));
     let link = link(
         &node,
         &endpoint,
@@ -416,19 +418,17 @@ fn listen(
             allow,
             tokens: Arc::new(ControlTokens { link }),
         };
-        drop(callers.spawn(socket.serve(workload, callers.clone())));
+        let serve = socket.serve(workload, callers.clone());
+        drop(callers.spawn_essential("the workload socket", serve));
     }
-    drop(listening.spawn(outbound::serve(Arc::clone(node), outbound)));
+    let serve = outbound::serve(Arc::clone(node), outbound);
+    drop(listening.spawn_essential("the outbound port", serve));
     for (listener, backend) in tcp {
         let (service, port) = backend.in_namespace(node.service.namespace());
         let stop = listening.token();
         let target = move || (service.clone(), port);
-        drop(listening.spawn(outbound::serve_tcp(
-            Arc::clone(node),
-            stop,
-            listener,
-            target,
-        )));
+        let serve = outbound::serve_tcp(Arc::clone(node), stop, listener, target);
+        drop(listening.spawn_essential("a local TCP port", serve));
     }
 }
 

@@ -50,6 +50,7 @@ pub(crate) struct Families {
     connections: Family<DirectionLabels, Gauge>,
     revision: Gauge,
     nacks: Counter,
+    unsaved: Gauge,
     svid_left: Gauge,
     authority_left: Family<AuthorityLabels, Gauge>,
     svid_renewals: Counter,
@@ -185,6 +186,11 @@ impl Telemetry {
         self.0.families.nacks.inc();
     }
 
+    /// Sets whether what is in force could not be saved.
+    pub fn set_config_unsaved(&self, unsaved: bool) {
+        self.0.families.unsaved.set(i64::from(unsaved));
+    }
+
     /// Counts a new SVID put to use.
     pub fn svid_renewed(&self) {
         self.0.families.svid_renewals.inc();
@@ -225,6 +231,7 @@ impl Families {
             connections: Family::default(),
             revision: Gauge::default(),
             nacks: Counter::default(),
+            unsaved: Gauge::default(),
             svid_left: Gauge::default(),
             authority_left: Family::default(),
             svid_renewals: Counter::default(),
@@ -319,6 +326,11 @@ impl Families {
             "config_nacks",
             "Revisions whose config could not be used",
             self.nacks.clone(),
+        );
+        registry.register(
+            "config_unsaved",
+            "1 while what is in force could not be saved: a restart would go back to what was saved before",
+            self.unsaved.clone(),
         );
         registry.register_with_unit(
             "svid_remaining",

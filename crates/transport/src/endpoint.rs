@@ -89,9 +89,13 @@ impl Endpoint {
             leaving: CancellationToken::new(),
             config,
         });
-        tasks.spawn(warden::watch(core.clone()));
-        tasks.spawn(paths::watch(core.clone()));
-        tasks.spawn(copies::send(socket, copies, tasks.token()));
+        tasks.spawn_essential(
+            "the watch over peers' identities",
+            warden::watch(core.clone()),
+        );
+        tasks.spawn_essential("the watch over paths", paths::watch(core.clone()));
+        let copy = copies::send(socket, copies, tasks.token());
+        tasks.spawn_essential("the sender of copies", copy);
         Ok(Self {
             core,
             local_addr,
@@ -112,9 +116,10 @@ impl Endpoint {
         let listener = listener.unwrap_or_else(PoisonError::into_inner).take();
         if let Some(listener) = listener {
             let (core, handler) = (self.core.clone(), handler.clone());
-            tasks.spawn(tcp::accept(core, listener, handler));
+            let accept = tcp::accept(core, listener, handler);
+            tasks.spawn_essential("the mesh port over TCP", accept);
         }
-        tasks.spawn(accept::accept(self.core.clone(), handler));
+        tasks.spawn_essential("the mesh port", accept::accept(self.core.clone(), handler));
     }
 
     /// The connections that it dials.

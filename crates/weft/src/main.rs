@@ -16,7 +16,7 @@ mod settings;
 mod signals;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(failure: &Failure) -> ExitCode {
-    // A standard error that is closed or full does not change what failed.
-    let _ = writeln!(std::io::stderr(), "weft: {failure}");
+    // Where nobody can be told, the exit code still tells.
+    let _ = writeln!(io::stderr(), "weft: {failure}");
     failure.exit_code()
 }

@@ -116,6 +116,9 @@ pub struct Ack {
     pub in_force_unix_ms: u64,
     /// From the update's last byte to the swap, microseconds.
     pub took_us: u64,
+    /// Why it is not on the sidecar's disk, in one sentence: a restart would go back to what was saved before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsaved: Option<String>,
 }
 
 /// A refusal: the config of `revision` is not used.

@@ -463,6 +463,7 @@ impl Sync {
             revision,
             in_force_unix_ms: 1,
             took_us: 2,
+            unsaved: None,
         }))
         .await
     }

@@ -46,7 +46,7 @@ pub struct ControlStatus {
 pub enum SidecarState {
     /// Connected.
     Live,
-    /// Not connected; its endpoint is kept for the time of grace.
+    /// Not connected; its endpoint is kept for the time of grace, and it is shown for a day.
     Gone,
 }
 
@@ -132,6 +132,9 @@ pub struct Receipt {
     pub took_us: u64,
     /// From the commit to the receipt's arrival here, milliseconds. `None` if the commit is too long ago.
     pub after_ms: Option<f64>,
+    /// Why it is in force there and not on its disk: after a restart it would begin with what was saved before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsaved: Option<String>,
 }
 
 /// A live sidecar whose receipt is not in.
@@ -147,6 +150,17 @@ pub struct Straggler {
     pub connected: bool,
 }
 
+/// A sidecar that was lost so long ago that nobody waits for it any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoneSidecar {
+    /// Instance of the sidecar.
+    pub instance: String,
+    /// Its service, `name.namespace`.
+    pub service: String,
+    /// Since when it is not connected, Unix milliseconds.
+    pub since_unix_ms: u64,
+}
+
 /// Reply of `GET /v1/wait`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WaitReply {
@@ -158,6 +172,9 @@ pub struct WaitReply {
     pub nacks: Vec<NackInfo>,
     /// Those that have not answered.
     pub stragglers: Vec<Straggler>,
+    /// Those that do not have it, and were lost within the last day without a goodbye: no failure, but good to know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<GoneSidecar>,
 }
 
 impl WaitReply {
