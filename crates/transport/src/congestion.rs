@@ -8,7 +8,7 @@
 //! network says so (ECN), or when the path is so short that a full queue cannot be told from noise.
 //!
 //! Without random loss it is CUBIC, to the byte; beside CUBIC it takes its share, since at a full queue it
-//! yields as CUBIC does (`docs/adr/0007-congestion-control.md` has the figures).
+//! yields as CUBIC does (`docs/adr/0007-lossy-paths.md` has the figures).
 
 use std::any::Any;
 use std::sync::Arc;
