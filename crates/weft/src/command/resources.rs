@@ -21,7 +21,8 @@ struct Outcome {
     /// With --wait: who has it in force, who refused, who did not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     wait: Option<WaitReply>,
-    /// With --wait and a receipt of every sidecar: from the commit to the last of them, milliseconds.
+    /// With --wait and a receipt of every sidecar for something new: from the commit to the last of them,
+    /// milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_receipt_ms: Option<f64>,
 }
@@ -131,9 +132,11 @@ async fn conclude(
         ),
         None => None,
     };
+    // The receipts of a revision that was there before say nothing of this command.
+    let changed = reply.changes.iter().any(|c| c.action != Action::Unchanged);
     let last_receipt_ms = wait
         .as_ref()
-        .filter(|wait| wait.is_complete())
+        .filter(|wait| changed && wait.is_complete())
         .and_then(|wait| {
             wait.receipts
                 .iter()
@@ -170,8 +173,14 @@ fn sentence(outcome: &Outcome) -> String {
         let s = if n == 1 { "" } else { "s" };
         let _ = write!(out, " in force on {n} sidecar{s}");
     }
-    if let Some(ms) = outcome.last_receipt_ms {
-        let _ = write!(out, ", the last after {ms:.1} ms");
+    match outcome.last_receipt_ms {
+        Some(ms) => {
+            let _ = write!(out, ", the last after {ms:.1} ms");
+        }
+        None if outcome.wait.as_ref().is_some_and(WaitReply::is_complete) => {
+            out.push_str(", as it was before");
+        }
+        None => {}
     }
     for gone in outcome.wait.iter().flat_map(|wait| &wait.gone) {
         let _ = write!(
