@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::Serialize;
-use weft_control::{Action, AdminClient, ApplyReply, ResourceFilter, ResourceList, WaitReply};
+use weft_control::{
+    Action, AdminClient, ApplyReply, ResourceChange, ResourceFilter, ResourceList, WaitReply,
+};
 use weft_resources::Kind;
 
 use super::admin::{connect, date, failed};
@@ -133,7 +135,7 @@ async fn conclude(
         None => None,
     };
     // The receipts of a revision that was there before say nothing of this command.
-    let changed = reply.changes.iter().any(|c| c.action != Action::Unchanged);
+    let changed = changed(&reply);
     let last_receipt_ms = wait
         .as_ref()
         .filter(|wait| changed && wait.is_complete())
@@ -154,6 +156,12 @@ async fn conclude(
         Some(wait) if wait.receipts.iter().any(|r| r.unsaved.is_some()) => Err(unsaved(&wait)),
         _ => Ok(()),
     }
+}
+
+/// Whether there is anything new.
+fn changed(reply: &ApplyReply) -> bool {
+    let new = |change: &ResourceChange| change.action != Action::Unchanged;
+    reply.changes.iter().any(new)
 }
 
 fn sentence(outcome: &Outcome) -> String {
@@ -177,7 +185,7 @@ fn sentence(outcome: &Outcome) -> String {
         Some(ms) => {
             let _ = write!(out, ", the last after {ms:.1} ms");
         }
-        None if outcome.wait.as_ref().is_some_and(WaitReply::is_complete) => {
+        None if outcome.wait.is_some() && !changed(&outcome.reply) => {
             out.push_str(", as it was before");
         }
         None => {}
@@ -284,6 +292,33 @@ mod tests {
             error.contains("'route'") && error.contains("HTTPRoute"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn an_unchanged_apply_tells_no_time_of_old_receipts() {
+        let outcome = |action, last_receipt_ms| Outcome {
+            reply: ApplyReply {
+                revision: 7,
+                changes: vec![ResourceChange {
+                    key: "HTTPRoute/default/x".to_owned(),
+                    action,
+                }],
+            },
+            wait: Some(WaitReply {
+                revision: 7,
+                receipts: Vec::new(),
+                nacks: Vec::new(),
+                stragglers: Vec::new(),
+                gone: Vec::new(),
+            }),
+            last_receipt_ms,
+        };
+        let said = sentence(&outcome(Action::Unchanged, None));
+        assert!(said.ends_with("on 0 sidecars, as it was before"), "{said}");
+        let said = sentence(&outcome(Action::Updated, Some(1.5)));
+        assert!(said.ends_with(", the last after 1.5 ms"), "{said}");
+        let said = sentence(&outcome(Action::Updated, None));
+        assert!(said.ends_with("on 0 sidecars"), "{said}");
     }
 
     #[test]
