@@ -45,3 +45,4 @@ pub use stream::{Listener, PeerAddr, PeerCred, SimListener, SimStream, Stream};
 pub use system::SystemPlatform;
 pub use tasks::{Broken, Tasks};
 pub use tokio::task::JoinHandle;
+pub use unix::SOCKET_PATH_MAX;

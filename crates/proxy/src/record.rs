@@ -129,16 +129,17 @@ impl Record {
         self.code = status.as_u16();
     }
 
-    /// The answer is another node's own; its words.
+    /// The answer is another node's own; its words. A refusal of its is none of the called.
     pub(crate) fn answered_for(&mut self, said: String) {
+        self.failed = self.code >= 400;
         self.reason = said;
     }
 
-    /// Weft answers by itself: counts the reason and keeps the sentence.
+    /// Weft answers by itself: counts the reason and keeps the sentence. Whatever the status, the called did not
+    /// answer, and the caller did not get what it asked for: a failure of the edge.
     pub(crate) fn refused(&mut self, refusal: &Refusal) {
-        let status = self.speaker().status(refusal);
-        self.code = status.as_u16();
-        self.failed = status.is_server_error();
+        self.code = self.speaker().status(refusal).as_u16();
+        self.failed = true;
         self.reason.clone_from(&refusal.details);
         if let Some(rule) = &refusal.rule {
             self.rule = Arc::clone(rule);

@@ -16,7 +16,8 @@ use support::apps::{HttpApp, Manner, TcpApp};
 use support::client::{Caller, get};
 use support::faulty::Faulty;
 use support::{
-    Mesh, ORDERS_MAY, PATIENCE, Sidecar, eventually, http, outbound_listener, tcp, timeout_route,
+    Mesh, ORDERS_MAY, PATIENCE, Sidecar, eventually, http, local, outbound_listener, tcp,
+    timeout_route,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -392,6 +393,37 @@ async fn a_service_that_was_down_before_this_sidecar_came_is_503_and_a_name_neve
     let orders = Sidecar::start(&mesh.env, dir, config).await;
     let reply = get(orders.ready.outbound, "invoices", "/echo").await;
     assert_eq!(reply.status, 503, "nor a restart of the sidecar: {reply:?}");
+}
+
+#[tokio::test]
+async fn what_policy_refuses_is_no_success_of_an_edge() {
+    let mesh = Mesh::start().await;
+    let app = HttpApp::start("a").await;
+    let _invoices = mesh
+        .sidecar("invoices", &[http(app.addr), tcp(app.addr)])
+        .await;
+    let (dir, mut config) = mesh.config("orders", &[]).await;
+    config.tcp_listeners = vec![local("invoices:5432")];
+    let orders = Sidecar::start(&mesh.env, dir, config).await;
+    mesh.settle().await;
+    assert_eq!(
+        get(orders.ready.outbound, "invoices", "/").await.status,
+        403
+    );
+    let mut stream = TcpStream::connect(orders.ready.tcp[0]).await.unwrap();
+    let mut said = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut said))
+        .await
+        .unwrap();
+    assert!(said.is_empty(), "it is cut");
+    let edges = eventually("both sides to tell of both", || async {
+        let edges = mesh.admin.edges().await.unwrap().edges;
+        (edges.len() == 4).then_some(edges)
+    })
+    .await;
+    for edge in edges {
+        assert_eq!((edge.requests, edge.failures), (1, 1), "{edge:?}");
+    }
 }
 
 #[tokio::test]

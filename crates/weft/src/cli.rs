@@ -108,7 +108,7 @@ pub(crate) struct InitArgs {
     )]
     pub(crate) trust_domain: weft_certs::TrustDomain,
 
-    /// Life of the certificates of sidecars (5m to 24h)
+    /// Life of the certificates of sidecars: at most 24h; below 5m, down to 5s, is for tests
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub(crate) leaf_ttl: Duration,
 

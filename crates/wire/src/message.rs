@@ -316,7 +316,7 @@ pub struct EdgeReport {
     pub protocol: String,
     /// Requests, or TCP connections, that ended.
     pub requests: u64,
-    /// Of those, failed: status 500 and above made by either side, or a reset.
+    /// Of those, failed: refused by weft, answered with status 500 and above, or reset.
     pub failures: u64,
     /// Latency as (upper bound of the bucket in microseconds, count).
     pub latency_us: Vec<(u64, u64)>,

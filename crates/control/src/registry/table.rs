@@ -317,10 +317,12 @@ impl Table {
         let over = |sidecar: &Sidecar| sidecar.gone().is_some_and(|since| since + grace <= now);
         let over: Vec<Sidecar> = self
             .sidecars
-            .extract_if(.., |_, sidecar| over(sidecar))
-            .map(|(_, sidecar)| sidecar)
+            .values()
+            .filter(|s| over(s))
+            .cloned()
             .collect();
         for sidecar in &over {
+            self.sidecars.remove(&sidecar.instance);
             let mut sidecar = sidecar.clone();
             // What it said last is no news, and large.
             sidecar.report = None;

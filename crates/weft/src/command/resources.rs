@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::Serialize;
-use weft_control::{Action, AdminClient, ApplyReply, ResourceFilter, ResourceList, WaitReply};
+use weft_control::{
+    Action, AdminClient, ApplyReply, ResourceChange, ResourceFilter, ResourceList, WaitReply,
+};
 use weft_resources::Kind;
 
 use super::admin::{connect, date, failed};
@@ -21,7 +23,8 @@ struct Outcome {
     /// With --wait: who has it in force, who refused, who did not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     wait: Option<WaitReply>,
-    /// With --wait and a receipt of every sidecar: from the commit to the last of them, milliseconds.
+    /// With --wait and a receipt of every sidecar for something new: from the commit to the last of them,
+    /// milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_receipt_ms: Option<f64>,
 }
@@ -131,9 +134,11 @@ async fn conclude(
         ),
         None => None,
     };
+    // The receipts of a revision that was there before say nothing of this command.
+    let changed = changed(&reply);
     let last_receipt_ms = wait
         .as_ref()
-        .filter(|wait| wait.is_complete())
+        .filter(|wait| changed && wait.is_complete())
         .and_then(|wait| {
             wait.receipts
                 .iter()
@@ -153,6 +158,12 @@ async fn conclude(
     }
 }
 
+/// Whether there is anything new.
+fn changed(reply: &ApplyReply) -> bool {
+    let new = |change: &ResourceChange| change.action != Action::Unchanged;
+    reply.changes.iter().any(new)
+}
+
 fn sentence(outcome: &Outcome) -> String {
     let mut out = String::new();
     for change in &outcome.reply.changes {
@@ -170,8 +181,14 @@ fn sentence(outcome: &Outcome) -> String {
         let s = if n == 1 { "" } else { "s" };
         let _ = write!(out, " in force on {n} sidecar{s}");
     }
-    if let Some(ms) = outcome.last_receipt_ms {
-        let _ = write!(out, ", the last after {ms:.1} ms");
+    match outcome.last_receipt_ms {
+        Some(ms) => {
+            let _ = write!(out, ", the last after {ms:.1} ms");
+        }
+        None if outcome.wait.is_some() && !changed(&outcome.reply) => {
+            out.push_str(", as it was before");
+        }
+        None => {}
     }
     for gone in outcome.wait.iter().flat_map(|wait| &wait.gone) {
         let _ = write!(
@@ -275,6 +292,33 @@ mod tests {
             error.contains("'route'") && error.contains("HTTPRoute"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn an_unchanged_apply_tells_no_time_of_old_receipts() {
+        let outcome = |action, last_receipt_ms| Outcome {
+            reply: ApplyReply {
+                revision: 7,
+                changes: vec![ResourceChange {
+                    key: "HTTPRoute/default/x".to_owned(),
+                    action,
+                }],
+            },
+            wait: Some(WaitReply {
+                revision: 7,
+                receipts: Vec::new(),
+                nacks: Vec::new(),
+                stragglers: Vec::new(),
+                gone: Vec::new(),
+            }),
+            last_receipt_ms,
+        };
+        let said = sentence(&outcome(Action::Unchanged, None));
+        assert!(said.ends_with("on 0 sidecars, as it was before"), "{said}");
+        let said = sentence(&outcome(Action::Updated, Some(1.5)));
+        assert!(said.ends_with(", the last after 1.5 ms"), "{said}");
+        let said = sentence(&outcome(Action::Updated, None));
+        assert!(said.ends_with("on 0 sidecars"), "{said}");
     }
 
     #[test]

@@ -161,6 +161,8 @@ mod tests {
                 "FILE:1:6: 'app' takes a value or a list of values",
             ),
             ("- a\n", "FILE:1:1: a settings file is a map of fields"),
+            ("workers: 1\napp: [127.0.0.1:8080\n", "this is not YAML ("),
+            ("state-dir: \"/var\n", "close quotes and brackets"),
             (
                 "workers: 1\nworkers: 2\n",
                 "FILE:2:1: 'workers' is given twice",

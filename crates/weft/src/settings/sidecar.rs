@@ -41,16 +41,12 @@ pub(crate) struct SidecarSettings {
     )]
     pub(crate) control: Vec<String>,
 
-    /// Trust domain of the mesh, as given to `weft init`
-    #[arg(
-        long,
-        env = "WEFT_TRUST_DOMAIN",
-        value_name = "NAME",
-        default_value = "weft.local"
-    )]
-    pub(crate) trust_domain: TrustDomain,
+    /// Trust domain of the mesh, as given to `weft init` [default: weft.local; later that of the saved identity]
+    #[arg(long, env = "WEFT_TRUST_DOMAIN", value_name = "NAME")]
+    pub(crate) trust_domain: Option<TrustDomain>,
 
-    /// Hash of the mesh's root certificate, as `weft init` and `weft ca show` print it (first start only)
+    /// Hash of the mesh's root certificate, as `weft init` and `weft ca show` print it (needed at the
+    /// first start; may stay)
     #[arg(long, env = "WEFT_PIN", value_name = "sha256:HEX")]
     pub(crate) pin: Option<RootPin>,
 
