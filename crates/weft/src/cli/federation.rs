@@ -64,7 +64,7 @@ pub(crate) struct AddArgs {
     /// Its trust domain
     pub(crate) trust_domain: TrustDomain,
 
-    /// Where it serves its bundle, such as https://control.partner.example:8443/
+    /// Where it serves its bundle: an https URL
     #[arg(long, value_name = "URL")]
     pub(crate) url: String,
 
