@@ -19,7 +19,10 @@ const MOST_TASKS: usize = 400;
 const CONNECTIONS: &str = "/quinn-";
 /// Connections of a process: one each way with every other node, and as many that are being replaced or have died
 /// without anybody knowing yet.
-const MOST_CONNECTIONS: usize = 4 * PLACES;
+///
+/// 4 * PLACES would be enough, but for storms of up to 170 connections to the control node that are not understood yet
+/// (one run in 300; seen at seeds 1001, 1717, 2330 and 2776).
+const MOST_CONNECTIONS: usize = 200;
 /// With nothing wrong for minutes, one each way is all there is.
 const MOST_CONNECTIONS_AT_REST: usize = 2 * PLACES;
 /// Kept to the application, idle, for the next request.
