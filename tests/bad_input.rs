@@ -82,8 +82,71 @@ fn a_wrong_token_is_refused() {
     let missing = mesh.world.path("missing.token");
     mesh.refused(
         &sidecar(missing.to_str().unwrap()),
-        &["token", "missing.token"],
+        &[
+            "token",
+            "missing.token",
+            "weft token create",
+            "--token-file",
+        ],
     );
+}
+
+#[test]
+fn settings_of_another_mesh_are_refused_at_the_join_and_later() {
+    let mesh = mesh();
+    let token = mesh.world.token("orders", "10m");
+    let args = |more: &[String]| {
+        let joins = mesh
+            .world
+            .sidecar_args("sidecar", &mesh.control, &mesh.pin, &token);
+        let later = joins.into_iter().filter(|arg| {
+            let name = |flag: &String| flag.split('=').next().unwrap_or_default().to_owned();
+            !more.iter().any(|flag| name(flag) == name(arg))
+        });
+        later.chain(more.iter().cloned()).collect::<Vec<_>>()
+    };
+    let domain = ["--trust-domain=other.example".to_owned()];
+    mesh.refused(
+        &args(&domain),
+        &["--trust-domain weft.local", "token was not sent"],
+    );
+    drop(mesh.world.start("sidecar", &args(&[])));
+    let before = mesh.world.picture("sidecar");
+    let pin = [format!("--pin=sha256:{}", "0".repeat(64))];
+    for (more, words) in [
+        (
+            &domain,
+            ["--trust-domain other.example", "sa/orders", "--state-dir"],
+        ),
+        (&pin, ["--pin sha256:0000", "sa/orders", "--state-dir"]),
+    ] {
+        mesh.world.run(&args(more)).fails_with(&words);
+        assert_eq!(before, mesh.world.picture("sidecar"));
+    }
+    let same = ["--trust-domain=weft.local".to_owned()];
+    drop(mesh.world.start("sidecar", &args(&same)));
+}
+
+#[test]
+fn a_directory_too_long_for_a_socket_is_named() {
+    let mesh = mesh();
+    let long = format!("{}/s", "d".repeat(110));
+    let control = mesh.world.path(&long);
+    let dir = format!("--state-dir={}", control.display());
+    run(&mut weft(["init", &dir])).fails_with(&["may have 107", "--state-dir"]);
+    assert!(!control.exists(), "nothing was made");
+    run(&mut weft(["status", &dir])).fails_with(&["may have 107", "shorter"]);
+    let token = mesh.world.token("orders", "10m");
+    let mut args = mesh
+        .world
+        .sidecar_args("sidecar", &mesh.control, &mesh.pin, &token);
+    args.push(format!(
+        "--workload-socket={}",
+        mesh.world.path(&long).display()
+    ));
+    args.push("--workload-allow=uid=0".to_owned());
+    mesh.refused(&args, &["workload socket", "may have 107", "shorter"]);
+    assert_eq!(mesh.token_states(), ["unused"]);
 }
 
 #[test]
@@ -249,6 +312,43 @@ fn a_disk_without_room_does_not_cost_the_token() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_stops_nobody() {
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    let (world, pin) = World::initialised();
+    let ready = world.path("control.ready");
+    let mut control = weft(world.control_args("127.0.0.1:0"))
+        .arg("--ready-file")
+        .arg(&ready)
+        .stderr(full())
+        .spawn()
+        .unwrap();
+    let told: serde_json::Value = eventually("the control node to be ready", || {
+        assert_eq!(control.try_wait().unwrap(), None, "it goes on");
+        serde_json::from_str(&std::fs::read_to_string(&ready).ok()?).ok()
+    });
+    // Each of these is logged there.
+    let token = world.token("orders", "10m");
+    let at = told["mesh"].as_str().unwrap();
+    let orders = world.start("orders", &world.sidecar_args("orders", at, &pin, &token));
+    world.admin(&["cert", "rotate", "--all"]).ok();
+    drop(orders);
+    // A failure keeps its exit code too.
+    let failed = weft(world.sidecar_args("orders", at, "sha256:1", &token))
+        .stderr(full())
+        .status();
+    assert_eq!(failed.unwrap().code(), Some(2));
+    let failed = weft(world.control_args(at)).stderr(full()).status();
+    assert_eq!(failed.unwrap().code(), Some(1), "another one runs there");
+    control.kill().unwrap();
+    control.wait().unwrap();
+}
+
+#[test]
 fn a_mesh_is_not_made_twice_on_one_directory() {
     let (world, _) = World::initialised();
     let before = world.picture("control");
@@ -328,7 +428,10 @@ fn a_sidecar_takes_no_directory_of_a_control_node_or_of_another_user() {
         assert_eq!(std::fs::read_dir(&other).unwrap().count(), 0);
     }
     // The token was not spent on either.
-    drop(mesh.world.start("orders", &args("orders")));
+    let _orders = mesh.world.start("orders", &args("orders"));
+    let second = mesh.world.run(&args("orders"));
+    second.fails_with(&["another process", "stop it first"]);
+    assert!(!second.stderr.contains("room"), "{second:?}");
 }
 
 #[test]

@@ -344,6 +344,10 @@ fn the_readmes_ten_minutes_work_as_they_are_written() {
         status.contains("invoices.default") && status.contains("orders.default"),
         "{status}"
     );
+    assert!(
+        !status.contains("127.0.0.1"),
+        "every sidecar is registered where the others reach it: {status}"
+    );
 }
 
 /// Whether a line is as the README shows it; `…` stands for anything.

@@ -10,6 +10,7 @@
     reason = "each test file uses a part; tests stand outside Env"
 )]
 
+pub(crate) mod load;
 pub(crate) mod shop;
 
 use std::io::{Read, Write};
@@ -372,7 +373,15 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- log of {}:\n{}", self.name, self.log());
+            // Thousands of requests would bury what happened.
+            let log = self.log();
+            let lines = log.lines().filter(|line| !line.contains("INFO access:"));
+            let told: Vec<&str> = lines.collect();
+            eprintln!(
+                "--- log of {}, without requests:\n{}",
+                self.name,
+                told.join("\n")
+            );
         }
     }
 }

@@ -16,8 +16,10 @@ use weft_certs::{
     X509Svid,
 };
 use weft_env::Tasks;
-use weft_transport::{Connection, Endpoint, JoinConfig, Target, TransportConfig, join_connection};
-use weft_transport::{RecvStream, SendStream};
+use weft_transport::{
+    Connection, Endpoint, JoinConfig, KeyExchange, RecvStream, SendStream, Target, TransportConfig,
+    join_connection,
+};
 use weft_wire::{
     Ack, CONTROL_AUTHORITY, FrameReader, Hello, JoinRequest, JoinResponse, PATH_JOIN, PATH_RENEW,
     PATH_SYNC, PROTOCOL, PortRecord, Protocol, RenewRequest, SidecarMessage, encode,
@@ -87,6 +89,7 @@ pub(super) async fn join(
     let config = JoinConfig {
         pin: control.pin,
         expected: control_id()?,
+        key_exchange: KeyExchange::Preferred,
     };
     let connection = join_connection(&control.env, tasks, control.mesh, &config)
         .await
@@ -235,6 +238,7 @@ impl Sidecar {
                     revision,
                     in_force_unix_ms: 1,
                     took_us: 1,
+                    unsaved: None,
                 });
                 self.send
                     .send_data(encode(&ack).map_err(said)?)

@@ -13,7 +13,7 @@ use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, WantsVeri
 
 use super::client::{PeerVerifier, builder, finish};
 use super::server::Presenter;
-use super::{Failure, WallClock, protocols, provider};
+use super::{Failure, KeyExchange, WallClock, protocols, provider};
 use crate::{BundleSet, Clock, Error, ExpectedPeer, IdentitySource, SpiffeId, verify_expected};
 
 /// `https_spiffe`, as client: the server must be `expected`, by these bundles.
@@ -28,7 +28,9 @@ pub fn spiffe_endpoint_client(
     let verifier = PeerVerifier::new(failure, move |chain, now| {
         verify_expected(chain, &bundles, now, &expected).map(drop)
     });
-    let config = builder(clock, verifier, |builder| builder.with_no_client_auth());
+    let config = builder(KeyExchange::Preferred, clock, verifier, |builder| {
+        builder.with_no_client_auth()
+    });
     finish(config, alpn)
 }
 
@@ -48,10 +50,12 @@ pub fn web_endpoint_client(
             reason: "there is no root certificate in it".to_owned(),
         });
     }
-    let builder: ConfigBuilder<ClientConfig, WantsVerifier> =
-        ClientConfig::builder_with_details(provider(), Arc::new(WallClock(clock)))
-            .with_protocol_versions(&[&TLS13])
-            .expect("the provider has cipher suites for TLS 1.3");
+    let builder: ConfigBuilder<ClientConfig, WantsVerifier> = ClientConfig::builder_with_details(
+        provider(KeyExchange::Preferred),
+        Arc::new(WallClock(clock)),
+    )
+    .with_protocol_versions(&[&TLS13])
+    .expect("the provider has cipher suites for TLS 1.3");
     let config = builder.with_root_certificates(store).with_no_client_auth();
     Ok(finish(config, alpn))
 }
@@ -95,7 +99,7 @@ type WantsCertificate = ConfigBuilder<ServerConfig, rustls::server::WantsServerC
 
 /// Federation §5.2.1: the server MUST NOT ask for a client's certificate.
 fn server(clock: Clock) -> WantsCertificate {
-    ServerConfig::builder_with_details(provider(), Arc::new(WallClock(clock)))
+    ServerConfig::builder_with_details(provider(KeyExchange::Preferred), Arc::new(WallClock(clock)))
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has cipher suites for TLS 1.3")
         .with_no_client_auth()

@@ -47,6 +47,17 @@ pub enum ControlError {
         /// Why.
         reason: String,
     },
+    /// The path is so long that the admin socket cannot be in it.
+    #[error(
+        "the path of the state directory {dir} is too long: that of the socket in it has {length} bytes and may have {max}; choose a shorter one with --state-dir",
+        dir = dir.display(), max = weft_env::SOCKET_PATH_MAX
+    )]
+    PathTooLong {
+        /// The state directory.
+        dir: PathBuf,
+        /// Bytes of the socket's path.
+        length: usize,
+    },
     /// The directory belongs to another user.
     #[error(
         "the state directory {dir} belongs to user {owner}, not to user {me} who runs this; start as its owner, or choose another directory",
@@ -98,6 +109,9 @@ pub enum ControlError {
     /// The local socket could not be opened.
     #[error("the admin socket cannot be opened: {0}")]
     Socket(#[source] io::Error),
+    /// A part without which there is no control node does not work any more: a fault in weft.
+    #[error("{0}; start it again, and report this with the lines before it in the log")]
+    Broken(#[from] weft_env::Broken),
     /// The ready file could not be written.
     #[error(transparent)]
     Disk(#[from] DiskError),

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weft_env::{Env, Mode, Tasks};
+use weft_env::{Env, Listener, Mode, Tasks};
+use weft_transport::KeyExchange;
 
 use crate::audit::Audit;
 use crate::error::ControlError;
@@ -46,6 +47,8 @@ pub struct ControlConfig {
     pub drain_deadline: Duration,
     /// What seals the authority's keys; `None`: they are not sealed.
     pub secret: Option<Arc<Secret>>,
+    /// Whether sidecars without post-quantum key exchange are let in.
+    pub key_exchange: KeyExchange,
     /// Where other meshes fetch this one's trust bundle; `None`: nowhere.
     pub bundle: Option<BundleEndpoint>,
 }
@@ -63,6 +66,7 @@ impl ControlConfig {
             grace: DEFAULT_GRACE,
             drain_deadline: Duration::from_secs(5),
             secret: None,
+            key_exchange: KeyExchange::Preferred,
             bundle: None,
         }
     }
@@ -89,7 +93,7 @@ pub struct ControlReady {
 /// under way may end within the drain deadline.
 ///
 /// # Errors
-/// [`ControlError`] if it cannot start. State is then as it was.
+/// [`ControlError`] if it cannot start (state is then as it was), or if a part that it needs breaks.
 pub async fn run(
     env: &Env,
     config: ControlConfig,
@@ -117,8 +121,15 @@ pub async fn run(
             return Err(error);
         }
     };
-    shutdown.cancelled().await;
-    tracing::info!("stopping");
+    let outcome = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => Ok(()),
+        broken = tasks.broken() => Err(ControlError::from(broken)),
+    };
+    match &outcome {
+        Ok(()) => tracing::info!("stopping"),
+        Err(error) => tracing::error!(%error, "giving up"),
+    }
     env.tell_supervisor("STOPPING=1");
     mesh.drain(config.drain_deadline).await;
     tasks.shutdown(STOP).await;
@@ -127,7 +138,7 @@ pub async fn run(
     }
     drop(dir);
     tracing::info!("stopped");
-    Ok(())
+    outcome
 }
 
 async fn start(
@@ -155,6 +166,7 @@ async fn start(
         config.mesh_listen,
         own.source.clone(),
         reset_key,
+        config.key_exchange,
     )
     .await?;
     let registry = Registry::new(config.grace, env.clock());
@@ -189,25 +201,10 @@ async fn start(
         Some(bundle) => Some(federation::listen(env, bundle).await?),
         None => None,
     };
-    let stop = tasks.token();
-    tasks.spawn(node.feed.clone().follow(node.store.clone(), stop.clone()));
-    tasks.spawn(keep_endpoints(
-        node.registry.clone(),
-        node.store.clone(),
-        stop.clone(),
-    ));
-    tasks.spawn(keep_own_svid(node.own.clone(), stop.clone()));
-    tasks.spawn(keep_own_trust(node.own.clone(), stop.clone()));
-    tasks.spawn(upkeep(
-        node.ca.clone(),
-        node.rotations.clone(),
-        config.grace,
-        env.clone(),
-        stop,
-    ));
-    tasks.spawn(admin::serve(node.clone(), socket, tasks.clone()));
+    spawn_parts(&node, tasks, config.grace, socket);
     let metrics = metrics.map(|(listener, addr)| {
-        tasks.spawn(health::serve(node.clone(), listener, tasks.clone()));
+        let serve = health::serve(node.clone(), listener, tasks.clone());
+        tasks.spawn_essential("the metrics port", serve);
         addr
     });
     tasks.spawn(federation::keep(node.federations.clone(), tasks.clone()));
@@ -219,6 +216,29 @@ async fn start(
     mesh.serve(node.clone());
     announce(&node, config, (metrics, bundle)).await?;
     Ok(mesh)
+}
+
+/// Starts what runs for as long as the node does.
+fn spawn_parts(node: &Arc<Node>, tasks: &Tasks, grace: Duration, socket: Listener) {
+    let stop = || tasks.token();
+    let follow = node.feed.clone().follow(node.store.clone(), stop());
+    tasks.spawn_essential("the feed of pushes", follow);
+    let endpoints = keep_endpoints(node.registry.clone(), node.store.clone(), stop());
+    tasks.spawn_essential("the upkeep of endpoints", endpoints);
+    let svid = keep_own_svid(node.own.clone(), stop());
+    tasks.spawn_essential("the renewal of the node's own certificate", svid);
+    let trust = keep_own_trust(node.own.clone(), stop());
+    tasks.spawn_essential("the upkeep of the node's own trust", trust);
+    let upkeep = upkeep(
+        node.ca.clone(),
+        node.rotations.clone(),
+        grace,
+        node.env.clone(),
+        stop(),
+    );
+    tasks.spawn_essential("the upkeep of the authority", upkeep);
+    let admin = admin::serve(node.clone(), socket, tasks.clone());
+    tasks.spawn_essential("the admin socket", admin);
 }
 
 async fn announce(

@@ -228,6 +228,10 @@ pub(crate) async fn hold(
     let path = path.to_owned();
     env.disk(move |disk| {
         check_owner(&path)?;
+        let length = path.join(SOCKET).as_os_str().len();
+        if length > weft_env::SOCKET_PATH_MAX {
+            return Err(ControlError::PathTooLong { dir: path, length });
+        }
         disk.create_dir_private(&path)
             .map_err(|error| unusable(&path, &error))?;
         match disk.lock(&path.join(LOCK)) {

@@ -8,12 +8,16 @@ use crate::problem::Reject;
 use crate::registry::{Sidecar, nack_info};
 use crate::time::{seconds_left, unix_s};
 
-/// The control node and every sidecar it knows.
+/// The control node and every sidecar it knows, also those that were lost within the last day.
 pub(crate) fn status(node: &Node) -> Result<Status, Reject> {
     let now = node.env.wall();
-    let mut sidecars: Vec<SidecarStatus> = node
-        .registry
-        .read(|table| table.iter().map(|s| sidecar(s, now)).collect());
+    let mut sidecars: Vec<SidecarStatus> = node.registry.read(|table| {
+        table
+            .iter()
+            .chain(table.lost())
+            .map(|s| sidecar(s, now))
+            .collect()
+    });
     sidecars.sort_by(|a, b| (&a.service, &a.instance).cmp(&(&b.service, &b.instance)));
     let not_after = node.own.source.current().svid.not_after();
     Ok(Status {
@@ -59,9 +63,10 @@ fn sidecar(sidecar: &Sidecar, now: SystemTime) -> SidecarStatus {
         certificate_seconds_left: i64::try_from(sidecar.not_after_unix).unwrap_or(i64::MAX)
             - i64::try_from(unix_s(now)).unwrap_or(i64::MAX),
         connections: report.map_or_else(Vec::new, |report| report.connections.clone()),
+        unreachable: report.map_or_else(Vec::new, |report| report.unreachable.clone()),
         rtt_us: report.map_or(0, |report| report.control_rtt_us),
         refusals: report.map_or_else(Default::default, |report| report.refusals.clone()),
-        unsaved: report.and_then(|report| report.unsaved.clone()),
+        unsaved: sidecar.unsaved.clone(),
         earlier: report.map_or_else(Vec::new, |report| report.earlier.clone()),
     }
 }

@@ -43,5 +43,6 @@ pub use process::{FileIdentity, PeerProcess};
 pub use rng::Rng;
 pub use stream::{Listener, PeerAddr, PeerCred, SimListener, SimStream, Stream};
 pub use system::SystemPlatform;
-pub use tasks::Tasks;
+pub use tasks::{Broken, Tasks};
 pub use tokio::task::JoinHandle;
+pub use unix::SOCKET_PATH_MAX;

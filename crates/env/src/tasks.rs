@@ -1,11 +1,16 @@
 //! Owners of tasks.
 
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -24,9 +29,21 @@ pub struct Tasks {
     inner: Arc<Inner>,
 }
 
+/// An essential task that ended though nobody told it to: what it served is served no more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{task} has stopped working ({why})")]
+pub struct Broken {
+    /// What the task did, for people.
+    pub task: &'static str,
+    /// The message of its panic, or that it ended.
+    pub why: String,
+}
+
 #[derive(Debug)]
 struct Inner {
     env: Env,
+    /// One for an owner and all below it: the first essential task that ended unasked.
+    broken: Arc<watch::Sender<Option<Broken>>>,
     token: CancellationToken,
     tracker: TaskTracker,
     running: Arc<Running>,
@@ -88,7 +105,8 @@ impl Tasks {
     /// A new owner.
     #[must_use]
     pub fn new(env: &Env) -> Self {
-        Self::with_parent(env.clone(), CancellationToken::new(), None)
+        let broken = Arc::new(watch::Sender::new(None));
+        Self::with_parent(env.clone(), CancellationToken::new(), broken, None)
     }
 
     /// An owner below this one: cancelled and waited for with it, or alone.
@@ -97,15 +115,22 @@ impl Tasks {
         Self::with_parent(
             self.inner.env.clone(),
             self.inner.token.child_token(),
+            self.inner.broken.clone(),
             Some(self.clone()),
         )
     }
 
-    fn with_parent(env: Env, token: CancellationToken, parent: Option<Self>) -> Self {
+    fn with_parent(
+        env: Env,
+        token: CancellationToken,
+        broken: Arc<watch::Sender<Option<Broken>>>,
+        parent: Option<Self>,
+    ) -> Self {
         let (tracker, running) = (TaskTracker::new(), Arc::default());
         Self {
             inner: Arc::new(Inner {
                 env,
+                broken,
                 token,
                 tracker,
                 running,
@@ -168,6 +193,59 @@ impl Tasks {
         task
     }
 
+    /// Runs a future that the process is of no use without, such as a listener's accept loop: if it panics, or
+    /// ends before it is told to, [`Tasks::broken`] tells. `task` names it, for people.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn_essential<F>(&self, task: &'static str, future: F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (broken, token) = (self.inner.broken.clone(), self.inner.token.clone());
+        let report = move |why: String| {
+            broken.send_if_modified(|first| {
+                let news = first.is_none();
+                first.get_or_insert(Broken { task, why });
+                news
+            });
+        };
+        self.spawn(async move {
+            let mut future = pin!(future);
+            let outcome = poll_fn(|cx| {
+                // Nothing looks at the future after a panic, so it may be in any state.
+                match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+                    Ok(Poll::Pending) => Poll::Pending,
+                    Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+                    Err(panic) => Poll::Ready(Err(panic)),
+                }
+            })
+            .await;
+            match outcome {
+                Ok(()) if token.is_cancelled() => {}
+                Ok(()) => report("it ended too early".to_owned()),
+                Err(panic) => {
+                    report(message(&*panic));
+                    resume_unwind(panic);
+                }
+            }
+        })
+    }
+
+    /// Waits until an essential task of this owner, of one above or of one below it ends unasked. The owner of all
+    /// gives up then: a process that lives on half-dead is restarted by nobody.
+    pub async fn broken(&self) -> Broken {
+        let mut broken = self.inner.broken.subscribe();
+        let first = broken.wait_for(Option::is_some).await;
+        let first = first.ok().and_then(|first| first.clone());
+        match first {
+            Some(first) => first,
+            // It fails only when there is no sender any more, and this holds one.
+            None => std::future::pending().await,
+        }
+    }
+
     fn above(&self) -> impl Iterator<Item = &Inner> {
         std::iter::successors(Some(&*self.inner), |inner| {
             inner.parent.as_ref().map(|tasks| &*tasks.inner)
@@ -193,6 +271,13 @@ impl Tasks {
         let _ = timeout(ABORT_WAIT, self.inner.tracker.wait()).await;
         false
     }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panic: {}", text.unwrap_or("without words"))
 }
 
 impl Drop for Inner {

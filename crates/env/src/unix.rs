@@ -55,8 +55,11 @@ impl Drop for OwnedUnixListener {
 /// Binds under a temporary name, narrows the mode and only then gives the socket its name: nobody can
 /// connect before the mode is right, and a stale file is replaced in one step.
 pub(crate) async fn listen(path: PathBuf) -> io::Result<OwnedUnixListener> {
-    ensure_free(&path).await?;
     let temporary = temporary_name(&path);
+    for name in [&path, &temporary] {
+        check_length(name).map_err(|cause| named("listen on", &path, &cause))?;
+    }
+    ensure_free(&path).await?;
     let bound = bind_private(&temporary).and_then(|inner| {
         fs::rename(&temporary, &path)?;
         Ok(inner)
@@ -75,9 +78,27 @@ pub(crate) async fn listen(path: PathBuf) -> io::Result<OwnedUnixListener> {
 }
 
 pub(crate) async fn connect(path: &Path) -> io::Result<UnixStream> {
-    open(path)
-        .await
-        .map_err(|cause| named("connect to", path, &cause))
+    let opened = match check_length(path) {
+        Ok(()) => open(path).await,
+        Err(cause) => Err(cause),
+    };
+    opened.map_err(|cause| named("connect to", path, &cause))
+}
+
+/// Most bytes of a Unix socket's path: `sun_path` of unix(7) has 108, the last of which is 0.
+pub const SOCKET_PATH_MAX: usize = 107;
+
+fn check_length(path: &Path) -> io::Result<()> {
+    let length = path.as_os_str().len();
+    if length <= SOCKET_PATH_MAX {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!(
+            "its path has {length} bytes, and that of a socket may have {SOCKET_PATH_MAX}; choose a shorter directory"
+        ),
+    ))
 }
 
 #[allow(

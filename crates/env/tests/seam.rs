@@ -311,3 +311,34 @@ async fn a_full_disk_leaves_the_old_file_and_is_named() {
     );
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
 }
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn an_essential_task_that_ends_unasked_is_told_to_every_owner_above() {
+    let env = Env::system();
+    let told = async |tasks: &Tasks| {
+        let told = tokio::time::timeout(Duration::from_secs(1), tasks.broken()).await;
+        told.ok().map(|broken| broken.to_string())
+    };
+
+    let panics = Tasks::new(&env);
+    drop(panics.spawn(async { panic!("of no importance") }));
+    assert_eq!(told(&panics).await, None, "not every task is essential");
+    let below = panics.child().child();
+    drop(below.spawn_essential("the port", async {
+        tokio::task::yield_now().await;
+        panic!("no {}", "sense")
+    }));
+    let said = "the port has stopped working (panic: no sense)";
+    assert_eq!(told(&panics).await.as_deref(), Some(said));
+
+    let ends = Tasks::new(&env);
+    drop(ends.spawn_essential("the link", async {}));
+    let said = "the link has stopped working (it ended too early)";
+    assert_eq!(told(&ends).await.as_deref(), Some(said));
+
+    let obeys = Tasks::new(&env);
+    let stop = obeys.token();
+    drop(obeys.spawn_essential("the port", async move { stop.cancelled().await }));
+    assert!(obeys.shutdown(Duration::from_secs(1)).await);
+    assert_eq!(told(&obeys).await, None, "it was told to end");
+}

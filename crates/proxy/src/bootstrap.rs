@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use weft_certs::{BundleSet, VerifyError, X509Svid};
+use weft_certs::{BundleSet, RootPin, TrustDomain, VerifyError, X509Svid};
 use weft_env::mutants::{Mutant, broken};
 use weft_env::{DiskError, Env, Tasks};
 use weft_transport::{DialError, JoinConfig, join_connection};
 use weft_wire::{JoinRequest, JoinResponse, PATH_JOIN};
 
 use crate::Error;
-use crate::config::{SidecarConfig, TokenSource};
+use crate::config::{DEFAULT_TRUST_DOMAIN, SidecarConfig, TokenSource};
 use crate::control_client::control_id;
 use crate::csr::Pending;
 use crate::rpc::{self, CallError};
@@ -30,6 +30,7 @@ pub(crate) async fn identity(
     let useless = match saved.identity.take() {
         Some((svid, bundles)) => match svid.validate(&bundles, env.wall()) {
             Ok(()) => {
+                agrees(config, state, &svid, &bundles, saved.pin)?;
                 tracing::info!(id = %svid.id(), serial = svid.serial(), "starting with the saved identity");
                 return Ok((svid, bundles));
             }
@@ -52,12 +53,47 @@ pub(crate) async fn identity(
     state.check_room(env).await?;
     let (svid, bundles) = join(env, tasks, config, token).await?;
     state.save_instance(env, &saved.instance).await?;
+    if let Some(pin) = config.pin {
+        state.save_pin(env, pin).await?;
+    }
     state.save_identity(env, &svid, &bundles).await?;
     tracing::info!(id = %svid.id(), serial = svid.serial(), "joined");
     if broken(Mutant::LogsItsKey) {
         tracing::info!(svid = svid.to_pem().as_str(), "the identity");
     }
     Ok((svid, bundles))
+}
+
+/// The settings must not name another mesh than the saved identity is of: whoever wrote them would go on in the old one
+/// unknowingly. The pin may be that of the join, though the root has been replaced since.
+fn agrees(
+    config: &SidecarConfig,
+    state: &StateDir,
+    svid: &X509Svid,
+    bundles: &BundleSet,
+    joined_by: Option<RootPin>,
+) -> Result<(), Error> {
+    let domain = svid.id().trust_domain();
+    let other = |setting: String| Error::OtherMesh {
+        setting,
+        id: svid.id().clone(),
+        dir: state.path().to_owned(),
+    };
+    if let Some(named) = config
+        .trust_domain
+        .as_ref()
+        .filter(|named| *named != domain)
+    {
+        return Err(other(format!("--trust-domain {named}")));
+    }
+    let (Some(pin), Some(joined_by)) = (config.pin, joined_by) else {
+        return Ok(());
+    };
+    let trusted = bundles.get(domain).is_some_and(|own| own.has_pin(&pin));
+    match pin == joined_by || trusted {
+        true => Ok(()),
+        false => Err(other(format!("--pin {pin}"))),
+    }
 }
 
 fn useless_error(svid: &X509Svid, cause: &VerifyError) -> Error {
@@ -142,10 +178,18 @@ async fn join_at(
 ) -> Result<(X509Svid, BundleSet), Error> {
     let pin = config.pin.ok_or(Error::NoPin)?;
     let place = addr.to_string();
-    let expected = control_id(&config.trust_domain);
-    let connection = join_connection(env, tasks, addr, &JoinConfig { pin, expected })
+    let domain = match &config.trust_domain {
+        Some(domain) => domain.clone(),
+        None => TrustDomain::parse(DEFAULT_TRUST_DOMAIN).expect("a constant that is a legal name"),
+    };
+    let join = JoinConfig {
+        pin,
+        expected: control_id(&domain),
+        key_exchange: config.key_exchange,
+    };
+    let connection = join_connection(env, tasks, addr, &join)
         .await
-        .map_err(|error| not_connected(&place, error))?;
+        .map_err(|error| not_connected(&place, &domain, error))?;
     let pending = Pending::generate().map_err(|reason| Error::BadSvid {
         addr: place.clone(),
         cause: reason,
@@ -167,11 +211,16 @@ async fn join_at(
     Ok((svid, bundles))
 }
 
-fn not_connected(place: &str, error: DialError) -> Error {
+fn not_connected(place: &str, domain: &TrustDomain, error: DialError) -> Error {
     match error {
         DialError::Unverified { source, .. } => Error::WrongControl {
             addr: place.to_owned(),
-            cause: source.to_string(),
+            cause: match &source {
+                VerifyError::UnknownTrustDomain { trust_domain, .. } => format!(
+                    "it is of the trust domain {trust_domain}, not of {domain}; if that is the mesh to join, pass --trust-domain {trust_domain}"
+                ),
+                other => other.to_string(),
+            },
         },
         other => Error::Unreachable {
             tried: format!("{place}: {other}"),

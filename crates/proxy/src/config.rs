@@ -5,17 +5,22 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use weft_certs::{RootPin, TrustDomain};
+use weft_transport::{KeyExchange, Profile};
+
+/// The trust domain of a mesh whose operator has chosen none.
+pub(crate) const DEFAULT_TRUST_DOMAIN: &str = "weft.local";
 
 /// Settings of one sidecar. [`SidecarConfig::new`] gives the defaults; fields are plain.
 #[derive(Debug, Clone)]
 pub struct SidecarConfig {
     /// Where identity, trust bundles, last snapshot and instance id are kept. Mode 0700, one process.
     pub state_dir: PathBuf,
-    /// Trust domain of the mesh. The control node must prove to be of it when the sidecar joins.
-    pub trust_domain: TrustDomain,
+    /// Trust domain of the mesh. The control node must prove to be of it when the sidecar joins, and a saved identity
+    /// must be of it. `None`: that of the saved identity, and `weft.local` to join.
+    pub trust_domain: Option<TrustDomain>,
     /// Control nodes as `host:port`, tried in this order and then round again.
     pub control: Vec<String>,
-    /// The mesh's root. Needed to join, not afterwards.
+    /// The mesh's root. Needed to join. Afterwards it may be left out, or stay as it was then.
     pub pin: Option<RootPin>,
     /// Where a one-time token comes from. Needed to join, not afterwards.
     pub token: TokenSource,
@@ -44,6 +49,12 @@ pub struct SidecarConfig {
     pub take_over: bool,
     /// How this process starts its successor when it is asked to ([`crate::upgrade`]).
     pub program: Option<crate::Program>,
+    /// The kind of network that most peers are on.
+    pub profile: Profile,
+    /// Services on another kind.
+    pub peer_profiles: Vec<PeerProfile>,
+    /// Whether peers without post-quantum key exchange are spoken to, the control node included.
+    pub key_exchange: KeyExchange,
     /// A file to write once the sidecar can serve; see [`crate::Ready`].
     pub ready_file: Option<PathBuf>,
 }
@@ -77,6 +88,15 @@ pub struct TcpListener {
     pub backend: String,
 }
 
+/// What kind of network a service is on, seen from here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerProfile {
+    /// Its name, such as `ledger` or `ledger.team`.
+    pub service: String,
+    /// The profile of connections to and from it.
+    pub profile: Profile,
+}
+
 /// Where the one-time join token comes from.
 #[derive(Clone, Default)]
 pub enum TokenSource {
@@ -102,11 +122,11 @@ impl std::fmt::Debug for TokenSource {
 impl SidecarConfig {
     /// The defaults, with the ports that users meet: 15008 (mesh), 15001 (outbound), 15020 (metrics).
     #[must_use]
-    pub fn new(state_dir: PathBuf, trust_domain: TrustDomain) -> Self {
+    pub fn new(state_dir: PathBuf, trust_domain: impl Into<Option<TrustDomain>>) -> Self {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
             state_dir,
-            trust_domain,
+            trust_domain: trust_domain.into(),
             control: Vec::new(),
             pin: None,
             token: TokenSource::None,
@@ -121,6 +141,9 @@ impl SidecarConfig {
             upgrade_drain: Duration::from_secs(3600),
             take_over: false,
             program: None,
+            profile: Profile::auto(),
+            peer_profiles: Vec::new(),
+            key_exchange: KeyExchange::Preferred,
             ready_file: None,
         }
     }

@@ -17,7 +17,7 @@ pub enum Error {
     #[error(transparent)]
     Workload(#[from] weft_workload::Error),
     /// The state directory cannot be used.
-    #[error("the state directory {} cannot be used: {source}; give it room and rights, or choose another with --state-dir", dir.display())]
+    #[error("the state directory {} cannot be used: {source}{}", dir.display(), next_step(source))]
     StateDir {
         /// The directory.
         dir: PathBuf,
@@ -52,7 +52,9 @@ pub enum Error {
     )]
     NoPin,
     /// The token file cannot be read.
-    #[error("the join token cannot be read: {0}")]
+    #[error(
+        "the join token cannot be read: {0}; make one with `weft token create --service NAME` on the control node and name its file with --token-file"
+    )]
     TokenFile(DiskError),
     /// The token is empty or much too long.
     #[error("{0} does not hold a join token: make one with `weft token create`")]
@@ -66,6 +68,18 @@ pub enum Error {
         id: SpiffeId,
         /// Such as "expired at …".
         cause: String,
+    },
+    /// The settings are of another mesh than the saved identity.
+    #[error(
+        "{setting} is not of the mesh that {id} in {} belongs to: leave it out to go on there, or give another --state-dir, with a token, to join another mesh", dir.display()
+    )]
+    OtherMesh {
+        /// The setting.
+        setting: String,
+        /// Whose the saved identity is.
+        id: SpiffeId,
+        /// The state directory.
+        dir: PathBuf,
     },
     /// No control node answered.
     #[error(
@@ -136,7 +150,18 @@ pub enum Error {
         /// Names the socket and the cause.
         source: io::Error,
     },
+    /// A part without which there is no sidecar does not work any more: a fault in weft.
+    #[error("{0}; start it again, and report this with the lines before it in the log")]
+    Broken(#[from] weft_env::Broken),
     /// The ready file cannot be written.
     #[error("the ready file cannot be written: {0}")]
     ReadyFile(DiskError),
+}
+
+/// What to do about a directory, where the reason does not say it already.
+fn next_step(source: &DiskError) -> &'static str {
+    match source {
+        DiskError::Io { .. } => "; give it room and rights, or choose another with --state-dir",
+        _ => "",
+    }
 }

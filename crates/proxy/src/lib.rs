@@ -48,13 +48,15 @@ mod state_dir;
 mod target;
 mod tokens;
 mod tunnel;
+mod vitals;
 mod xfcc;
 
-pub use config::{AppPort, SidecarConfig, TcpListener, TokenSource, WorkloadApi};
+pub use config::{AppPort, PeerProfile, SidecarConfig, TcpListener, TokenSource, WorkloadApi};
 pub use error::Error;
 pub use handover::{Program, Upgraded, upgrade};
 pub use ready::Ready;
 pub use sidecar::run;
+pub use weft_transport::{KeyExchange, Profile};
 
 /// Version of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
-use weft_env::{JoinHandle, Tasks};
+use weft_env::{Broken, JoinHandle, Tasks};
 
 use crate::control_client::ControlClient;
 use crate::identity::Renewal;
@@ -72,6 +72,23 @@ impl Link {
             }
         }
         matches!(self.state, State::Resting(_))
+    }
+
+    /// Waits until one of the two has ended by itself, which neither does: a fault in weft.
+    pub(crate) async fn broken(&mut self) -> Broken {
+        let State::Running(running) = &mut self.state else {
+            return std::future::pending().await;
+        };
+        let (task, error) = tokio::select! {
+            ended = &mut running.client => ("the link to the control plane", ended.err()),
+            ended = &mut running.renewal => ("the renewal of the certificate", ended.err()),
+        };
+        self.state = State::Ended;
+        let why = error.map_or_else(
+            || "it ended too early".to_owned(),
+            |error| error.to_string(),
+        );
+        Broken { task, why }
     }
 
     /// Says goodbye. The SVID is kept fresh to the end.

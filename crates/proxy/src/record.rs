@@ -10,6 +10,8 @@ use weft_telemetry::{
     AccessEntry, Edge, HttpExchange, Protocol, Side, TcpConnection, Telemetry, access,
 };
 
+use weft_transport::Negotiated;
+
 use crate::node::Face;
 use crate::request_id;
 use crate::respond::{Refusal, Speaker};
@@ -37,6 +39,8 @@ pub(crate) struct Record {
     /// What decided.
     pub(crate) rule: Arc<str>,
     pub(crate) attempts: u32,
+    /// What the connection in use agreed on.
+    pub(crate) negotiated: Negotiated,
     /// Body bytes towards the called. Shared with whoever sends them.
     pub(crate) sent: Arc<AtomicU64>,
     /// Body bytes towards the caller.
@@ -76,6 +80,7 @@ impl Record {
             peer: Arc::clone(none),
             rule: Arc::clone(none),
             attempts: 0,
+            negotiated: Negotiated::default(),
             sent: Arc::new(AtomicU64::new(0)),
             received: AtomicU64::new(0),
             code: 0,
@@ -124,16 +129,17 @@ impl Record {
         self.code = status.as_u16();
     }
 
-    /// The answer is another node's own; its words.
+    /// The answer is another node's own; its words. A refusal of its is none of the called.
     pub(crate) fn answered_for(&mut self, said: String) {
+        self.failed = self.code >= 400;
         self.reason = said;
     }
 
-    /// Weft answers by itself: counts the reason and keeps the sentence.
+    /// Weft answers by itself: counts the reason and keeps the sentence. Whatever the status, the called did not
+    /// answer, and the caller did not get what it asked for: a failure of the edge.
     pub(crate) fn refused(&mut self, refusal: &Refusal) {
-        let status = self.speaker().status(refusal);
-        self.code = status.as_u16();
-        self.failed = status.is_server_error();
+        self.code = self.speaker().status(refusal).as_u16();
+        self.failed = true;
         self.reason.clone_from(&refusal.details);
         if let Some(rule) = &refusal.rule {
             self.rule = Arc::clone(rule);
@@ -199,6 +205,8 @@ impl Record {
             duration,
             sent_bytes: sent,
             received_bytes: received,
+            key_exchange: self.negotiated.key_exchange,
+            cipher: self.negotiated.cipher,
             attempts: self.attempts,
             rule: &self.rule,
             revision: self.revision,

@@ -1,6 +1,7 @@
 //! What a request reads once, at its start: the snapshot in force, and what is known of its endpoints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -61,6 +62,8 @@ pub(crate) struct Instance {
 struct Health {
     latency: PeakEwma,
     dial: DialHealth,
+    /// The path to it is in trouble until then.
+    avoided: Duration,
 }
 
 impl Running {
@@ -86,6 +89,14 @@ impl Running {
     /// The revision of the config in force.
     pub(crate) fn revision(&self) -> u64 {
         self.snapshot.revision
+    }
+
+    /// Prefers other instances to those at these addresses until then: the path to them is in trouble.
+    pub(crate) fn avoid(&self, addrs: &BTreeSet<SocketAddr>, until: Duration) {
+        let instances = self.services.values().flat_map(Upstream::instances);
+        for instance in instances.filter(|instance| addrs.contains(&instance.target.addr)) {
+            instance.health().avoided = until;
+        }
     }
 
     /// A service that has been registered.
@@ -174,6 +185,7 @@ impl Instance {
             health: Mutex::new(Health {
                 latency: PeakEwma::new(now),
                 dial: DialHealth::default(),
+                avoided: Duration::ZERO,
             }),
             pending: AtomicU32::new(0),
         })
@@ -192,6 +204,7 @@ impl Instance {
                 .latency
                 .load(now, self.pending.load(Ordering::Relaxed)),
             readiness: match (visited, again) {
+                (false, _) if now < health.avoided => Readiness::LastResort,
                 (false, _) => health.dial.readiness(now),
                 (true, true) => Readiness::LastResort,
                 (true, false) => Readiness::Excluded,

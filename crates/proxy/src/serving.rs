@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
-use weft_env::{ChannelListener, Env, Tasks};
+use weft_env::{Broken, ChannelListener, Env, Tasks};
 use weft_transport::{Endpoint, Relay};
 
 use crate::Error;
@@ -106,6 +106,7 @@ impl Sidecar {
         env: &Env,
         config: &SidecarConfig,
         shutdown: CancellationToken,
+        tasks: &Tasks,
     ) -> Result<End, Error> {
         let readiness = self.built.node.readiness.clone();
         let mut ready = false;
@@ -117,6 +118,8 @@ impl Sidecar {
                     self.stop(config.drain_deadline).await;
                     return Ok(End::Stopped);
                 }
+                broken = tasks.broken() => return Err(self.give_up(config, broken).await),
+                broken = self.built.link.broken() => return Err(self.give_up(config, broken).await),
                 () = readiness.reached(), if !ready => {
                     ready = true;
                     self.tell_ready(env, config).await?;
@@ -129,6 +132,14 @@ impl Sidecar {
                 return Ok(End::HandedOver);
             }
         }
+    }
+
+    /// Without one of its parts it must not live on half-dead: a supervisor starts it again.
+    async fn give_up(self, config: &SidecarConfig, broken: Broken) -> Error {
+        let error = Error::from(broken);
+        tracing::error!(%error, "giving up");
+        self.stop(config.drain_deadline).await;
+        error
     }
 
     async fn tell_ready(&self, env: &Env, config: &SidecarConfig) -> Result<(), Error> {

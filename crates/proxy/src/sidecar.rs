@@ -2,16 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use weft_certs::{BundleSet, IdentitySource, X509Svid};
+use weft_certs::{BundleSet, IdentitySource, SpiffeId, X509Svid};
 use weft_env::{ChannelListener, Env, Listener, Tasks};
 use weft_resources::ServiceName;
-use weft_telemetry::{Direction, Side, Telemetry};
-use weft_transport::{Connection, Direction as Dialler, Endpoint, Relay, TransportConfig};
+use weft_telemetry::Telemetry;
+use weft_transport::{Connection, Endpoint, Pins, Relay, TransportConfig};
 use weft_wire::{Hello, PROTOCOL, PortRecord};
 use weft_workload::{Entry, Workload, WorkloadSocket};
 
@@ -29,10 +27,8 @@ use crate::ready::Ready;
 use crate::serving::{Built, End, GRACE, Sidecar};
 use crate::state_dir::{Saved, StateDir};
 use crate::tokens::ControlTokens;
-use crate::{Error, VERSION, bootstrap, handover, settings};
+use crate::{Error, VERSION, bootstrap, handover, settings, vitals};
 
-/// How often gauges follow what they show.
-const VITALS: Duration = Duration::from_secs(1);
 /// Wishes of a control node that wait; they all mean the same.
 const WISHES: usize = 1;
 
@@ -43,7 +39,7 @@ const WISHES: usize = 1;
 /// control node can be reached. Without a snapshot, saved or pushed, it serves nothing and says why.
 ///
 /// # Errors
-/// [`Error`] if it cannot start: one sentence with the cause and the next step.
+/// [`Error`] if it cannot start, or if a part that it needs breaks: one sentence with the cause and the next step.
 pub async fn run(
     env: &Env,
     config: SidecarConfig,
@@ -62,7 +58,7 @@ pub async fn run(
     let outcome = match started {
         None => Ok(End::Stopped),
         Some(Err(error)) => Err(error),
-        Some(Ok(sidecar)) => sidecar.serve(env, &config, shutdown).await,
+        Some(Ok(sidecar)) => sidecar.serve(env, &config, shutdown, &tasks).await,
     };
     tasks.shutdown(GRACE).await;
     if let (Some(file), Ok(End::Stopped)) = (config.ready_file, &outcome) {
@@ -144,13 +140,14 @@ async fn begin(
     let telemetry = Telemetry::new(VERSION);
     let readiness = Readiness::not_yet("joining the mesh");
     let metrics = address(&listener, "metrics")?;
-    drop(tasks.spawn(admin::serve(
+    let serve = admin::serve(
         listener,
         place.doors.gate(),
         tasks.clone(),
         telemetry.clone(),
         readiness.clone(),
-    )));
+    );
+    drop(tasks.spawn_essential("the metrics port", serve));
     let (svid, bundles) = bootstrap::identity(env, tasks, config, &place.state, &mut saved).await?;
     Ok(Begun {
         saved,
@@ -209,6 +206,8 @@ async fn prepare(
     let begun = match begin(env, config, backends, tasks, &mut place).await {
         Ok(begun) => begun,
         Err(error) => {
+            // Its socket goes first: the directory is to be as empty as it was.
+            drop(place.desk);
             place.state.give_up(env).await;
             return Err(error);
         }
@@ -235,6 +234,9 @@ async fn prepare(
     let mut transport = TransportConfig::new(config.mesh_listen, Arc::clone(&identity));
     transport.reset_key = Some(state.reset_key(env).await?);
     transport.relay.clone_from(&relay);
+    transport.profile = config.profile.clone();
+    transport.pins = pins(config, &identity, &service)?;
+    transport.key_exchange = config.key_exchange;
     let endpoint = Endpoint::bind(transport, env, &tasks.child())
         .await
         .map_err(|error| Error::Endpoint(error.to_string()))?;
@@ -272,7 +274,8 @@ async fn prepare(
     let announce = watch::Sender::new(None);
     let workload = node.listening.child();
     listen(&node, sockets, announce.subscribe(), &workload);
-    drop(background.spawn(vitals(Arc::clone(&node), endpoint.clone())));
+    let vitals = vitals::keep(Arc::clone(&node), endpoint.clone());
+    drop(background.spawn_essential("the upkeep of metrics", vitals));
     let link = link(
         &node,
         &endpoint,
@@ -306,6 +309,25 @@ fn service_of(svid: &X509Svid) -> Result<ServiceName, Error> {
                 svid.id()
             ))
         })
+}
+
+/// The profiles of peers, by the identities that they have in this mesh.
+fn pins(
+    config: &SidecarConfig,
+    identity: &IdentitySource,
+    own: &ServiceName,
+) -> Result<Pins, Error> {
+    let mut pins = Pins::default();
+    let svid = &identity.current().svid;
+    for peer in &config.peer_profiles {
+        let service = settings::peer(peer, own.namespace())?;
+        let domain = svid.id().trust_domain();
+        let id = SpiffeId::for_service(domain, service.namespace(), service.name()).map_err(
+            |error| Error::Config(format!("the profile of '{}': {error}", peer.service)),
+        )?;
+        pins.pin(id, peer.profile.clone());
+    }
+    Ok(pins)
 }
 
 impl Sockets {
@@ -396,19 +418,17 @@ fn listen(
             allow,
             tokens: Arc::new(ControlTokens { link }),
         };
-        drop(callers.spawn(socket.serve(workload, callers.clone())));
+        let serve = socket.serve(workload, callers.clone());
+        drop(callers.spawn_essential("the workload socket", serve));
     }
-    drop(listening.spawn(outbound::serve(Arc::clone(node), outbound)));
+    let serve = outbound::serve(Arc::clone(node), outbound);
+    drop(listening.spawn_essential("the outbound port", serve));
     for (listener, backend) in tcp {
         let (service, port) = backend.in_namespace(node.service.namespace());
         let stop = listening.token();
         let target = move || (service.clone(), port);
-        drop(listening.spawn(outbound::serve_tcp(
-            Arc::clone(node),
-            stop,
-            listener,
-            target,
-        )));
+        let serve = outbound::serve_tcp(Arc::clone(node), stop, listener, target);
+        drop(listening.spawn_essential("a local TCP port", serve));
     }
 }
 
@@ -477,33 +497,4 @@ async fn link(
         goes_on: Arc::default(),
     };
     Ok(Link::new(background.clone(), client, renewal))
-}
-
-/// Keeps the gauges true.
-async fn vitals(node: Arc<Node>, endpoint: Endpoint) {
-    let mut tick = interval(VITALS);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        let connections = endpoint.connections();
-        let count = |direction| {
-            connections
-                .iter()
-                .filter(|c| c.direction == direction)
-                .count()
-        };
-        let telemetry = &node.telemetry;
-        telemetry.set_connections(Direction::Dialled, count(Dialler::Outbound));
-        telemetry.set_connections(Direction::Accepted, count(Dialler::Inbound));
-        for ((direction, reason), total) in endpoint.refusals_by_direction() {
-            let side = match direction {
-                Dialler::Inbound => Side::Inbound,
-                Dialler::Outbound => Side::Outbound,
-            };
-            telemetry.refusals_total(side, reason, total);
-        }
-        let end = node.identity.current().svid.not_after();
-        let left = end.duration_since(node.env.wall()).unwrap_or_default();
-        telemetry.set_svid_left(left);
-    }
 }

@@ -5,6 +5,7 @@
 //! | `lock` | held while a process uses the directory | 0600 |
 //! | `handover.sock` | where the next process asks for its place (`crate::handover`) | 0600 |
 //! | `instance` | the instance's name, made once | 0600 |
+//! | `pin` | the root's pin that it joined by | 0600 |
 //! | `svid.pem` | certificate chain and private key | 0600 |
 //! | `bundles.json` | trust bundles (SPIFFE Bundle Map) | 0600 |
 //! | `snapshot.json` | what was in force last | 0600 |
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use weft_certs::{BundleSet, X509Svid};
+use weft_certs::{BundleSet, RootPin, X509Svid};
 use weft_env::{Disk, DiskError, Env, LockGuard, Mode};
 
 use weft_transport::ResetKey;
@@ -44,6 +45,8 @@ pub(crate) struct SavedSnapshot {
 /// What the directory held at the start.
 pub(crate) struct Saved {
     pub(crate) instance: String,
+    /// The root's pin that it joined by; `None` also for one that joined before this was kept.
+    pub(crate) pin: Option<RootPin>,
     pub(crate) identity: Option<(X509Svid, BundleSet)>,
     pub(crate) snapshot: Option<SavedSnapshot>,
 }
@@ -155,6 +158,14 @@ impl StateDir {
         .await
     }
 
+    /// Saves the root's pin by which the mesh was joined.
+    pub(crate) async fn save_pin(&self, env: &Env, pin: RootPin) -> Result<(), Error> {
+        self.write(env, "pin", move |disk, path| {
+            disk.write_atomic(path, pin.to_string().as_bytes(), Mode::Secret)
+        })
+        .await
+    }
+
     /// Removes the directory, if this start made it and it is as empty as it was.
     pub(crate) async fn give_up(self, env: &Env) {
         let Self { dir, made, lock } = self;
@@ -230,6 +241,7 @@ impl StateDir {
 fn load(disk: &Disk, dir: &Path, fresh: String) -> Result<Saved, Error> {
     Ok(Saved {
         instance: load_instance(disk, dir, fresh)?,
+        pin: load_pin(disk, dir)?,
         identity: load_identity(disk, dir)?,
         snapshot: load_snapshot(disk, dir)?,
     })
@@ -244,6 +256,12 @@ fn load_instance(disk: &Disk, dir: &Path, fresh: String) -> Result<String, Error
         };
     }
     Ok(fresh)
+}
+
+fn load_pin(disk: &Disk, dir: &Path) -> Result<Option<RootPin>, Error> {
+    let path = dir.join("pin");
+    let pin = text(disk, dir, &path)?.map(|text| RootPin::parse(text.trim()));
+    pin.transpose().map_err(|error| damaged(&path, &error))
 }
 
 fn load_identity(disk: &Disk, dir: &Path) -> Result<Option<(X509Svid, BundleSet)>, Error> {

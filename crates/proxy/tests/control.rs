@@ -14,14 +14,17 @@ use std::time::Duration;
 use http::Method;
 use support::apps::{HttpApp, Manner, TcpApp};
 use support::client::{Caller, get};
+use support::faulty::Faulty;
 use support::{
-    Mesh, ORDERS_MAY, PATIENCE, Sidecar, eventually, http, outbound_listener, tcp, timeout_route,
+    Mesh, ORDERS_MAY, PATIENCE, Sidecar, eventually, http, local, outbound_listener, tcp,
+    timeout_route,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weft_control::{RotateCa, RotateCerts};
+use weft_env::Env;
 use weft_proxy::TokenSource;
 
 /// The error of a sidecar that must not start.
@@ -393,6 +396,54 @@ async fn a_service_that_was_down_before_this_sidecar_came_is_503_and_a_name_neve
 }
 
 #[tokio::test]
+async fn what_policy_refuses_is_no_success_of_an_edge() {
+    let mesh = Mesh::start().await;
+    let app = HttpApp::start("a").await;
+    let _invoices = mesh
+        .sidecar("invoices", &[http(app.addr), tcp(app.addr)])
+        .await;
+    let (dir, mut config) = mesh.config("orders", &[]).await;
+    config.tcp_listeners = vec![local("invoices:5432")];
+    let orders = Sidecar::start(&mesh.env, dir, config).await;
+    mesh.settle().await;
+    assert_eq!(
+        get(orders.ready.outbound, "invoices", "/").await.status,
+        403
+    );
+    let mut stream = TcpStream::connect(orders.ready.tcp[0]).await.unwrap();
+    let mut said = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut said))
+        .await
+        .unwrap();
+    assert!(said.is_empty(), "it is cut");
+    let edges = eventually("both sides to tell of both", || async {
+        let edges = mesh.admin.edges().await.unwrap().edges;
+        (edges.len() == 4).then_some(edges)
+    })
+    .await;
+    for edge in edges {
+        assert_eq!((edge.requests, edge.failures), (1, 1), "{edge:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_sidecar_that_lost_an_essential_part_gives_up_and_says_which() {
+    let mesh = Mesh::start().await;
+    let (dir, mut config) = mesh.config("orders", &[]).await;
+    config.drain_deadline = Duration::from_millis(100);
+    let machine = Arc::new(Faulty::default());
+    let orders = Sidecar::start(&Env::new(machine.clone()), dir, config).await;
+    machine.broken.store(true, Ordering::SeqCst);
+    let said = orders.gives_up().await;
+    for part in [
+        "stopped working (panic: the clock is broken",
+        "start it again",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_saved_is_told_and_saved_once_it_can_be() {
     let mesh = Mesh::start().await;
     let orders = mesh.sidecar("orders", &[]).await;
@@ -406,7 +457,19 @@ async fn what_cannot_be_saved_is_told_and_saved_once_it_can_be() {
     // A directory in the file's place stands for a disk that takes nothing.
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir_all(file.join("in-the-way")).unwrap();
-    mesh.push(&timeout_route("200ms")).await;
+    let reply = mesh.apply(&timeout_route("200ms")).await;
+    let receipt = reply.receipts[0].unsaved.as_deref();
+    assert!(
+        reply.is_complete() && receipt.is_some_and(|reason| reason.contains("snapshot.json")),
+        "the receipt says it: {reply:?}"
+    );
+    let gauge = async || {
+        let metrics = get(orders.ready.metrics, "localhost", "/metrics").await;
+        let line = |line: &&str| line.starts_with("weft_config_unsaved ");
+        let found = metrics.text().lines().find(line).map(str::to_owned);
+        found.expect("there is a gauge")
+    };
+    assert_eq!(gauge().await, "weft_config_unsaved 1");
     let reason = eventually("the control node to hear of it", || async {
         unsaved().await?
     })
@@ -418,4 +481,5 @@ async fn what_cannot_be_saved_is_told_and_saved_once_it_can_be() {
     })
     .await;
     assert!(std::fs::read_to_string(&file).unwrap().contains("200ms"));
+    assert_eq!(gauge().await, "weft_config_unsaved 0");
 }

@@ -27,8 +27,8 @@ pub struct HttpExchange {
     pub request_bytes: u64,
     /// Bytes of the response's body.
     pub response_bytes: u64,
-    /// Ended by a reset, or weft answered with a 5xx of its own. A status of 500 and above counts as a
-    /// failure without it.
+    /// Ended by a reset, or refused by weft, such as with 403 by policy. A status of 500 and above counts as a failure
+    /// without it.
     pub failed: bool,
 }
 

@@ -48,7 +48,8 @@ pub enum LoggingError {
     Twice,
 }
 
-/// Sends the events that `filter` lets through to standard error. Once per process.
+/// Sends the events that `filter` lets through to standard error. Once per process. A line that cannot be written, to a
+/// full disk or a closed pipe, is lost and harms nobody.
 ///
 /// # Errors
 /// [`LoggingError`] if the filter is malformed or logging is set up already.
@@ -59,6 +60,8 @@ pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), LoggingError>
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parsed)
+        // It would tell standard error, with a panic where that is what fails.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     let set = match format {
         LogFormat::Text => {

@@ -15,7 +15,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::edge::{Edge, EdgeDelta};
 use crate::labels::{AuthorityLabels, CodeLabels, DirectionLabels, EdgeLabels, RefusalLabels};
-use crate::{Direction, EdgeKey, Party, Side};
+use crate::paths::Paths;
+use crate::{Direction, EdgeKey, Party, PathSample, Side};
 
 /// Edges told apart by one process; the rest is recorded on an edge named `other`.
 pub const MAX_EDGES: usize = 2_048;
@@ -49,9 +50,11 @@ pub(crate) struct Families {
     connections: Family<DirectionLabels, Gauge>,
     revision: Gauge,
     nacks: Counter,
+    unsaved: Gauge,
     svid_left: Gauge,
     authority_left: Family<AuthorityLabels, Gauge>,
     svid_renewals: Counter,
+    paths: Paths,
 }
 
 /// The telemetry of one process. Cheap to clone.
@@ -147,6 +150,11 @@ impl Telemetry {
             .set(clamp(open as u64));
     }
 
+    /// Shows these paths, all that there are now.
+    pub fn set_paths(&self, samples: &[PathSample<'_>]) {
+        self.0.families.paths.follow(samples);
+    }
+
     /// Sets the revision in force.
     pub fn set_revision(&self, revision: u64) {
         self.0.families.revision.set(clamp(revision));
@@ -176,6 +184,11 @@ impl Telemetry {
     /// Counts a revision whose config was not used.
     pub fn config_nacked(&self) {
         self.0.families.nacks.inc();
+    }
+
+    /// Sets whether what is in force could not be saved.
+    pub fn set_config_unsaved(&self, unsaved: bool) {
+        self.0.families.unsaved.set(i64::from(unsaved));
     }
 
     /// Counts a new SVID put to use.
@@ -218,13 +231,16 @@ impl Families {
             connections: Family::default(),
             revision: Gauge::default(),
             nacks: Counter::default(),
+            unsaved: Gauge::default(),
             svid_left: Gauge::default(),
             authority_left: Family::default(),
             svid_renewals: Counter::default(),
+            paths: Paths::default(),
         };
         families.register_http(registry);
         families.register_tcp(registry);
         families.register_sidecar(registry);
+        families.paths.register(registry);
         families
     }
 
@@ -311,6 +327,11 @@ impl Families {
             "Revisions whose config could not be used",
             self.nacks.clone(),
         );
+        registry.register(
+            "config_unsaved",
+            "1 while what is in force could not be saved: a restart would go back to what was saved before",
+            self.unsaved.clone(),
+        );
         registry.register_with_unit(
             "svid_remaining",
             "Remaining life of the served SVID",
@@ -331,7 +352,7 @@ impl Families {
     }
 }
 
-fn clamp(value: u64) -> i64 {
+pub(crate) fn clamp(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 

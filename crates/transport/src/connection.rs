@@ -7,11 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use weft_certs::PeerIdentity;
+use weft_h3::Blocked;
 
 use crate::lifetime::EndReason;
 use crate::registry::Link;
 use crate::{
-    Carrier, ConnectionStats, DialError, RecvStream, RequestError, SendStream, StreamError, tcp,
+    Carrier, ConnectionStats, DialError, Negotiated, RecvStream, RequestError, SendStream,
+    StreamError, tcp,
 };
 
 /// A connection to a verified peer. Clones are the same connection.
@@ -39,26 +41,28 @@ impl Requests {
         }
     }
 
+    /// Tells how long streams waited; over TCP, where they wait in the kernel, nothing.
+    pub(crate) fn waits(&self) -> Box<dyn Fn() -> Blocked + Send + Sync> {
+        match self.clone() {
+            Self::Quic(requests) => Box::new(move || requests.blocked()),
+            Self::Tcp(_) => Box::new(Blocked::default),
+        }
+    }
+
     async fn send_with(
         &self,
         request: &Request<()>,
         content: Bytes,
         end: bool,
-    ) -> Result<Exchange, StreamError> {
+    ) -> Result<(SendStream, RecvStream), StreamError> {
         Ok(match self {
             Self::Quic(requests) => {
                 let (send, recv) = requests.send_with(request, content, end).await?;
-                Exchange {
-                    send: send.into(),
-                    recv: recv.into(),
-                }
+                (send.into(), recv.into())
             }
             Self::Tcp(requests) => {
                 let (send, recv) = requests.send_with(request, content, end).await?;
-                Exchange {
-                    send: send.into(),
-                    recv: recv.into(),
-                }
+                (send.into(), recv.into())
             }
         })
     }
@@ -103,6 +107,8 @@ pub struct Exchange {
     pub send: SendStream,
     /// Brings the response.
     pub recv: RecvStream,
+    /// What the handshake of the connection agreed on.
+    pub negotiated: Negotiated,
 }
 
 impl Connection {
@@ -154,9 +160,13 @@ impl Connection {
             .begin()
             .ok_or_else(|| self.lost().unwrap_or(RequestError::Retired))?;
         match requests.send_with(request, content, end).await {
-            Ok(exchange) => {
+            Ok((send, recv)) => {
                 link.load.count();
-                Ok(exchange)
+                Ok(Exchange {
+                    send,
+                    recv,
+                    negotiated: link.negotiated,
+                })
             }
             Err(error) if error.is_connection() => {
                 Err(self.lost().unwrap_or(RequestError::Stream(error)))

@@ -9,19 +9,23 @@ use weft_certs::tls::{self, Failure};
 use weft_certs::{CertificateDer, Identity, IdentitySource, PeerIdentity, SpiffeId, VerifyError};
 use weft_env::mutants::{Mutant, broken};
 use weft_env::{Env, Rng, Tasks};
+use weft_h3::Aside;
 
 use crate::connection::Requests;
 use crate::copies::Copies;
 use crate::fallback::Fallback;
 use crate::lifetime::{EndReason, Terms};
+use crate::paths::{self, RoundTrips};
 use crate::pool::{Key, PoolState};
 use crate::quic::Quic;
 use crate::race::{Won, race};
 use crate::refusal::Refusals;
 use crate::registry::{Link, NewLink, Registry};
+use crate::steer::Wheel;
 use crate::wire::Wire;
 use crate::{
-    Connection, DialError, Direction, Liveness, Target, TransportConfig, dial, probe, tcp,
+    Connection, DialError, Direction, Liveness, Profile, Target, TransportConfig, dial, probe,
+    renewal, tcp,
 };
 
 /// How far an endpoint has come in holding its connections against the bundles.
@@ -46,6 +50,7 @@ pub(crate) struct Core {
     pub(crate) fallback: Mutex<(Fallback, Rng)>,
     pub(crate) refusals: Refusals,
     pub(crate) copies: Arc<Copies>,
+    pub(crate) round_trips: RoundTrips,
     pub(crate) enforced: watch::Sender<Enforced>,
     pub(crate) tasks: Tasks,
     /// Places for handshakes that others begin.
@@ -67,6 +72,18 @@ impl Core {
             max_field_section_size: self.config.limits.max_header_bytes,
             ..weft_h3::Config::default()
         }
+    }
+
+    /// The profile for a peer.
+    pub(crate) fn profile(&self, peer: Option<&SpiffeId>) -> &Profile {
+        let pinned = peer.and_then(|peer| self.config.pins.of(peer));
+        pinned.unwrap_or(&self.config.profile)
+    }
+
+    /// The same for whom we dial.
+    fn profile_for(&self, target: &Target) -> &Profile {
+        let pinned = self.config.pins.of_expected(&target.expected);
+        pinned.unwrap_or(&self.config.profile)
     }
 
     /// Enters a connection whose handshake is done. `before` is the identity that the handshake began with:
@@ -92,6 +109,12 @@ impl Core {
     pub(crate) fn verify(&self, link: &Link, identity: &Identity) {
         if let Err(error) = link.verify(&identity.bundles, self.env.wall()) {
             if matches!(error, VerifyError::Revoked { .. }) && broken(Mutant::ForgetsRevocation) {
+                return;
+            }
+            let in_doubt = !matches!(error, VerifyError::Revoked { .. })
+                && link.may_show_another(Instant::now());
+            if in_doubt {
+                link.retire(EndReason::PeerNotTrusted);
                 return;
             }
             tracing::warn!(
@@ -171,10 +194,12 @@ impl Core {
     pub(crate) async fn handshake_quic(&self, target: &Target) -> Result<Fresh, DialError> {
         let (addr, first) = (target.addr, first_expected(target)?);
         let (before, failure) = (self.identity.current(), Failure::default());
-        let expected = target.expected.clone();
-        let client = self
+        let profile = self.profile_for(target);
+        let rtt = self.round_trips.of(addr);
+        paths::begin(self, profile.copying, addr);
+        let (client, wheel) = self
             .quic
-            .dial(addr, expected, target.liveness, failure.clone())
+            .dial(target, profile, rtt, failure.clone())
             .map_err(|error| DialError::Failed {
                 addr,
                 cause: error.to_string(),
@@ -189,6 +214,7 @@ impl Core {
             Requests::Quic(requests),
             Driver::Quic(driver),
             before,
+            wheel,
         )
     }
 
@@ -199,7 +225,7 @@ impl Core {
         let tls = self
             .quic
             .dial_over_tcp(target.expected.clone(), failure.clone());
-        let (profile, limits) = (&self.config.profile, &self.config.limits);
+        let (profile, limits) = (self.profile_for(target), &self.config.limits);
         let dialled = tcp::dial(&self.env, tls, addr, first, &failure, profile, limits).await?;
         Fresh::over_tcp(dialled, before)
     }
@@ -218,6 +244,7 @@ impl Core {
             requests,
             driver,
             before,
+            wheel,
         } = fresh;
         let terms = Terms {
             direction: Direction::Outbound,
@@ -232,6 +259,9 @@ impl Core {
             peer: Some(peer),
             chain,
             terms,
+            blocked: requests.waits(),
+            wheel,
+            profile: self.profile_for(target).clone(),
         };
         let connection = Connection::new(self.enter(new, &before), requests);
         let attended = attend(
@@ -261,6 +291,7 @@ pub(crate) struct Fresh {
     pub(crate) driver: Driver,
     /// The identity that it began with.
     before: Arc<Identity>,
+    wheel: Wheel,
 }
 
 impl Fresh {
@@ -270,6 +301,7 @@ impl Fresh {
         requests: Requests,
         driver: Driver,
         before: Arc<Identity>,
+        wheel: Wheel,
     ) -> Result<Self, DialError> {
         let addr = wire.remote();
         let peer = tls::peer_identity(&chain);
@@ -281,6 +313,7 @@ impl Fresh {
             requests,
             driver,
             before,
+            wheel,
         })
     }
 
@@ -292,7 +325,9 @@ impl Fresh {
             driver,
         } = dialled;
         let (requests, driver) = (Requests::Tcp(requests), Driver::Tcp(Box::new(driver)));
-        Self::new(Wire::Tcp(wire), chain, requests, driver, before)
+        // The kernel's congestion control carries it.
+        let wheel = Wheel::default();
+        Self::new(Wire::Tcp(wire), chain, requests, driver, before, wheel)
     }
 }
 
@@ -303,6 +338,17 @@ pub(crate) enum Driver {
 }
 
 impl Driver {
+    /// With the messages that the peer sends beside its requests, where it can.
+    fn with_aside(self) -> (Self, Option<Aside>) {
+        match self {
+            Self::Quic(driver) => {
+                let (driver, aside) = driver.with_aside(renewal::STREAM_TYPE);
+                (Self::Quic(driver), Some(aside))
+            }
+            Self::Tcp(_) => (self, None),
+        }
+    }
+
     /// Drives it to its end, and gives the reason.
     pub(crate) async fn run(self, liveness: Liveness) -> String {
         match self {
@@ -315,6 +361,7 @@ impl Driver {
 /// Looks after a connection that we dialled until it ends.
 async fn attend(core: Arc<Core>, connection: Connection, driver: Driver, target: Target, key: Key) {
     let link = connection.link();
+    let (driver, aside) = driver.with_aside();
     let token = core.tasks.token();
     let ending = async {
         tokio::select! {
@@ -337,6 +384,7 @@ async fn attend(core: Arc<Core>, connection: Connection, driver: Driver, target:
         }
         () = token.cancelled() => link.close(EndReason::ShuttingDown),
         () = ending => {}
+        () = renewal::keep(&core, link, aside) => {}
     }
     core.registry.remove(link);
     if link.wire.fell_silent() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quinn::VarInt;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use weft_env::{Env, Listener, Tasks};
 
@@ -16,13 +16,14 @@ use crate::copies::{Copied, Copies, CopySocket};
 use crate::core::{Core, Enforced};
 use crate::fallback::Fallback;
 use crate::lifetime::EndReason;
+use crate::paths::{self, RoundTrips};
 use crate::pool::{Pool, PoolState};
 use crate::quic::Quic;
 use crate::refusal::{Refusal, Refusals};
-use crate::registry::Registry;
+use crate::registry::{Link, Registry};
 use crate::{
     ConnectionStats, Direction, FallbackStats, Handler, TransportConfig, TransportError, accept,
-    copies, paths, tcp, warden,
+    copies, tcp, warden,
 };
 
 /// How long the last packets of closed connections may take to be sent.
@@ -77,6 +78,7 @@ impl Endpoint {
             )),
             refusals: Refusals::new(env),
             copies: copies.clone(),
+            round_trips: RoundTrips::default(),
             enforced: watch::Sender::new(Enforced {
                 bundle_generation: config.identity.current().bundle_generation,
                 cut: 0,
@@ -87,9 +89,13 @@ impl Endpoint {
             leaving: CancellationToken::new(),
             config,
         });
-        tasks.spawn(warden::watch(core.clone()));
-        tasks.spawn(paths::watch(core.clone()));
-        tasks.spawn(copies::send(socket, copies, tasks.token()));
+        tasks.spawn_essential(
+            "the watch over peers' identities",
+            warden::watch(core.clone()),
+        );
+        tasks.spawn_essential("the watch over paths", paths::watch(core.clone()));
+        let copy = copies::send(socket, copies, tasks.token());
+        tasks.spawn_essential("the sender of copies", copy);
         Ok(Self {
             core,
             local_addr,
@@ -110,9 +116,10 @@ impl Endpoint {
         let listener = listener.unwrap_or_else(PoisonError::into_inner).take();
         if let Some(listener) = listener {
             let (core, handler) = (self.core.clone(), handler.clone());
-            tasks.spawn(tcp::accept(core, listener, handler));
+            let accept = tcp::accept(core, listener, handler);
+            tasks.spawn_essential("the mesh port over TCP", accept);
         }
-        tasks.spawn(accept::accept(self.core.clone(), handler));
+        tasks.spawn_essential("the mesh port", accept::accept(self.core.clone(), handler));
     }
 
     /// The connections that it dials.
@@ -128,8 +135,16 @@ impl Endpoint {
             .registry
             .all()
             .iter()
-            .map(|link| link.stats())
+            .map(|link| self.stats_of(link))
             .collect()
+    }
+
+    fn stats_of(&self, link: &Link) -> ConnectionStats {
+        let remote = link.remote();
+        ConnectionStats {
+            copying: self.core.copies.is_protected(remote, Instant::now()),
+            ..link.stats()
+        }
     }
 
     /// Connections that did not come to be, by reason, since the start.

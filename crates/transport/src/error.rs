@@ -9,6 +9,9 @@ use weft_certs::VerifyError;
 
 use crate::StreamError;
 
+/// The label of a handshake that failed over the key exchange.
+pub(crate) const NO_KEY_EXCHANGE: &str = "no_common_key_exchange";
+
 /// An endpoint could not be made.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -63,6 +66,14 @@ pub enum DialError {
         /// What it said.
         cause: String,
     },
+    /// One side insists on post-quantum key exchange, the other has none.
+    #[error(
+        "the peer at {addr} was not agreed with on a key exchange: one side requires X25519MLKEM768 (--key-exchange hybrid) and the other does not offer it"
+    )]
+    KeyExchange {
+        /// Who was dialled.
+        addr: SocketAddr,
+    },
     /// The peer takes no connections now: it is full or going down.
     #[error("the peer at {addr} takes no new connections: it is full or going down")]
     Busy {
@@ -105,6 +116,7 @@ impl DialError {
             Self::Unreachable { quic, .. } => quic.reason(),
             Self::Unverified { source, .. } => source.reason(),
             Self::RejectedByPeer { .. } => "rejected_by_peer",
+            Self::KeyExchange { .. } => NO_KEY_EXCHANGE,
             Self::Busy { .. } => "busy",
             Self::Failed { .. } => "other",
             Self::Backoff { last, .. } => last.reason(),

@@ -14,6 +14,7 @@ use crate::fallback::Fallback;
 use crate::lifetime::Terms;
 use crate::race::{Won, race};
 use crate::registry::{NewLink, Registry};
+use crate::steer::Wheel;
 use crate::wire::Wire;
 use crate::{
     Connection, DialError, Direction, JoinConfig, Limits, Liveness, Profile, dial, quic, tcp,
@@ -37,6 +38,7 @@ pub async fn join_connection(
         chain,
         requests,
         driver,
+        wheel,
         socket,
     } = match raced.await? {
         Won::Quic(joining) => joining,
@@ -61,6 +63,9 @@ pub async fn join_connection(
         peer: Some(peer),
         chain: Arc::default(),
         terms,
+        blocked: requests.waits(),
+        wheel,
+        profile: Profile::auto(),
     };
     let link = Registry::default().add(new, false);
     let (ended, token) = (link.clone(), tasks.token());
@@ -85,6 +90,7 @@ struct Joining {
     chain: Arc<[CertificateDer<'static>]>,
     requests: Requests,
     driver: Driver,
+    wheel: Wheel,
     /// QUIC's own.
     socket: Option<quinn::Endpoint>,
 }
@@ -92,8 +98,8 @@ struct Joining {
 async fn quic(env: &Env, addr: SocketAddr, join: &JoinConfig) -> Result<Joining, DialError> {
     let failed = |cause: String| DialError::Failed { addr, cause };
     let failure = Failure::default();
-    let (profile, limits) = (Profile::dc(), Limits::default());
-    let client = quic::join(env, &profile, &limits, addr, join, failure.clone())
+    let (profile, limits) = (Profile::auto(), Limits::default());
+    let (client, wheel) = quic::join(env, &profile, &limits, addr, join, failure.clone())
         .map_err(|error| failed(error.to_string()))?;
     let socket = client_endpoint(env, &profile, addr).map_err(failed)?;
     let (expected, patience) = (&join.expected, limits.dial_timeout);
@@ -104,18 +110,20 @@ async fn quic(env: &Env, addr: SocketAddr, join: &JoinConfig) -> Result<Joining,
         wire: Wire::Quic(quic),
         requests: Requests::Quic(requests),
         driver: Driver::Quic(driver),
+        wheel,
         socket: Some(socket),
     })
 }
 
 async fn over_tcp(env: &Env, addr: SocketAddr, join: &JoinConfig) -> Result<Joining, DialError> {
     let failure = Failure::default();
-    let (profile, limits) = (Profile::dc(), Limits::default());
+    let (profile, limits) = (Profile::auto(), Limits::default());
     let expected = join.expected.clone();
     let tls = tls::join_config(
         join.pin,
         expected,
         &[tcp::ALPN],
+        join.key_exchange,
         env.clock(),
         failure.clone(),
     );
@@ -130,6 +138,7 @@ async fn over_tcp(env: &Env, addr: SocketAddr, join: &JoinConfig) -> Result<Join
         wire: Wire::Tcp(wire),
         requests: Requests::Tcp(requests),
         driver: Driver::Tcp(Box::new(driver)),
+        wheel: Wheel::default(),
         socket: None,
     })
 }

@@ -108,7 +108,7 @@ pub(crate) struct InitArgs {
     )]
     pub(crate) trust_domain: weft_certs::TrustDomain,
 
-    /// Life of the certificates of sidecars (5m to 24h)
+    /// Life of the certificates of sidecars: at most 24h; below 5m, down to 5s, is for tests
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub(crate) leaf_ttl: Duration,
 
@@ -274,6 +274,10 @@ pub(crate) struct DeleteArgs {
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
+    /// Every path between sidecars, seen from both ends: is it the network? Round trip, loss, MTU, window, bytes,
+    /// waiting, moves, profile, key exchange
+    #[arg(long, conflicts_with = "expiring")]
+    pub(crate) paths: bool,
     /// Only certificates and authorities that end within this time; exit 1 if there is one
     #[arg(long, value_name = "DURATION", value_parser = identity::days)]
     pub(crate) expiring: Option<Duration>,

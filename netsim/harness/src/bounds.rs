@@ -44,10 +44,13 @@ enum Purpose {
 }
 
 fn purpose(file: &str) -> Purpose {
-    const PURPOSES: [(&str, Purpose); 10] = [
+    const PURPOSES: [(&str, Purpose); 12] = [
         ("transport/src/core.rs", Purpose::Connection),
         ("transport/src/accept.rs", Purpose::Stream),
         ("transport/src/pool.rs", Purpose::Request),
+        // With nothing wrong, everybody is back on QUIC.
+        ("src/tcp/listen.rs", Purpose::Request),
+        ("src/tcp/server.rs", Purpose::Request),
         ("proxy/src/inbound/app.rs", Purpose::Application),
         ("proxy/src/accept.rs", Purpose::Request),
         ("proxy/src/outbound/attempt.rs", Purpose::Request),

@@ -12,8 +12,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weft_certs::{IdentitySource, PeerIdentity};
 use weft_env::{BoxFuture, Env, Tasks};
-use weft_transport::{Endpoint, Handler, ResetKey, ServerRequest, TransportConfig};
-use weft_transport::{RecvStream, SendStream};
+use weft_transport::{
+    Endpoint, Handler, KeyExchange, RecvStream, ResetKey, SendStream, ServerRequest,
+    TransportConfig,
+};
 use weft_wire::MAX_BODY;
 
 use crate::error::ControlError;
@@ -40,9 +42,11 @@ impl Mesh {
         addr: SocketAddr,
         identity: Arc<IdentitySource>,
         reset_key: ResetKey,
+        key_exchange: KeyExchange,
     ) -> Result<Self, ControlError> {
         let mut config = TransportConfig::control(addr, identity);
         config.reset_key = Some(reset_key);
+        config.key_exchange = key_exchange;
         let endpoint = Endpoint::bind(config, env, &tasks.child())
             .await
             .map_err(|error| ControlError::Transport(error.to_string()))?;

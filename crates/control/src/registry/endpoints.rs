@@ -63,7 +63,7 @@ pub(crate) async fn keep_endpoints(
         for sidecar in expired {
             tracing::info!(
                 service = %sidecar.service, instance = sidecar.instance,
-                "a sidecar did not come back; its endpoint is removed"
+                "a sidecar did not come back; its endpoint is removed, `weft status` shows it as gone for a day"
             );
         }
         let retry = match write(&registry, &*store).await {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::{Sidecar, Table};
-use crate::admin::types::{NackInfo, Receipt, Straggler, WaitReply};
+use crate::admin::types::{GoneSidecar, NackInfo, Receipt, Straggler, WaitReply};
 use crate::store::Revision;
 
 /// Sorts every sidecar into one of three, also those whose connection broke a moment ago: they may carry traffic
@@ -16,7 +16,21 @@ pub(crate) fn receipts(table: &Table, revision: Revision, arrived: Option<Instan
         receipts: Vec::new(),
         nacks: Vec::new(),
         stragglers: Vec::new(),
+        gone: Vec::new(),
     };
+    let has_it = |sidecar: &Sidecar| {
+        let acked = sidecar.acked.as_ref();
+        acked.is_some_and(|acked| acked.ack.revision >= revision)
+    };
+    reply.gone = table
+        .lost()
+        .filter(|sidecar| !has_it(sidecar))
+        .map(|sidecar| GoneSidecar {
+            instance: sidecar.instance.clone(),
+            service: sidecar.service.to_string(),
+            since_unix_ms: sidecar.since_unix_ms,
+        })
+        .collect();
     for sidecar in table.iter() {
         if let Some(nack) = nack_info(sidecar).filter(|nack| nack.revision >= revision) {
             reply.nacks.push(nack);
@@ -30,6 +44,7 @@ pub(crate) fn receipts(table: &Table, revision: Revision, arrived: Option<Instan
                 in_force_unix_ms: acked.ack.in_force_unix_ms,
                 took_us: acked.ack.took_us,
                 after_ms: arrived.map(|arrived| millis(arrived, acked.received)),
+                unsaved: sidecar.unsaved.clone(),
             }),
             acked => reply.stragglers.push(Straggler {
                 instance: sidecar.instance.clone(),
@@ -58,6 +73,8 @@ impl Lost {
                 reply.stragglers.push(straggler.clone());
             }
         }
+        let missing = |instance: &str| reply.stragglers.iter().any(|s| s.instance == *instance);
+        reply.gone.retain(|gone| !missing(&gone.instance));
         self.0 = reply
             .stragglers
             .iter()
@@ -102,6 +119,7 @@ mod tests {
             revision,
             in_force_unix_ms: 5,
             took_us: 6,
+            unsaved: None,
         }
     }
 
@@ -184,6 +202,14 @@ mod tests {
             ["lost"],
             "forgotten, and still missing"
         );
+        // Who begins to wait later is told, and does not wait.
+        let later = receipts(&table, 10, None);
+        assert!(later.is_complete());
+        let gone: Vec<&str> = later.gone.iter().map(|gone| &*gone.instance).collect();
+        assert_eq!(gone, ["lost"]);
+        let mut reply = receipts(&table, 10, None);
+        lost.add_to(&mut reply);
+        assert!(reply.gone.is_empty(), "not told twice: {reply:?}");
     }
 
     #[test]

@@ -7,13 +7,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weft_certs::SpiffeId;
 use weft_resources::ServiceName;
-use weft_wire::{Ack, EndpointRecord, Hello, Nack, PortRecord, Report, TrustReport};
+use weft_wire::{
+    Ack, EndpointRecord, Hello, MAX_CONNECTIONS, MAX_UNREACHABLE, Nack, PortRecord, Report,
+    TrustReport,
+};
 
 /// Which connection of an instance: a later one has a higher number, and replaces the earlier.
 pub(crate) type Epoch = u64;
 
 /// Most sidecars of one control node, connected or in grace.
 const MAX_SIDECARS: usize = 20_000;
+/// How long a lost sidecar is remembered after its grace, for people to see.
+const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// Most lost sidecars that are remembered; beyond it those lost first are forgotten.
+const MAX_LOST: usize = 1_000;
 /// Most ports of one service.
 const MAX_PORTS: usize = 64;
 
@@ -76,6 +83,8 @@ pub(crate) struct Sidecar {
     pub(crate) since_unix_ms: u64,
     pub(crate) acked: Option<Acked>,
     pub(crate) nack: Option<Nack>,
+    /// Why what it has in force is not on its disk: its last word on that, by receipt or report.
+    pub(crate) unsaved: Option<String>,
     /// Serial of the SVID it serves: from its greeting, then from its reports.
     pub(crate) serial: String,
     /// End of that SVID, Unix seconds.
@@ -119,6 +128,14 @@ impl Sidecar {
     /// Whom it says it trusts; `None` until it has said, or if it is of a version that does not say.
     pub(crate) fn trust(&self) -> Option<&TrustReport> {
         self.report.as_ref()?.trust.as_ref()
+    }
+
+    /// Since when it is not connected.
+    fn gone(&self) -> Option<Instant> {
+        match self.link {
+            Link::Gone(since) => Some(since),
+            Link::Live(_) => None,
+        }
     }
 
     pub(crate) fn is_live(&self) -> bool {
@@ -169,6 +186,9 @@ pub(crate) struct Arrival<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     sidecars: BTreeMap<String, Sidecar>,
+    /// Those that neither said goodbye nor came back within their grace. They have no part in the mesh any more: this
+    /// is for people to see.
+    lost: BTreeMap<String, Sidecar>,
     last_epoch: Epoch,
 }
 
@@ -213,6 +233,7 @@ impl Table {
             since_unix_ms: arrival.unix_ms,
             acked: None,
             nack: None,
+            unsaved: None,
             serial: hello.serial.clone(),
             not_after_unix: arrival.not_after_unix,
             report: None,
@@ -221,6 +242,7 @@ impl Table {
             cut_before: 0,
             ousted,
         };
+        self.lost.remove(&hello.instance);
         self.sidecars.insert(hello.instance.clone(), sidecar);
         Ok(self.last_epoch)
     }
@@ -248,6 +270,7 @@ impl Table {
                 since_unix_ms: unix_ms,
                 acked: None,
                 nack: None,
+                unsaved: None,
                 serial: String::new(),
                 not_after_unix: 0,
                 report: None,
@@ -289,31 +312,48 @@ impl Table {
         live
     }
 
-    /// Forgets those whose grace is over, and says who they were.
+    /// Takes those out of the mesh whose grace is over, and says who they are. They are remembered as lost for a day.
     pub(crate) fn expire(&mut self, now: Instant, grace: Duration) -> Vec<Sidecar> {
-        let over: Vec<String> = self
+        let over = |sidecar: &Sidecar| sidecar.gone().is_some_and(|since| since + grace <= now);
+        let over: Vec<Sidecar> = self
             .sidecars
             .values()
-            .filter(|sidecar| matches!(sidecar.link, Link::Gone(since) if since + grace <= now))
-            .map(|sidecar| sidecar.instance.clone())
+            .filter(|s| over(s))
+            .cloned()
             .collect();
-        over.iter()
-            .filter_map(|instance| self.sidecars.remove(instance))
-            .collect()
+        for sidecar in &over {
+            self.sidecars.remove(&sidecar.instance);
+            let mut sidecar = sidecar.clone();
+            // What it said last is no news, and large.
+            sidecar.report = None;
+            self.lost.insert(sidecar.instance.clone(), sidecar);
+        }
+        self.lost
+            .retain(|_, lost| lost.gone().is_some_and(|since| since + REMEMBERED > now));
+        while self.lost.len() > MAX_LOST {
+            let first = self.lost.values().min_by_key(|lost| lost.gone());
+            let Some(first) = first.map(|lost| lost.instance.clone()) else {
+                break;
+            };
+            self.lost.remove(&first);
+        }
+        over
     }
 
-    /// When the next grace is over.
+    /// When the next grace is over, or a lost one is to be forgotten.
     pub(crate) fn next_expiry(&self, grace: Duration) -> Option<Instant> {
-        self.sidecars
-            .values()
-            .filter_map(|sidecar| match sidecar.link {
-                Link::Gone(since) => Some(since + grace),
-                Link::Live(_) => None,
-            })
-            .min()
+        let graces = self.sidecars.values().filter_map(Sidecar::gone);
+        let memories = self.lost.values().filter_map(Sidecar::gone);
+        let graces = graces.map(|since| since + grace);
+        graces.chain(memories.map(|since| since + REMEMBERED)).min()
     }
 
-    /// All, by instance.
+    /// Those that were lost within the last day and have not come back.
+    pub(crate) fn lost(&self) -> impl Iterator<Item = &Sidecar> {
+        self.lost.values()
+    }
+
+    /// All that are connected or in grace, by instance.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Sidecar> {
         self.sidecars.values()
     }
@@ -354,6 +394,7 @@ pub(crate) fn acknowledge(sidecar: &mut Sidecar, ack: Ack, received: Instant) {
     {
         sidecar.nack = None;
     }
+    sidecar.unsaved.clone_from(&ack.unsaved);
     let newer = |acked: &Acked| ack.revision > acked.ack.revision;
     if sidecar.acked.as_ref().is_none_or(newer) {
         sidecar.acked = Some(Acked { ack, received });
@@ -362,7 +403,10 @@ pub(crate) fn acknowledge(sidecar: &mut Sidecar, ack: Ack, received: Instant) {
 
 /// The whole of a report's effect. True if a certificate or a trust changed, which others may wait for; the rest of a
 /// report wakes nobody.
-pub(crate) fn hear(sidecar: &mut Sidecar, report: Report, unix_ms: u64) -> bool {
+pub(crate) fn hear(sidecar: &mut Sidecar, mut report: Report, unix_ms: u64) -> bool {
+    // What a sidecar may take of this node's memory is not for the sidecar to say.
+    report.connections.truncate(MAX_CONNECTIONS);
+    report.unreachable.truncate(MAX_UNREACHABLE);
     let renewed = sidecar.serial != report.serial || sidecar.issuer() != report.issuer;
     let editions = |trust: &TrustReport| (trust.sequence, trust.revoked);
     let before = sidecar.trust().map(editions);
@@ -379,6 +423,7 @@ pub(crate) fn hear(sidecar: &mut Sidecar, report: Report, unix_ms: u64) -> bool 
             (None, None) => 0,
         };
     }
+    sidecar.unsaved.clone_from(&report.unsaved);
     sidecar.serial.clone_from(&report.serial);
     sidecar.not_after_unix = report.not_after_unix;
     sidecar.report = Some(report);

@@ -18,8 +18,8 @@ use weft_certs::{
 };
 use weft_env::BoxFuture;
 use weft_transport::{
-    Connection, DialError, Endpoint, Handler, JoinConfig, RequestError, ServerRequest, Target,
-    TransportConfig, join_connection,
+    Connection, DialError, Endpoint, Handler, JoinConfig, KeyExchange, RequestError, ServerRequest,
+    Target, TransportConfig, join_connection,
 };
 use weft_transport::{RecvStream, SendStream};
 use weft_wire::{
@@ -104,6 +104,7 @@ pub async fn join(
     let config = JoinConfig {
         pin,
         expected: control_id(),
+        key_exchange: KeyExchange::Preferred,
     };
     let addr = control.ready.mesh;
     let connection = join_connection(&control.env, &control.tasks, addr, &config)
@@ -462,6 +463,7 @@ impl Sync {
             revision,
             in_force_unix_ms: 1,
             took_us: 2,
+            unsaved: None,
         }))
         .await
     }

@@ -81,6 +81,7 @@ impl Applier {
                     revision,
                     in_force_unix_ms: self.unix_ms(),
                     took_us,
+                    unsaved: None,
                 })
             }
             Err(unusable) => {

@@ -150,6 +150,8 @@ impl ControlClient {
             self.applier.save_again();
         }
         self.unsaved = saved.err().map(|error| told(&error));
+        let telemetry = &self.node.telemetry;
+        telemetry.set_config_unsaved(self.unsaved.is_some());
     }
 }
 

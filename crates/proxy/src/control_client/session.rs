@@ -159,13 +159,16 @@ impl<'c> Session<'c> {
             match message.map_err(|error| error.to_string())? {
                 None => return Ok(()),
                 Some(ControlMessage::Update(update)) => {
-                    let answer = self.client.applier.apply(update, Instant::now()).await;
+                    let mut answer = self.client.applier.apply(update, Instant::now()).await;
                     let unsaved = broken(Mutant::AcknowledgesUnsaved);
                     if self.client.applier.must_save() && !unsaved {
                         self.client.save().await;
                     }
                     if self.client.applier.revision().is_some() {
                         self.client.node.readiness.set(Ok(()));
+                    }
+                    if let SidecarMessage::Ack(ack) = &mut answer {
+                        ack.unsaved.clone_from(&self.client.unsaved);
                     }
                     self.send(&answer).await?;
                 }

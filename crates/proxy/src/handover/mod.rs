@@ -1,5 +1,5 @@
 //! An upgrade without loss: a new process takes the place of a running one on the same machine
-//! (docs/adr/0008-upgrades.md).
+//! (docs/adr/0009-upgrades.md).
 //!
 //! ```text
 //!  new process (take)                          running process (give)

@@ -19,8 +19,7 @@ use weft_env::BoxFuture;
 use weft_policy::{RequestHead, Verdict, authorize};
 use weft_resources::ServiceName;
 use weft_telemetry::Protocol;
-use weft_transport::{Handler, ServerRequest};
-use weft_transport::{RecvStream, SendStream};
+use weft_transport::{Handler, Negotiated, RecvStream, SendStream, ServerRequest};
 
 use crate::config::AppPort;
 use crate::node::Node;
@@ -50,6 +49,7 @@ struct Port {
 /// A request of the mesh, from the moment on that its head is known.
 struct Call {
     caller: PeerIdentity,
+    negotiated: Negotiated,
     request: Request<()>,
     send: SendStream,
     recv: RecvStream,
@@ -62,6 +62,7 @@ impl Handler for Inbound {
             let Some(caller) = request.peer else { return };
             self.answer(Call {
                 caller,
+                negotiated: request.negotiated,
                 request: request.request,
                 send: request.send,
                 recv: request.recv,
@@ -94,6 +95,7 @@ impl Inbound {
     async fn answer(&self, call: Call) {
         let Call {
             caller,
+            negotiated,
             mut request,
             mut send,
             recv,
@@ -118,6 +120,7 @@ impl Inbound {
             },
             &node.nothing,
         );
+        record.negotiated = negotiated;
         let caller = self.callers.get(&caller);
         record.peer = Arc::clone(&caller.id_text);
         record.edge = Some(caller.edge(tunnel).clone());

@@ -112,7 +112,7 @@ impl Transaction<'_> {
         instance: &Arc<Instance>,
         request: &Request<()>,
         upload: &mut Upload,
-        record: &Record,
+        record: &mut Record,
     ) -> Result<Answer, Missed> {
         let began = Instant::now();
         let pending = instance.begin();
@@ -174,7 +174,7 @@ impl Transaction<'_> {
         instance: &Arc<Instance>,
         request: &Request<()>,
         upload: &mut Upload,
-        record: &Record,
+        record: &mut Record,
     ) -> Result<Arrived, Missed> {
         let (content, end) = match upload {
             Upload::Whole(body) => (body.clone(), true),
@@ -187,7 +187,10 @@ impl Transaction<'_> {
             .request_with(&instance.target, request, content, end)
             .await;
         let (send, mut recv) = match opened {
-            Ok(exchange) => (exchange.send, exchange.recv),
+            Ok(exchange) => {
+                record.negotiated = exchange.negotiated;
+                (exchange.send, exchange.recv)
+            }
             Err(error) => return Err(unsent(self.service, instance, error)),
         };
         let sent_at = Instant::now();

@@ -97,7 +97,8 @@ impl Port {
             let backend = current.lock().unwrap_or_else(PoisonError::into_inner);
             backend.clone()
         };
-        drop(accepting.spawn(tcp::serve(Arc::clone(node), stop, listener, backend)));
+        let serve = tcp::serve(Arc::clone(node), stop, listener, backend);
+        drop(accepting.spawn_essential("a local TCP port", serve));
         Self {
             accepting,
             backend: shared,

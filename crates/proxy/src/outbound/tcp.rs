@@ -197,7 +197,7 @@ async fn attempts(
         };
         record.attempts += 1;
         record.peer = Arc::clone(&instance.id);
-        let missed = match attempt(node, service, &instance, &request).await {
+        let missed = match attempt(node, service, &instance, &request, record).await {
             Ok(tunnel) => return Ok(tunnel),
             Err(missed) => missed,
         };
@@ -226,6 +226,7 @@ async fn attempt(
     service: &ServiceName,
     instance: &Arc<Instance>,
     request: &Request<()>,
+    record: &mut Record,
 ) -> Result<Tunnel, Missed> {
     let pending = instance.begin();
     let opened = node
@@ -237,6 +238,7 @@ async fn attempt(
         blame(node, instance, missed.failure);
         missed
     })?;
+    record.negotiated = exchange.negotiated;
     let began = tokio::time::Instant::now();
     let response = exchange.recv.response().await.map_err(|error| {
         let missed = broken(service, instance, &error);

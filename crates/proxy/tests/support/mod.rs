@@ -10,6 +10,7 @@
 
 pub mod apps;
 pub mod client;
+pub mod faulty;
 pub mod offline;
 
 use std::net::SocketAddr;
@@ -274,6 +275,13 @@ impl Sidecar {
             .unwrap()
             .unwrap();
         (self.dir, self.config)
+    }
+
+    /// Why it gave up by itself.
+    pub async fn gives_up(self) -> String {
+        let ended = timeout(PATIENCE, self.ended).await;
+        let error = ended.expect("it ends").unwrap().unwrap_err();
+        error.to_string()
     }
 
     /// Kills it: nothing is drained, nobody is told.

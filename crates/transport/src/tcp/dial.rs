@@ -83,6 +83,7 @@ async fn handshake(
     if session.alpn_protocol() != Some(ALPN) {
         return Err("the peer does not speak HTTP/2".to_owned());
     }
+    wire.agreed(session);
     let chain = session.peer_certificates().unwrap_or_default();
     let chain = chain.iter().map(|part| part.clone().into_owned()).collect();
     let stream = Counted::new(stream, Arc::clone(wire));
@@ -136,6 +137,9 @@ fn explain(wire: &TcpWire, cause: String, failure: &Failure) -> DialError {
     }
     match rejection(wire) {
         Some(error) => error,
+        None if wire.alert() == Some(AlertDescription::HandshakeFailure) => {
+            DialError::KeyExchange { addr }
+        }
         None => DialError::Failed {
             addr,
             cause: format!("over TCP: {cause}"),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::PeerIncompatible;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -12,14 +13,18 @@ use tokio_rustls::server::TlsStream;
 use weft_certs::CertificateDer;
 use weft_certs::tls::{self, ClientAuth, Failure};
 use weft_env::{Listener, PeerAddr, Stream};
+use weft_h3::Blocked;
 
 use super::dial::alert_in;
 use super::wire::{Counted, TcpWire};
 use super::{ALPN, server};
 use crate::core::Core;
+use crate::error::NO_KEY_EXCHANGE;
 use crate::lifetime::Terms;
 use crate::registry::NewLink;
 use crate::relay::Turn;
+use crate::session::NO_COMMON_KEY_EXCHANGE;
+use crate::steer::Wheel;
 use crate::wire::Wire;
 use crate::{Direction, Handler, Relay};
 
@@ -112,6 +117,7 @@ async fn handshake(
         Err(error) => return refuse(error.reason(), error.to_string()),
     };
     let wire = TcpWire::new(from);
+    wire.agreed(stream.get_ref().1);
     let stream = Counted::new(stream, Arc::clone(&wire));
     let Ok(http) = timeout(patience, server::handshake(&core, stream)).await else {
         let detail = format!("no HTTP/2 within {patience:?}");
@@ -129,12 +135,16 @@ async fn handshake(
         peer_not_after: peer.as_ref().map(|peer| peer.not_after),
     };
     let counted = Arc::clone(&wire);
+    let profile = core.profile(peer.as_ref().map(|peer| &peer.id)).clone();
     let new = NewLink {
         wire: Wire::Tcp(Arc::clone(&wire)),
         peer,
         chain,
         terms,
         active: Box::new(move || counted.active()),
+        blocked: Box::new(Blocked::default),
+        wheel: Wheel::default(),
+        profile,
     };
     let link = core.enter(new, &before);
     drop(place);
@@ -157,6 +167,10 @@ async fn secure(core: &Core, stream: Stream) -> Result<TlsStream<Stream>, (&'sta
         if matches!(rustls, Some(rustls::Error::NoCertificatesPresented)) {
             let detail = "the peer presented no certificate".to_owned();
             return ("no_certificate", detail);
+        }
+        let no_group = PeerIncompatible::NoKxGroupsInCommon;
+        if rustls == Some(&rustls::Error::PeerIncompatible(no_group)) {
+            return (NO_KEY_EXCHANGE, NO_COMMON_KEY_EXCHANGE.to_owned());
         }
         match alert_in(&error) {
             Some(alert) => (

@@ -117,6 +117,7 @@ fn serve(
     let request = ServerRequest {
         peer: link.peer.clone(),
         remote: link.remote(),
+        negotiated: link.negotiated,
         request,
         recv: RecvHalf::request(Arc::clone(&stream), body).into(),
         send: SendHalf::response(stream, tunnel).into(),

@@ -14,11 +14,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::dial::alert_in;
+use crate::Negotiated;
 
 /// The state that a connection's streams, its driver and its [`Link`](crate::registry::Link) share.
 #[derive(Debug)]
 pub(crate) struct TcpWire {
     remote: SocketAddr,
+    negotiated: OnceLock<Negotiated>,
     /// Cancelled to end the connection now.
     cut: CancellationToken,
     /// Cancelled when it has ended.
@@ -42,6 +44,7 @@ impl TcpWire {
     pub(super) fn new(remote: SocketAddr) -> Arc<Self> {
         Arc::new(Self {
             remote,
+            negotiated: OnceLock::new(),
             cut: CancellationToken::new(),
             closed: CancellationToken::new(),
             lost: OnceLock::new(),
@@ -54,6 +57,16 @@ impl TcpWire {
             abandoned: AtomicU64::new(0),
             idle: Notify::new(),
         })
+    }
+
+    /// The TLS handshake is done.
+    pub(super) fn agreed(&self, tls: &rustls::CommonState) {
+        let _ = self.negotiated.set(Negotiated::of(tls));
+    }
+
+    /// What it agreed on.
+    pub(crate) fn negotiated(&self) -> Negotiated {
+        self.negotiated.get().copied().unwrap_or_default()
     }
 
     pub(crate) fn remote(&self) -> SocketAddr {

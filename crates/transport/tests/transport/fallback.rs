@@ -8,7 +8,8 @@ use tokio::time::{Instant, timeout};
 use weft_certs::tls::ClientAuth;
 use weft_certs::{ExpectedPeer, SpiffeId};
 use weft_transport::{
-    Carrier, Connection, DialError, EndReason, JoinConfig, RequestError, Target, join_connection,
+    Carrier, Connection, DialError, EndReason, JoinConfig, KeyExchange, RequestError, Target,
+    join_connection,
 };
 
 use crate::lab::{Ca, LONG, Node, PROMPT, body, eventually, head, id, request_on};
@@ -201,7 +202,11 @@ async fn a_joiner_comes_in_over_tcp_where_it_may() {
         config.client_auth = ClientAuth::Optional;
     })
     .await;
-    let join = |pin, expected: SpiffeId| JoinConfig { pin, expected };
+    let join = |pin, expected: SpiffeId| JoinConfig {
+        pin,
+        expected,
+        key_exchange: KeyExchange::Preferred,
+    };
     let (env, tasks) = (&sidecar.env, &sidecar.tasks);
     let middlebox = Middlebox::before(&control).await;
     let known = join(ca.pin(), id("control"));

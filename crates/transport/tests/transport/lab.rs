@@ -209,6 +209,7 @@ impl Handler for Service {
                 peer,
                 request,
                 mut send,
+                // Held, and not read, until there is an answer.
                 mut recv,
                 ..
             } = request;

@@ -11,6 +11,7 @@ mod identity;
 mod lab;
 mod limits;
 mod middlebox;
+mod paths;
 mod pool;
 mod relay;
 mod requests;

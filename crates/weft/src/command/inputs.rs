@@ -45,11 +45,14 @@ pub(super) fn resources(paths: &[PathBuf]) -> Result<Vec<Resource>, Failure> {
         )));
     }
     if all.is_empty() {
-        let names: Vec<_> = inputs.iter().map(|input| input.origin.as_str()).collect();
+        let names: Vec<_> = paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
         return Err(Failure::new(
             "apply",
             format!("no resource is in {}", names.join(", ")),
-            "name files with resources with -f",
+            "name files with resources with -f, or directories: of those, files that end in .yaml, .yml or .json are read",
         ));
     }
     Ok(all)
@@ -176,5 +179,11 @@ spec:
         let keys: Vec<String> = found.iter().map(|r| r.key().to_string()).collect();
         assert_eq!(keys, ["HTTPRoute/default/a", "HTTPRoute/default/b"]);
         assert!(resources(&[dir.path().join("gone.yaml")]).is_err());
+        let empty = tempfile::tempdir().unwrap();
+        let error = resources(&[empty.path().to_owned()])
+            .unwrap_err()
+            .to_string();
+        let said = format!("no resource is in {}; ", empty.path().display());
+        assert!(error.contains(&said) && error.contains(".yaml"), "{error}");
     }
 }

@@ -10,6 +10,7 @@ mod control;
 mod federation;
 mod init;
 mod inputs;
+mod paths;
 mod resources;
 mod rotation;
 mod secret;

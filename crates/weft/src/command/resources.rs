@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::Serialize;
-use weft_control::{Action, AdminClient, ApplyReply, ResourceFilter, ResourceList, WaitReply};
+use weft_control::{
+    Action, AdminClient, ApplyReply, ResourceChange, ResourceFilter, ResourceList, WaitReply,
+};
 use weft_resources::Kind;
 
-use super::admin::{connect, failed};
+use super::admin::{connect, date, failed};
 use super::inputs;
 use crate::cli::{ApplyArgs, DeleteArgs, GetArgs};
 use crate::failure::Failure;
@@ -21,7 +23,8 @@ struct Outcome {
     /// With --wait: who has it in force, who refused, who did not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     wait: Option<WaitReply>,
-    /// With --wait and a receipt of every sidecar: from the commit to the last of them, milliseconds.
+    /// With --wait and a receipt of every sidecar for something new: from the commit to the last of them,
+    /// milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_receipt_ms: Option<f64>,
 }
@@ -115,7 +118,7 @@ fn table(list: &ResourceList) -> String {
     table.render()
 }
 
-/// Waits if that was asked for, says what came of it, and fails if a sidecar does not have it.
+/// Waits if that was asked for, says what came of it, and fails if a sidecar does not have it, in force and saved.
 async fn conclude(
     client: &AdminClient,
     reply: ApplyReply,
@@ -131,9 +134,11 @@ async fn conclude(
         ),
         None => None,
     };
+    // The receipts of a revision that was there before say nothing of this command.
+    let changed = changed(&reply);
     let last_receipt_ms = wait
         .as_ref()
-        .filter(|wait| wait.is_complete())
+        .filter(|wait| changed && wait.is_complete())
         .and_then(|wait| {
             wait.receipts
                 .iter()
@@ -148,8 +153,15 @@ async fn conclude(
     output::show(format, &outcome, || sentence(&outcome))?;
     match outcome.wait {
         Some(wait) if !wait.is_complete() => Err(incomplete(&wait)),
+        Some(wait) if wait.receipts.iter().any(|r| r.unsaved.is_some()) => Err(unsaved(&wait)),
         _ => Ok(()),
     }
+}
+
+/// Whether there is anything new.
+fn changed(reply: &ApplyReply) -> bool {
+    let new = |change: &ResourceChange| change.action != Action::Unchanged;
+    reply.changes.iter().any(new)
 }
 
 fn sentence(outcome: &Outcome) -> String {
@@ -169,10 +181,45 @@ fn sentence(outcome: &Outcome) -> String {
         let s = if n == 1 { "" } else { "s" };
         let _ = write!(out, " in force on {n} sidecar{s}");
     }
-    if let Some(ms) = outcome.last_receipt_ms {
-        let _ = write!(out, ", the last after {ms:.1} ms");
+    match outcome.last_receipt_ms {
+        Some(ms) => {
+            let _ = write!(out, ", the last after {ms:.1} ms");
+        }
+        None if outcome.wait.is_some() && !changed(&outcome.reply) => {
+            out.push_str(", as it was before");
+        }
+        None => {}
+    }
+    for gone in outcome.wait.iter().flat_map(|wait| &wait.gone) {
+        let _ = write!(
+            out,
+            "\nnote: {}/{} is gone since {}, and gets this when it comes back",
+            gone.service,
+            gone.instance,
+            date(gone.since_unix_ms / 1000)
+        );
     }
     out
+}
+
+/// Who would lose the change in a restart, each with the reason.
+fn losing(wait: &WaitReply) -> impl Iterator<Item = String> {
+    wait.receipts.iter().filter_map(|receipt| {
+        let reason = receipt.unsaved.as_ref()?;
+        let (service, instance) = (&receipt.service, &receipt.instance);
+        Some(format!("{service}/{instance} could not save it ({reason})"))
+    })
+}
+
+fn unsaved(wait: &WaitReply) -> Failure {
+    Failure::new(
+        format!(
+            "revision {} is in force, but a restart of a sidecar would go back to what was before",
+            wait.revision
+        ),
+        losing(wait).collect::<Vec<_>>().join(", "),
+        "make room in its state directory: it tries again by itself; see: weft status",
+    )
 }
 
 /// Who does not have the change, and why.
@@ -199,6 +246,7 @@ fn incomplete(wait: &WaitReply) -> Failure {
         };
         format!("{}/{} {why}", late.service, late.instance)
     }));
+    who.extend(losing(wait));
     let next = if wait.nacks.is_empty() {
         "it stays stored and reaches them when they can be reached; see: weft status"
     } else {
@@ -228,7 +276,7 @@ fn kind(text: &str) -> Result<&'static str, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_control::{NackInfo, Straggler};
+    use weft_control::{NackInfo, Receipt, Straggler};
 
     #[test]
     fn kinds_are_taken_in_any_case_and_plural() {
@@ -243,6 +291,65 @@ mod tests {
         assert!(
             error.contains("'route'") && error.contains("HTTPRoute"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn an_unchanged_apply_tells_no_time_of_old_receipts() {
+        let outcome = |action, last_receipt_ms| Outcome {
+            reply: ApplyReply {
+                revision: 7,
+                changes: vec![ResourceChange {
+                    key: "HTTPRoute/default/x".to_owned(),
+                    action,
+                }],
+            },
+            wait: Some(WaitReply {
+                revision: 7,
+                receipts: Vec::new(),
+                nacks: Vec::new(),
+                stragglers: Vec::new(),
+                gone: Vec::new(),
+            }),
+            last_receipt_ms,
+        };
+        let said = sentence(&outcome(Action::Unchanged, None));
+        assert!(said.ends_with("on 0 sidecars, as it was before"), "{said}");
+        let said = sentence(&outcome(Action::Updated, Some(1.5)));
+        assert!(said.ends_with(", the last after 1.5 ms"), "{said}");
+        let said = sentence(&outcome(Action::Updated, None));
+        assert!(said.ends_with("on 0 sidecars"), "{said}");
+    }
+
+    #[test]
+    fn who_could_not_save_a_change_is_named_with_the_reason() {
+        let receipt = |instance: &str, unsaved: Option<&str>| Receipt {
+            instance: instance.to_owned(),
+            service: "orders.default".to_owned(),
+            revision: 7,
+            in_force_unix_ms: 1,
+            took_us: 1,
+            after_ms: None,
+            unsaved: unsaved.map(str::to_owned),
+        };
+        let wait = WaitReply {
+            revision: 7,
+            receipts: vec![
+                receipt("a1", None),
+                receipt("b2", Some("snapshot.json: the disk is full")),
+            ],
+            nacks: Vec::new(),
+            stragglers: Vec::new(),
+            gone: Vec::new(),
+        };
+        let said = unsaved(&wait).to_string();
+        assert!(
+            said.contains("orders.default/b2 could not save it (snapshot.json: the disk is full)"),
+            "{said}"
+        );
+        assert!(
+            !said.contains("a1") && said.contains("weft status"),
+            "{said}"
         );
     }
 
@@ -265,6 +372,7 @@ mod tests {
                 service: "invoices.default".to_owned(),
                 acked_revision: None,
             }],
+            gone: Vec::new(),
         };
         let said = incomplete(&wait).to_string();
         for part in [

@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use weft_env::Env;
-use weft_proxy::{AppPort, Program, SidecarConfig, TcpListener, TokenSource, WorkloadApi};
+use weft_proxy::{
+    AppPort, PeerProfile, Program, SidecarConfig, TcpListener, TokenSource, WorkloadApi,
+};
 use weft_workload::Entry;
 
 use crate::demo::tether;
 use crate::failure::Failure;
-use crate::settings::{AppSpec, SidecarSettings, TcpListen};
+use crate::settings::{AppSpec, PeerProfileSpec, SidecarSettings, TcpListen};
 use crate::signals;
 
 pub(super) async fn run(settings: SidecarSettings) -> Result<(), Failure> {
@@ -43,6 +45,13 @@ async fn config(env: &Env, settings: SidecarSettings) -> Result<SidecarConfig, F
     config.tcp_listeners = settings.tcp_listen.into_iter().map(tcp_listener).collect();
     config.metrics_listen = settings.metrics;
     config.workload = workload(settings.workload_socket, settings.workload_allow)?;
+    config.profile = settings.profile.into();
+    config.peer_profiles = settings
+        .peer_profile
+        .into_iter()
+        .map(peer_profile)
+        .collect();
+    config.key_exchange = settings.key_exchange.into();
     config.drain_deadline = settings.drain;
     config.upgrade_drain = settings.upgrade_drain;
     config.take_over = settings.takeover;
@@ -107,6 +116,13 @@ async fn app_port(env: &Env, app: &AppSpec) -> Result<AppPort, Failure> {
         port: app.port,
         addr,
     })
+}
+
+fn peer_profile(spec: PeerProfileSpec) -> PeerProfile {
+    PeerProfile {
+        service: spec.service,
+        profile: spec.profile.into(),
+    }
 }
 
 fn tcp_listener(listen: TcpListen) -> TcpListener {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use weft_control::{AdminClient, SidecarState, SidecarStatus, Status};
 use weft_wire::EarlierProcess;
 
-use super::admin::{connect, failed, left};
+use weft_env::Env;
+
+use super::admin::{connect, date, failed, left};
 use crate::cli::StatusArgs;
 use crate::failure::Failure;
 use crate::output::{self, Format, Table};
@@ -17,6 +19,9 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), Failure> {
         return expiring(&client, within, args.output.output).await;
     }
     let status = client.status().await.map_err(failed)?;
+    if args.paths {
+        return super::paths::show(args.output.output, &status, Env::system().wall());
+    }
     output::show(args.output.output, &status, || shown(&status))
 }
 
@@ -30,7 +35,9 @@ async fn expiring(client: &AdminClient, within: Duration, format: Format) -> Res
         .iter()
         .filter(|authority| authority.state != "removed")
         .map(|a| (a.role.clone(), a.name.clone(), a.seconds_left));
-    let leaves = status.sidecars.iter().map(|s| {
+    // One that is gone cannot be helped, and may be gone for good.
+    let live = |s: &&SidecarStatus| s.state == SidecarState::Live;
+    let leaves = status.sidecars.iter().filter(live).map(|s| {
         let name = format!("{}/{}", s.service, s.instance);
         ("leaf".to_owned(), name, s.certificate_seconds_left)
     });
@@ -93,8 +100,8 @@ fn shown(status: &Status) -> String {
     );
     for sidecar in &status.sidecars {
         let state = match sidecar.state {
-            SidecarState::Live => "live",
-            SidecarState::Gone => "gone",
+            SidecarState::Live => "live".to_owned(),
+            SidecarState::Gone => format!("gone since {}", date(sidecar.since_unix_ms / 1000)),
         };
         let revision = sidecar
             .acked_revision
@@ -117,7 +124,7 @@ fn shown(status: &Status) -> String {
         table.row([
             sidecar.service.clone(),
             sidecar.instance.clone(),
-            state.to_owned(),
+            state,
             sidecar.version.clone(),
             format!("{revision}{refused}"),
             left(sidecar.certificate_seconds_left),
@@ -150,13 +157,16 @@ fn shown(status: &Status) -> String {
                 earlier(sidecar)
             );
         }
-        if let Some(reason) = &sidecar.unsaved {
+        if let (SidecarState::Live, Some(reason)) = (sidecar.state, &sidecar.unsaved) {
             let _ = write!(
                 out,
                 "\n{}/{} cannot save what is in force, a restart would go back: {reason}\n",
                 sidecar.service, sidecar.instance
             );
         }
+    }
+    if let Some(note) = on_loopback(&status.sidecars) {
+        let _ = write!(out, "\n{note}\n");
     }
     out
 }
@@ -165,4 +175,75 @@ fn earlier(sidecar: &SidecarStatus) -> String {
     let process = |p: &EarlierProcess| format!("process {} (version {})", p.pid, p.version);
     let all: Vec<String> = sidecar.earlier.iter().map(process).collect();
     all.join(", ")
+}
+
+/// Who is registered at an address that means this machine to every other one, in a mesh of several machines.
+fn on_loopback(sidecars: &[SidecarStatus]) -> Option<String> {
+    let live = || sidecars.iter().filter(|s| s.state == SidecarState::Live);
+    if live().all(|s| s.addr.ip().is_loopback()) {
+        return None;
+    }
+    let who: Vec<String> = live()
+        .filter(|s| s.addr.ip().is_loopback())
+        .map(|s| format!("{}/{} at {}", s.service, s.instance, s.addr))
+        .collect();
+    if who.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "other machines cannot reach {}: start it with --control and the control node's address on the network in place of a loopback address, or with --listen IP:PORT and its machine's own",
+        who.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sidecar(instance: &str, addr: &str) -> SidecarStatus {
+        SidecarStatus {
+            spiffe_id: String::new(),
+            service: "orders.default".to_owned(),
+            instance: instance.to_owned(),
+            version: String::new(),
+            pid: 1,
+            addr: addr.parse().unwrap(),
+            state: SidecarState::Live,
+            since_unix_ms: 0,
+            acked_revision: None,
+            in_force_unix_ms: None,
+            nack: None,
+            serial: String::new(),
+            issuer: String::new(),
+            not_after_unix: 0,
+            certificate_seconds_left: 0,
+            connections: Vec::new(),
+            unreachable: Vec::new(),
+            rtt_us: 0,
+            refusals: std::collections::BTreeMap::new(),
+            unsaved: None,
+            earlier: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn who_is_on_loopback_while_others_are_not_is_named_with_what_to_do() {
+        let (here, v6, there) = (
+            sidecar("a1", "127.0.0.1:15018"),
+            sidecar("a2", "[::1]:1"),
+            sidecar("b1", "10.0.0.2:15008"),
+        );
+        let one_machine = [here.clone(), v6];
+        assert_eq!(on_loopback(&one_machine), None);
+        assert_eq!(on_loopback(std::slice::from_ref(&there)), None);
+        let said = on_loopback(&[here, there]).unwrap();
+        for part in [
+            "orders.default/a1 at 127.0.0.1:15018",
+            "--control",
+            "--listen IP:PORT",
+        ] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+        assert!(!said.contains("b1"), "{said}");
+    }
 }

@@ -36,6 +36,8 @@ pub(super) struct LoadReport {
     pub(super) lasted: Duration,
     /// From the scheduled start to the end of the reply, ascending.
     latencies: Vec<Duration>,
+    /// The same from the moment that the request was really begun: what its sidecar can see too. Ascending.
+    exchanges: Vec<Duration>,
 }
 
 impl LoadReport {
@@ -53,17 +55,12 @@ impl LoadReport {
 
     /// A quantile of the latency of requests that succeeded, by nearest rank.
     pub(super) fn quantile(&self, q: f64) -> Duration {
-        #[allow(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a rank between 0 and the number of requests"
-        )]
-        let rank = (q * self.latencies.len() as f64).ceil() as usize;
-        self.latencies
-            .get(rank.saturating_sub(1))
-            .copied()
-            .unwrap_or_default()
+        quantile(&self.latencies, q)
+    }
+
+    /// A quantile of the time that an exchange took which succeeded, from its own start.
+    pub(super) fn exchange_quantile(&self, q: f64) -> Duration {
+        quantile(&self.exchanges, q)
     }
 
     /// The figures as they stand in a step's detail.
@@ -80,6 +77,21 @@ impl LoadReport {
             "max_ms": ms(1.0),
         })
     }
+}
+
+/// By nearest rank; zero if there is nothing.
+fn quantile(ascending: &[Duration], q: f64) -> Duration {
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rank between 0 and the number of requests"
+    )]
+    let rank = (q * ascending.len() as f64).ceil() as usize;
+    ascending
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or_default()
 }
 
 /// Milliseconds with three decimals.
@@ -119,6 +131,14 @@ impl Load {
     }
 }
 
+/// How long a request took that ended with status 200.
+struct Took {
+    /// From the scheduled start.
+    latency: Duration,
+    /// From the real one.
+    exchange: Duration,
+}
+
 struct Generator {
     env: Env,
     addr: SocketAddr,
@@ -132,7 +152,7 @@ struct Generator {
 /// A request that has ended, and its connection if it can be used again.
 struct Ended {
     connection: Option<Connection>,
-    outcome: Result<(u16, Duration), String>,
+    outcome: Result<Took, String>,
 }
 
 impl Generator {
@@ -156,6 +176,7 @@ impl Generator {
             self.collect(ended);
         }
         self.report.latencies.sort_unstable();
+        self.report.exchanges.sort_unstable();
         self.report
     }
 
@@ -169,6 +190,7 @@ impl Generator {
         let (env, addr) = (self.env.clone(), self.addr);
         let (host, path) = (self.host.clone(), self.path.clone());
         self.under_way.spawn(async move {
+            let begun = Instant::now();
             let opened = match idle {
                 Some(connection) => Ok(connection),
                 None => Connection::open(&env, addr).await,
@@ -184,7 +206,10 @@ impl Generator {
             };
             let outcome = connection.get(&host, &path).await.and_then(|reply| {
                 if reply.status == 200 {
-                    Ok((200, due.elapsed()))
+                    Ok(Took {
+                        latency: due.elapsed(),
+                        exchange: begun.elapsed(),
+                    })
                 } else {
                     Err(format!("{}: {}", reply.status, reply.text()))
                 }
@@ -206,9 +231,10 @@ impl Generator {
             self.idle.push_back(connection);
         }
         match ended.outcome {
-            Ok((status, latency)) => {
-                *self.report.status.entry(status).or_default() += 1;
+            Ok(Took { latency, exchange }) => {
+                *self.report.status.entry(200).or_default() += 1;
                 self.report.latencies.push(latency);
+                self.report.exchanges.push(exchange);
             }
             Err(error) => self.fail(error),
         }

@@ -63,7 +63,9 @@ fn readable(reason: &str) -> String {
     } else if reason.starts_with("expected mapping") {
         "a settings file is a map of fields, such as `state-dir: /var/lib/weft`".to_owned()
     } else {
-        reason.to_owned()
+        format!(
+            "this is not YAML ({reason}); close quotes and brackets, and write each field on a line of its own, such as `state-dir: /var/lib/weft`"
+        )
     }
 }
 

@@ -9,6 +9,7 @@ mod app;
 mod control;
 mod file;
 mod log;
+mod path;
 mod process;
 mod sidecar;
 
@@ -22,6 +23,7 @@ use app::host_port;
 pub(crate) use app::{AppSpec, TcpListen};
 pub(crate) use control::ControlSettings;
 pub(crate) use log::LogSettings;
+pub(crate) use path::{KeyExchangeName, PeerProfileSpec, ProfileName};
 pub(crate) use process::ProcessSettings;
 pub(crate) use sidecar::SidecarSettings;
 
@@ -159,6 +161,8 @@ mod tests {
                 "FILE:1:6: 'app' takes a value or a list of values",
             ),
             ("- a\n", "FILE:1:1: a settings file is a map of fields"),
+            ("workers: 1\napp: [127.0.0.1:8080\n", "this is not YAML ("),
+            ("state-dir: \"/var\n", "close quotes and brackets"),
             (
                 "workers: 1\nworkers: 2\n",
                 "FILE:2:1: 'workers' is given twice",

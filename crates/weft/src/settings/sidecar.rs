@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use weft_certs::{RootPin, TrustDomain};
 
-use super::{AppSpec, ProcessSettings, TcpListen, sidecar_state_dir};
+use super::{
+    AppSpec, KeyExchangeName, PeerProfileSpec, ProcessSettings, ProfileName, TcpListen,
+    sidecar_state_dir,
+};
 
 /// Runs the sidecar of one service instance: carries its calls into the mesh and the mesh's calls to it.
 ///
@@ -38,16 +41,12 @@ pub(crate) struct SidecarSettings {
     )]
     pub(crate) control: Vec<String>,
 
-    /// Trust domain of the mesh, as given to `weft init`
-    #[arg(
-        long,
-        env = "WEFT_TRUST_DOMAIN",
-        value_name = "NAME",
-        default_value = "weft.local"
-    )]
-    pub(crate) trust_domain: TrustDomain,
+    /// Trust domain of the mesh, as given to `weft init` [default: weft.local; later that of the saved identity]
+    #[arg(long, env = "WEFT_TRUST_DOMAIN", value_name = "NAME")]
+    pub(crate) trust_domain: Option<TrustDomain>,
 
-    /// Hash of the mesh's root certificate, as `weft init` and `weft ca show` print it (first start only)
+    /// Hash of the mesh's root certificate, as `weft init` and `weft ca show` print it (needed at the
+    /// first start; may stay)
     #[arg(long, env = "WEFT_PIN", value_name = "sha256:HEX")]
     pub(crate) pin: Option<RootPin>,
 
@@ -122,6 +121,36 @@ pub(crate) struct SidecarSettings {
         value_delimiter = ','
     )]
     pub(crate) workload_allow: Vec<weft_workload::Entry>,
+
+    /// Kind of network that most peers are on
+    #[arg(
+        long,
+        env = "WEFT_PROFILE",
+        value_name = "PROFILE",
+        value_enum,
+        default_value = "auto"
+    )]
+    pub(crate) profile: ProfileName,
+
+    /// A service on another kind of network, such as ledger=lossy. May be given several times
+    #[arg(
+        long,
+        env = "WEFT_PEER_PROFILE",
+        value_name = "SERVICE[.NS]=PROFILE",
+        value_delimiter = ','
+    )]
+    pub(crate) peer_profile: Vec<PeerProfileSpec>,
+
+    /// Which key exchanges of TLS are taken. X25519MLKEM768 comes first in any case: what is recorded today stays
+    /// secret when quantum computers come
+    #[arg(
+        long,
+        env = "WEFT_KEY_EXCHANGE",
+        value_name = "WHICH",
+        value_enum,
+        default_value = "any"
+    )]
+    pub(crate) key_exchange: KeyExchangeName,
 
     /// How long to wait at a stop for requests under way
     #[arg(long, env = "WEFT_DRAIN", value_name = "DURATION", default_value = "10s", value_parser = super::duration)]

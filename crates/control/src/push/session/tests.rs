@@ -219,6 +219,7 @@ async fn acks_nacks_and_reports_reach_the_registry() {
         revision,
         in_force_unix_ms: 5,
         took_us: 6,
+        unsaved: None,
     }))
     .await;
     bench

@@ -192,6 +192,7 @@ fn an_ack_of_the_refused_revision_or_later_ends_the_refusal() {
         revision,
         in_force_unix_ms: 1,
         took_us: 1,
+        unsaved: None,
     };
     acknowledge(sidecar, ack(4), now);
     sidecar.nack = Some(Nack {
@@ -206,4 +207,41 @@ fn an_ack_of_the_refused_revision_or_later_ends_the_refusal() {
     assert!(sidecar.nack.is_none());
     acknowledge(sidecar, ack(6), now);
     assert_eq!(sidecar.acked.as_ref().unwrap().ack.revision, 7);
+}
+
+#[test]
+fn who_was_lost_is_remembered_for_a_day_and_who_left_is_not() {
+    let (start, grace) = (Instant::now(), Duration::from_secs(15));
+    let mut table = Table::default();
+    for instance in ["lost", "back", "left"] {
+        let epoch = arrive(&mut table, INVOICES, &hello(instance, "10.0.0.1:1")).unwrap();
+        match instance {
+            "left" => assert!(table.leave(instance, epoch)),
+            _ => assert!(table.lose(instance, epoch, start, 2)),
+        }
+    }
+    assert_eq!(table.expire(start + grace, grace).len(), 2);
+    assert_eq!(table.iter().count(), 0, "no part of the mesh");
+    let lost = |table: &Table| table.lost().map(|s| s.instance.clone()).collect::<Vec<_>>();
+    assert_eq!(lost(&table), ["back", "lost"]);
+    arrive(&mut table, ORDERS, &hello("back", "10.0.0.1:1")).unwrap();
+    assert_eq!(lost(&table), ["lost"], "its name is free for others");
+    let over = start + REMEMBERED;
+    assert_eq!(table.next_expiry(grace), Some(over));
+    assert!(table.expire(over, grace).is_empty());
+    assert!(lost(&table).is_empty());
+}
+
+#[test]
+fn the_lost_that_are_remembered_are_bounded() {
+    let (start, grace) = (Instant::now(), Duration::ZERO);
+    let mut table = Table::default();
+    for n in 0..=MAX_LOST as u64 {
+        let (instance, at) = (format!("i{n}"), start + Duration::from_millis(n));
+        let epoch = arrive(&mut table, INVOICES, &hello(&instance, "10.0.0.1:1")).unwrap();
+        table.lose(&instance, epoch, at, n);
+    }
+    table.expire(start + Duration::from_secs(10), grace);
+    assert_eq!(table.lost().count(), MAX_LOST);
+    assert!(table.lost().all(|lost| lost.instance != "i0"), "the oldest");
 }
