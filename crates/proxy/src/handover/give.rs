@@ -15,7 +15,7 @@ use super::doors::Doors;
 use super::message::{
     Generation, Hello, Message, Offer, Protocols, SPOKEN, Socket, Upgraded, hear, say, understand,
 };
-use super::{MAX_EARLIER, PATIENCE, Program, STARTING, upgrade};
+use super::{LETTING_GO, MAX_EARLIER, PATIENCE, Program, STARTING, upgrade};
 use crate::VERSION;
 use crate::state_dir::StateDir;
 
@@ -282,7 +282,7 @@ impl Request {
             say(&self.channel, &Message::Yours, None).await?;
             hear(&self.channel).await
         };
-        let answer = match timeout(PATIENCE, said).await {
+        let answer = match timeout(LETTING_GO, said).await {
             Ok(answer) => answer,
             Err(_) => {
                 self.channel.stop_receiving();
@@ -341,5 +341,36 @@ mod tests {
             reason.contains("7.0.0") && reason.contains("stop the running"),
             "{reason}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_new_process_that_is_silent_when_it_is_to_take_over_can_not_do_so_later() {
+        let env = Env::system();
+        let (channel, there) = env.channel_pair().unwrap();
+        let silent = env.adopt_channel(there).unwrap();
+        let request = Request {
+            channel,
+            hello: Hello::own(),
+            protocol: 1,
+        };
+        let reason = request.commit().await.unwrap_err();
+        assert!(reason.contains("fell silent"), "{reason}");
+        assert_eq!(hear(&silent).await.unwrap().unwrap().0, Message::Yours);
+        let late = say(&silent, &Message::Taken, None).await.unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn a_word_in_time_is_heard_however_late_it_is_read() {
+        let env = Env::system();
+        let (channel, there) = env.channel_pair().unwrap();
+        let new = env.adopt_channel(there).unwrap();
+        say(&new, &Message::Taken, None).await.unwrap();
+        let request = Request {
+            channel,
+            hello: Hello::own(),
+            protocol: 1,
+        };
+        request.commit().await.unwrap();
     }
 }

@@ -34,6 +34,9 @@ pub use upgrade::upgrade;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a new process may take to start from what the old one has given it.
 const STARTING: Duration = Duration::from_secs(20);
+/// How long nobody reads the sockets, at most, while they change hands. Peers take a node that is silent for some
+/// seconds for dead.
+const LETTING_GO: Duration = Duration::from_secs(1);
 /// Generations that still finish their streams at one time. Each is a process.
 const MAX_EARLIER: usize = 8;
 

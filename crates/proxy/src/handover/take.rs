@@ -88,7 +88,8 @@ impl From<String> for Denial {
     }
 }
 
-fn nobody(error: &io::Error) -> bool {
+/// Whether nobody listens there.
+pub(super) fn nobody(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::Unsupported

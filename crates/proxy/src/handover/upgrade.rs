@@ -9,7 +9,7 @@ use weft_env::Env;
 
 use super::give::Outcome;
 use super::message::{Hello, Message, SPOKEN, Upgraded, hear, say};
-use super::{PATIENCE, Program, STARTING, desk};
+use super::{PATIENCE, Program, STARTING, desk, take};
 use crate::{Error, VERSION};
 
 /// A successor that ends has said why before, if it could.
@@ -24,7 +24,10 @@ pub async fn upgrade(env: &Env, state_dir: &Path) -> Result<Upgraded, Error> {
     let path = desk(state_dir);
     let channel = env
         .connect_channel(&path)
-        .map_err(|source| Error::NoSidecar { source })?;
+        .map_err(|source| match take::nobody(&source) {
+            true => Error::NoSidecar { source },
+            false => Error::Upgrade(format!("{source}: ask as the user that it runs as")),
+        })?;
     let hello = Message::Upgrade(Hello::own());
     let asked = async {
         say(&channel, &hello, None).await?;
