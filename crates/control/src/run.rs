@@ -181,7 +181,6 @@ async fn start(
         Some(addr) => Some(health::listen(env, addr).await?),
         None => None,
     };
-    let stop = tasks.token();
     spawn_parts(&node, tasks, config.grace, socket);
     let metrics = metrics.map(|(listener, addr)| {
         let serve = health::serve(node.clone(), listener, tasks.clone());

@@ -348,8 +348,8 @@ async fn link(
         link: link.subscribe(),
         wishes,
     };
-    let renew = renewal.run(background.token());
-    drop(background.spawn_essential("the renewal of the certificate", renew));
+    let renewing = renewal.run(background.token());
+    drop(background.spawn_essential("the renewal of the certificate", renewing));
     let client = ControlClient {
         node: Arc::clone(node),
         endpoint: endpoint.clone(),

@@ -95,6 +95,7 @@ mod tests {
             revision: 7,
             in_force_unix_ms: 1_700_000_000_000,
             took_us: 250,
+            unsaved: None,
         });
         let bytes = encode(&message).unwrap();
         for cut in 0..bytes.len() {

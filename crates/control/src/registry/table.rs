@@ -312,10 +312,15 @@ impl Table {
     /// Takes those out of the mesh whose grace is over, and says who they are. They are remembered as lost for a day.
     pub(crate) fn expire(&mut self, now: Instant, grace: Duration) -> Vec<Sidecar> {
         let over = |sidecar: &Sidecar| sidecar.gone().is_some_and(|since| since + grace <= now);
-        let over: Vec<Sidecar> = self
+        let names: Vec<String> = self
             .sidecars
-            .extract_if(.., |_, sidecar| over(sidecar))
-            .map(|(_, sidecar)| sidecar)
+            .values()
+            .filter(|sidecar| over(sidecar))
+            .map(|sidecar| sidecar.instance.clone())
+            .collect();
+        let over: Vec<Sidecar> = names
+            .iter()
+            .filter_map(|name| self.sidecars.remove(name))
             .collect();
         for sidecar in &over {
             let mut sidecar = sidecar.clone();
