@@ -211,7 +211,7 @@ mod tests {
         );
         let one_machine = [here.clone(), v6];
         assert_eq!(on_loopback(&one_machine), None);
-        assert_eq!(on_loopback(&[there.clone()]), None);
+        assert_eq!(on_loopback(std::slice::from_ref(&there)), None);
         let said = on_loopback(&[here, there]).unwrap();
         for part in [
             "orders.default/a1 at 127.0.0.1:15018",
