@@ -312,6 +312,43 @@ fn a_disk_without_room_does_not_cost_the_token() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_stops_nobody() {
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    let (world, pin) = World::initialised();
+    let ready = world.path("control.ready");
+    let mut control = weft(world.control_args("127.0.0.1:0"))
+        .arg("--ready-file")
+        .arg(&ready)
+        .stderr(full())
+        .spawn()
+        .unwrap();
+    let told: serde_json::Value = eventually("the control node to be ready", || {
+        assert_eq!(control.try_wait().unwrap(), None, "it goes on");
+        serde_json::from_str(&std::fs::read_to_string(&ready).ok()?).ok()
+    });
+    // Each of these is logged there.
+    let token = world.token("orders", "10m");
+    let at = told["mesh"].as_str().unwrap();
+    let orders = world.start("orders", &world.sidecar_args("orders", at, &pin, &token));
+    world.admin(&["cert", "rotate", "--all"]).ok();
+    drop(orders);
+    // A failure keeps its exit code too.
+    let failed = weft(world.sidecar_args("orders", at, "sha256:1", &token))
+        .stderr(full())
+        .status();
+    assert_eq!(failed.unwrap().code(), Some(2));
+    let failed = weft(world.control_args(at)).stderr(full()).status();
+    assert_eq!(failed.unwrap().code(), Some(1), "another one runs there");
+    control.kill().unwrap();
+    control.wait().unwrap();
+}
+
+#[test]
 fn a_mesh_is_not_made_twice_on_one_directory() {
     let (world, _) = World::initialised();
     let before = world.picture("control");

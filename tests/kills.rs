@@ -10,14 +10,13 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::net::TcpStream;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use support::load::Load;
 use support::shop::{Shop, on_the_same_port};
-use support::{Ran, SOON, eventually, get};
+use support::{Ran, SOON, eventually};
 
 /// What is under way when somebody is killed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,46 +83,6 @@ fn begin(shop: &Shop, act: Act, number: u32) -> JoinHandle<Ran> {
     }
 }
 
-/// Requests of orders without a pause, until it is dropped. Counts what is not 200.
-struct Load {
-    stop: Arc<AtomicBool>,
-    failed: Arc<AtomicU32>,
-    asked: Arc<AtomicU32>,
-    worker: Option<JoinHandle<()>>,
-}
-
-impl Load {
-    fn on(outbound: SocketAddr) -> Self {
-        let (stop, failed, asked) = (Arc::default(), Arc::default(), Arc::default());
-        let (ended, bad, all): (Arc<AtomicBool>, Arc<AtomicU32>, Arc<AtomicU32>) =
-            (Arc::clone(&stop), Arc::clone(&failed), Arc::clone(&asked));
-        let worker = thread::spawn(move || {
-            while !ended.load(Ordering::Relaxed) {
-                all.fetch_add(1, Ordering::Relaxed);
-                let reply = get(outbound, "invoices", "/echo");
-                if !reply.is_ok_and(|reply| reply.status == 200) {
-                    bad.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        });
-        Self {
-            stop,
-            failed,
-            asked,
-            worker: Some(worker),
-        }
-    }
-
-    fn end(mut self) -> (u32, u32) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.worker.take().unwrap().join().unwrap();
-        (
-            self.failed.load(Ordering::Relaxed),
-            self.asked.load(Ordering::Relaxed),
-        )
-    }
-}
-
 /// Everything is as the design promises it: the journal whole, everybody back, and each act possible again.
 fn is_whole(shop: &Shop, when: &str) {
     eventually(&format!("all sidecars to be back {when}"), || {
@@ -185,9 +144,9 @@ fn a_control_node_killed_in_the_midst_of_anything_loses_nothing() {
         "still here, ".repeat(sent),
         "one tunnel through it all"
     );
-    let (failed, asked) = load.end();
-    assert_eq!(failed, 0, "of {asked} requests");
-    assert!(asked > 1000, "{asked} requests");
+    let account = load.end();
+    assert_eq!(account.failed, 0, "{account:?}");
+    assert!(account.asked > 1000, "{} requests", account.asked);
 }
 
 #[test]
@@ -211,6 +170,6 @@ fn a_sidecar_killed_in_the_midst_of_anything_comes_back_as_it_was() {
         command.join().unwrap();
         is_whole(&shop, &when);
     }
-    let (failed, asked) = load.end();
-    assert_eq!(failed, 0, "of {asked} requests: the other instance answers");
+    let account = load.end();
+    assert_eq!(account.failed, 0, "the other instance answers: {account:?}");
 }

@@ -48,7 +48,7 @@ pub use revocation::{RevocationList, RevokedIdentity};
 pub use signed::{SignedDocument, SignedError};
 pub use source::{Identity, IdentitySource};
 pub use svid::{PrivateKey, X509Svid};
-pub use verify::{ExpectedPeer, PeerIdentity, Usage, verify_chain, verify_expected};
+pub use verify::{ExpectedPeer, PeerIdentity, Usage, check_revoked, verify_chain, verify_expected};
 
 pub use rustls::pki_types::CertificateDer;
 

@@ -34,6 +34,7 @@ fn server(source: &Arc<IdentitySource>, client_auth: ClientAuth) -> (Arc<ServerC
             source.clone(),
             client_auth,
             ALPN,
+            KeyExchange::Preferred,
             clock(now()),
             observer,
         )),
@@ -49,6 +50,7 @@ fn client(source: &Arc<IdentitySource>, expected: &str) -> (Arc<ClientConfig>, F
             source.clone(),
             expected,
             ALPN,
+            KeyExchange::Preferred,
             clock(now()),
             failure.clone(),
         )),
@@ -140,6 +142,61 @@ fn the_post_quantum_hybrid_is_preferred() {
         .unwrap()
         .name();
     assert_eq!(group, NamedGroup::X25519MLKEM768);
+}
+
+/// A client that knows no hybrid. It gets no further than its first message.
+fn classical() -> Arc<ClientConfig> {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups = vec![aws_lc_rs::kx_group::X25519];
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+#[test]
+fn where_the_hybrid_is_required_a_peer_without_it_is_refused() {
+    let (orders, invoices) = two(&Ca::root("weft.local"));
+    let strict = Arc::new(server_config(
+        invoices.clone(),
+        ClientAuth::Required,
+        ALPN,
+        KeyExchange::Required,
+        clock(now()),
+        Arc::new(|_| {}),
+    ));
+    let (_, refused) = handshake(&classical(), &strict);
+    let no_group = rustls::PeerIncompatible::NoKxGroupsInCommon;
+    assert_eq!(
+        refused.unwrap_err(),
+        rustls::Error::PeerIncompatible(no_group)
+    );
+    let (ours, _) = handshake(&client(&orders, INVOICES).0, &strict);
+    let group = ours
+        .unwrap()
+        .negotiated_key_exchange_group()
+        .unwrap()
+        .name();
+    assert_eq!(group, NamedGroup::X25519MLKEM768);
+}
+
+#[test]
+fn ciphers_are_in_the_order_that_the_cpu_is_fast_at() {
+    let first = |has_aes| cipher_order(has_aes)[0].suite();
+    assert_eq!(first(true), rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+    assert_eq!(
+        first(false),
+        rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+    );
+    let (orders, invoices) = two(&Ca::root("weft.local"));
+    let (client, _) = handshake(
+        &client(&orders, INVOICES).0,
+        &server(&invoices, ClientAuth::Required).0,
+    );
+    let agreed = client.unwrap().negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(agreed, first(has_aes()));
 }
 
 #[test]
@@ -262,6 +319,7 @@ fn the_clock_is_the_nodes_own() {
         invoices.clone(),
         ClientAuth::Required,
         ALPN,
+        KeyExchange::Preferred,
         late.clone(),
         observer,
     ));
@@ -274,6 +332,7 @@ fn the_clock_is_the_nodes_own() {
         orders,
         id(INVOICES).into(),
         ALPN,
+        KeyExchange::Preferred,
         early,
         failure.clone(),
     ));
@@ -316,6 +375,7 @@ fn join(pin: RootPin, expected: &str) -> (Arc<ClientConfig>, Failure) {
             pin,
             id(expected),
             ALPN,
+            KeyExchange::Preferred,
             clock(now()),
             failure.clone(),
         )),

@@ -125,15 +125,26 @@ pub fn verify_chain(
         revoked: bundles.revoked(trust_domain),
     };
     check.to_roots(&bundle.roots)?;
-    if let Some(by) = check.revoked.and_then(|list| list.names(&leaf)) {
-        return Err(VerifyError::Revoked { id: leaf.id, by });
-    }
+    check_revoked(leaf_der, bundles)?;
     Ok(PeerIdentity {
         id: leaf.id,
         serial: leaf.serial,
         not_after: leaf.not_after,
         fingerprint: der::hex(&der::sha256(leaf_der)),
     })
+}
+
+/// Whether a leaf is revoked by its own name, key or serial number, whoever vouches for it.
+///
+/// # Errors
+/// [`VerifyError::Revoked`]; or that it is no leaf.
+pub fn check_revoked(leaf: &CertificateDer<'_>, bundles: &BundleSet) -> Result<(), VerifyError> {
+    let leaf = der::leaf(leaf)?;
+    let list = bundles.revoked(leaf.id.trust_domain());
+    match list.and_then(|list| list.names(&leaf)) {
+        Some(by) => Err(VerifyError::Revoked { id: leaf.id, by }),
+        None => Ok(()),
+    }
 }
 
 /// As [`verify_chain`] for a server that was dialled, and then that it is one of the expected.

@@ -10,6 +10,7 @@
     reason = "each test file uses a part; tests stand outside Env"
 )]
 
+pub(crate) mod load;
 pub(crate) mod shop;
 
 use std::io::{Read, Write};
@@ -264,6 +265,12 @@ impl World {
     /// Starts a process that writes a ready file and waits for it.
     #[track_caller]
     pub(crate) fn start(&self, name: &str, args: &[String]) -> Running {
+        self.start_command(name, weft(args))
+    }
+
+    /// The same with a command that is made ready.
+    #[track_caller]
+    pub(crate) fn start_command(&self, name: &str, mut command: Command) -> Running {
         let ready_file = self.path(&format!("{name}.ready"));
         let _ = std::fs::remove_file(&ready_file);
         let log = self.path(&format!("{name}.log"));
@@ -274,7 +281,7 @@ impl World {
                 .open(&log)
                 .unwrap()
         };
-        let mut child = weft(args)
+        let mut child = command
             .arg("--ready-file")
             .arg(&ready_file)
             .stdout(open())
@@ -366,7 +373,15 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- log of {}:\n{}", self.name, self.log());
+            // Thousands of requests would bury what happened.
+            let log = self.log();
+            let lines = log.lines().filter(|line| !line.contains("INFO access:"));
+            let told: Vec<&str> = lines.collect();
+            eprintln!(
+                "--- log of {}, without requests:\n{}",
+                self.name,
+                told.join("\n")
+            );
         }
     }
 }

@@ -36,6 +36,12 @@ pub(crate) struct Shop {
 impl Shop {
     #[track_caller]
     pub(crate) fn open(instances: usize) -> Self {
+        Self::with(instances, &[], None)
+    }
+
+    /// The same with more flags for every sidecar, and perhaps another TCP application.
+    #[track_caller]
+    pub(crate) fn with(instances: usize, flags: &[&str], tcp: Option<SocketAddr>) -> Self {
         let (world, pin) = World::initialised();
         let control = world.control();
         let control_addr = control.addr("mesh");
@@ -49,7 +55,11 @@ impl Shop {
             let token = world.token("invoices", "10m");
             let mut args = world.sidecar_args(&name, &at, &pin, &token);
             args.push(format!("--app={}", app.addr("http")));
-            args.push(format!("--app=tcp/5432={}", app.addr("tcp")));
+            args.push(format!(
+                "--app=tcp/5432={}",
+                tcp.unwrap_or_else(|| app.addr("tcp"))
+            ));
+            args.extend(flags.iter().map(|flag| (*flag).to_owned()));
             invoices.push(world.start(&name, &args));
             apps.push(app);
             invoices_args.push(args);
@@ -57,6 +67,7 @@ impl Shop {
         let token = world.token("orders", "10m");
         let mut orders_args = world.sidecar_args("orders", &at, &pin, &token);
         orders_args.push("--tcp-listen=127.0.0.1:0=invoices:5432".to_owned());
+        orders_args.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let orders = world.start("orders", &orders_args);
         let shop = Self {
             control,

@@ -179,7 +179,14 @@ fn policy_decision() -> Once {
     Box::new(move || {
         let head = RequestHead::new(&Method::GET, "/part-999/list", None, &headers);
         let head = head.expect("a path in normal form");
-        let verdict = authorize(&snapshot, &service, 80, &caller, Some(&head));
+        let verdict = authorize(
+            &snapshot,
+            caller.trust_domain(),
+            &service,
+            80,
+            &caller,
+            Some(&head),
+        );
         assert!(black_box(verdict).allowed, "the last rule allows it");
     })
 }

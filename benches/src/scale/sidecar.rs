@@ -16,8 +16,10 @@ use weft_certs::{
     X509Svid,
 };
 use weft_env::Tasks;
-use weft_h3::{RecvStream, SendStream};
-use weft_transport::{Connection, Endpoint, JoinConfig, Target, TransportConfig, join_connection};
+use weft_transport::{
+    Connection, Endpoint, JoinConfig, KeyExchange, RecvStream, SendStream, Target, TransportConfig,
+    join_connection,
+};
 use weft_wire::{
     Ack, CONTROL_AUTHORITY, FrameReader, Hello, JoinRequest, JoinResponse, PATH_JOIN, PATH_RENEW,
     PATH_SYNC, PROTOCOL, PortRecord, Protocol, RenewRequest, SidecarMessage, encode,
@@ -87,6 +89,7 @@ pub(super) async fn join(
     let config = JoinConfig {
         pin: control.pin,
         expected: control_id()?,
+        key_exchange: KeyExchange::Preferred,
     };
     let connection = join_connection(&control.env, tasks, control.mesh, &config)
         .await
@@ -184,7 +187,9 @@ impl Sidecar {
     ) -> Result<Self> {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let config = TransportConfig::new(any, Arc::clone(identity));
-        let endpoint = Endpoint::bind(config, &control.env, &tasks.child()).map_err(said)?;
+        let endpoint = Endpoint::bind(config, &control.env, &tasks.child())
+            .await
+            .map_err(said)?;
         let target = Target::control(control.mesh, control_id()?);
         let connection = endpoint.pool().connection(&target).await.map_err(said)?;
         let hello = Hello {

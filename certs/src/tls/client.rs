@@ -12,7 +12,10 @@ use rustls::{
     ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, SignatureScheme, WantsVerifier,
 };
 
-use super::{Failure, WallClock, protocols, provider, refuse, verify_handshake, wall, whole_chain};
+use super::{
+    Failure, KeyExchange, WallClock, protocols, provider, refuse, verify_handshake, wall,
+    whole_chain,
+};
 use crate::{Clock, ExpectedPeer, IdentitySource, VerifyError, verify_expected};
 
 /// The config of one dial: the peer must be one of `expected`.
@@ -23,6 +26,7 @@ pub fn client_config(
     source: Arc<IdentitySource>,
     expected: ExpectedPeer,
     alpn: &[&[u8]],
+    key_exchange: KeyExchange,
     clock: Clock,
     failure: Failure,
 ) -> ClientConfig {
@@ -30,7 +34,7 @@ pub fn client_config(
     let verifier = PeerVerifier::new(failure, move |chain, now| {
         verify_expected(chain, &trusted.current().bundles, now, &expected).map(drop)
     });
-    let config = builder(clock, verifier, |builder| {
+    let config = builder(key_exchange, clock, verifier, |builder| {
         builder.with_client_cert_resolver(Arc::new(Presenter(source)))
     });
     finish(config, alpn)
@@ -40,12 +44,13 @@ type WantsClientCert = ConfigBuilder<ClientConfig, rustls::client::WantsClientCe
 
 /// The part that [`client_config`] and [`join_config`](super::join_config) share.
 pub(super) fn builder(
+    key_exchange: KeyExchange,
     clock: Clock,
     verifier: PeerVerifier,
     client_cert: impl FnOnce(WantsClientCert) -> ClientConfig,
 ) -> ClientConfig {
     let builder: ConfigBuilder<ClientConfig, WantsVerifier> =
-        ClientConfig::builder_with_details(provider(), Arc::new(WallClock(clock)))
+        ClientConfig::builder_with_details(provider(key_exchange), Arc::new(WallClock(clock)))
             .with_protocol_versions(&[&TLS13])
             .expect("the provider has cipher suites for TLS 1.3");
     // "dangerous" is rustls' word for any verifier but its own; ours is `verify_chain`, and there is no way past it.

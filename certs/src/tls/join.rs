@@ -3,8 +3,8 @@
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 
-use super::Failure;
 use super::client::{PeerVerifier, builder, finish};
+use super::{Failure, KeyExchange};
 use crate::{
     BundleSet, Clock, ExpectedPeer, RootPin, SpiffeId, TrustBundle, VerifyError, verify_expected,
 };
@@ -15,6 +15,7 @@ pub fn join_config(
     pin: RootPin,
     expected: SpiffeId,
     alpn: &[&[u8]],
+    key_exchange: KeyExchange,
     clock: Clock,
     failure: Failure,
 ) -> ClientConfig {
@@ -22,7 +23,9 @@ pub fn join_config(
         verify_pinned(chain, pin, &expected, now)
     });
     finish(
-        builder(clock, verifier, |builder| builder.with_no_client_auth()),
+        builder(key_exchange, clock, verifier, |builder| {
+            builder.with_no_client_auth()
+        }),
         alpn,
     )
 }

@@ -5,6 +5,7 @@
 //! ticket would let a peer come back without showing that its SVID is still valid.
 
 mod client;
+mod federation;
 mod join;
 mod server;
 
@@ -14,9 +15,12 @@ use std::time::UNIX_EPOCH;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
-use rustls::{CertificateError, DigitallySignedStruct};
+use rustls::{CertificateError, DigitallySignedStruct, SupportedCipherSuite};
 
 pub use client::client_config;
+pub use federation::{
+    spiffe_endpoint_client, spiffe_endpoint_server, web_endpoint_client, web_endpoint_server,
+};
 pub use join::join_config;
 pub use server::{ClientAuth, Observer, server_config};
 
@@ -90,10 +94,52 @@ fn refuse(error: &VerifyError) -> rustls::Error {
     rustls::Error::InvalidCertificate(error)
 }
 
+/// Which key exchanges a node takes part in. What was recorded today is read once a quantum computer exists, unless
+/// the keys came from the hybrid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyExchange {
+    /// X25519MLKEM768 first, then X25519 and the NIST curves: with peers that have no hybrid too.
+    #[default]
+    Preferred,
+    /// X25519MLKEM768 and nothing else: a peer without it is refused.
+    Required,
+}
+
 /// Always this provider, never the process default, which anyone could have set. Its first key exchange group is
 /// X25519MLKEM768 (feature `prefer-post-quantum`).
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+fn provider(key_exchange: KeyExchange) -> Arc<CryptoProvider> {
+    let mut provider = aws_lc_rs::default_provider();
+    let order = cipher_order(has_aes());
+    provider.cipher_suites = order.to_vec();
+    if key_exchange == KeyExchange::Required {
+        provider.kx_groups = vec![aws_lc_rs::kx_group::X25519MLKEM768];
+    }
+    Arc::new(provider)
+}
+
+/// AES of 128 bits first where the CPU has instructions for it: the fastest there, and no weaker link than the keys
+/// around it. Elsewhere ChaCha20, which is as fast in software and has no tables to be spied on.
+fn cipher_order(has_aes: bool) -> [SupportedCipherSuite; 3] {
+    use aws_lc_rs::cipher_suite::{
+        TLS13_AES_128_GCM_SHA256 as AES_128, TLS13_AES_256_GCM_SHA384 as AES_256,
+        TLS13_CHACHA20_POLY1305_SHA256 as CHACHA20,
+    };
+    match has_aes {
+        true => [AES_128, AES_256, CHACHA20],
+        false => [CHACHA20, AES_128, AES_256],
+    }
+}
+
+/// Whether the CPU has instructions for AES and for the multiplication of GCM.
+fn has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes")
+        && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
 }
 
 /// Signature algorithms for certificates and handshakes.

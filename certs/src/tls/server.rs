@@ -10,7 +10,9 @@ use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 
-use super::{WallClock, protocols, provider, refuse, verify_handshake, wall, whole_chain};
+use super::{
+    KeyExchange, WallClock, protocols, provider, refuse, verify_handshake, wall, whole_chain,
+};
 use crate::{Clock, IdentitySource, Usage, VerifyError, verify_chain};
 
 /// Whether a client must present an SVID.
@@ -34,6 +36,7 @@ pub fn server_config(
     source: Arc<IdentitySource>,
     client_auth: ClientAuth,
     alpn: &[&[u8]],
+    key_exchange: KeyExchange,
     clock: Clock,
     observer: Observer,
 ) -> ServerConfig {
@@ -42,11 +45,12 @@ pub fn server_config(
         client_auth,
         observer,
     });
-    let mut config = ServerConfig::builder_with_details(provider(), Arc::new(WallClock(clock)))
-        .with_protocol_versions(&[&TLS13])
-        .expect("the provider has cipher suites for TLS 1.3")
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(Presenter(source)));
+    let mut config =
+        ServerConfig::builder_with_details(provider(key_exchange), Arc::new(WallClock(clock)))
+            .with_protocol_versions(&[&TLS13])
+            .expect("the provider has cipher suites for TLS 1.3")
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(Presenter(source)));
     config.alpn_protocols = protocols(alpn);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -56,7 +60,7 @@ pub fn server_config(
 
 /// Presents the SVID of this very moment.
 #[derive(Debug)]
-struct Presenter(Arc<IdentitySource>);
+pub(super) struct Presenter(pub(super) Arc<IdentitySource>);
 
 impl ResolvesServerCert for Presenter {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {

@@ -39,6 +39,14 @@ pub enum ControlError {
         /// The state directory.
         dir: PathBuf,
     },
+    /// What the bundle endpoint is to present cannot be used.
+    #[error(
+        "the bundle endpoint has no certificate to present: {reason}; see --bundle-cert and --bundle-key, or leave both out to present the control node's SVID (https_spiffe)"
+    )]
+    BundleCertificate {
+        /// Why.
+        reason: String,
+    },
     /// The path is so long that the admin socket cannot be in it.
     #[error(
         "the path of the state directory {dir} is too long: that of the socket in it has {length} bytes and may have {max}; choose a shorter one with --state-dir",

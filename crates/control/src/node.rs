@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use weft_env::Env;
 
+use crate::federation::Federations;
 use crate::issue::{CaService, OwnIdentity, Rotations, Tokens};
 use crate::push::Feed;
 use crate::registry::Registry;
@@ -27,6 +28,7 @@ pub(crate) struct Node {
     pub(crate) own: OwnIdentity,
     pub(crate) rotations: Rotations,
     pub(crate) tokens: Tokens,
+    pub(crate) federations: Federations,
     pub(crate) refusals: Refusals,
     pub(crate) mesh_addr: SocketAddr,
     pub(crate) started: Instant,

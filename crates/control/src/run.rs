@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_env::{Env, Listener, Mode, Tasks};
+use weft_transport::KeyExchange;
 
 use crate::audit::Audit;
 use crate::error::ControlError;
+use crate::federation::{BundleEndpoint, Federations};
 use crate::issue::{
     CaService, OwnIdentity, Rotations, Secret, Tokens, keep_own_svid, keep_own_trust, upkeep,
 };
@@ -21,7 +23,7 @@ use crate::registry::{DEFAULT_GRACE, Registry, keep_endpoints, restore};
 use crate::settings::MeshSettings;
 use crate::state::{InitConfig, Opened, StateDir, claim};
 use crate::time::unix_ms;
-use crate::{VERSION, admin, health, mesh};
+use crate::{VERSION, admin, federation, health, mesh};
 
 /// What the tasks get to end by themselves, after the mesh is drained.
 const STOP: Duration = Duration::from_secs(2);
@@ -45,6 +47,10 @@ pub struct ControlConfig {
     pub drain_deadline: Duration,
     /// What seals the authority's keys; `None`: they are not sealed.
     pub secret: Option<Arc<Secret>>,
+    /// Whether sidecars without post-quantum key exchange are let in.
+    pub key_exchange: KeyExchange,
+    /// Where other meshes fetch this one's trust bundle; `None`: nowhere.
+    pub bundle: Option<BundleEndpoint>,
 }
 
 impl ControlConfig {
@@ -60,6 +66,8 @@ impl ControlConfig {
             grace: DEFAULT_GRACE,
             drain_deadline: Duration::from_secs(5),
             secret: None,
+            key_exchange: KeyExchange::Preferred,
+            bundle: None,
         }
     }
 }
@@ -73,6 +81,8 @@ pub struct ControlReady {
     pub mesh: SocketAddr,
     /// Where metrics are (TCP).
     pub metrics: Option<SocketAddr>,
+    /// Where other meshes fetch the trust bundle (TCP).
+    pub bundle: Option<SocketAddr>,
     /// The root's pin.
     pub pin: String,
     /// Trust domain of the mesh.
@@ -120,6 +130,7 @@ pub async fn run(
         Ok(()) => tracing::info!("stopping"),
         Err(error) => tracing::error!(%error, "giving up"),
     }
+    env.tell_supervisor("STOPPING=1");
     mesh.drain(config.drain_deadline).await;
     tasks.shutdown(STOP).await;
     if let Some(file) = config.ready_file {
@@ -155,12 +166,16 @@ async fn start(
         config.mesh_listen,
         own.source.clone(),
         reset_key,
-    )?;
+        config.key_exchange,
+    )
+    .await?;
     let registry = Registry::new(config.grace, env.clock());
     restore(&registry, &*store, unix_ms(env.wall())).await?;
     let feed = Feed::load(&*store).await?;
     let rotations = Rotations::new(ca.clone(), own.clone(), registry.clone(), tasks.clone());
     let tokens = Tokens::new(ca.clone(), registry.clone());
+    let home = settings.trust_domain.clone();
+    let federations = Federations::load(env, &*store, ca.clone(), home).await?;
     let node = Arc::new(Node {
         env: env.clone(),
         mesh_addr: mesh.local_addr(),
@@ -174,11 +189,16 @@ async fn start(
         own,
         rotations,
         tokens,
+        federations,
     });
     let socket = env.listen_unix(&dir.socket()).await;
     let socket = socket.map_err(ControlError::Socket)?;
     let metrics = match config.metrics_listen {
         Some(addr) => Some(health::listen(env, addr).await?),
+        None => None,
+    };
+    let bundle = match config.bundle.clone() {
+        Some(bundle) => Some(federation::listen(env, bundle).await?),
         None => None,
     };
     spawn_parts(&node, tasks, config.grace, socket);
@@ -187,8 +207,14 @@ async fn start(
         tasks.spawn_essential("the metrics port", serve);
         addr
     });
+    tasks.spawn(federation::keep(node.federations.clone(), tasks.clone()));
+    let bundle = bundle.map(|serving| {
+        let addr = serving.addr;
+        tasks.spawn(federation::serve(node.clone(), serving, tasks.clone()));
+        addr
+    });
     mesh.serve(node.clone());
-    announce(&node, config, metrics).await?;
+    announce(&node, config, (metrics, bundle)).await?;
     Ok(mesh)
 }
 
@@ -218,12 +244,13 @@ fn spawn_parts(node: &Arc<Node>, tasks: &Tasks, grace: Duration, socket: Listene
 async fn announce(
     node: &Node,
     config: &ControlConfig,
-    metrics: Option<SocketAddr>,
+    (metrics, bundle): (Option<SocketAddr>, Option<SocketAddr>),
 ) -> Result<(), ControlError> {
     let ready = ControlReady {
         pid: std::process::id(),
         mesh: node.mesh_addr,
         metrics,
+        bundle,
         pin: node.ca.authority().pin()?.to_string(),
         trust_domain: node.settings.trust_domain.to_string(),
     };
@@ -231,12 +258,13 @@ async fn announce(
         version = VERSION, mesh = %ready.mesh, pin = ready.pin, revision = node.feed.revision(),
         "control node ready"
     );
-    let Some(file) = config.ready_file.clone() else {
-        return Ok(());
-    };
-    let json = serde_json::to_vec(&ready).unwrap_or_default();
-    let write = node
-        .env
-        .disk(move |disk| disk.write_atomic(&file, &json, Mode::Public));
-    write.await.map_err(ControlError::Disk)
+    if let Some(file) = config.ready_file.clone() {
+        let json = serde_json::to_vec(&ready).unwrap_or_default();
+        let write = node
+            .env
+            .disk(move |disk| disk.write_atomic(&file, &json, Mode::Public));
+        write.await.map_err(ControlError::Disk)?;
+    }
+    node.env.tell_supervisor("READY=1");
+    Ok(())
 }

@@ -63,8 +63,10 @@ fn sidecar(sidecar: &Sidecar, now: SystemTime) -> SidecarStatus {
         certificate_seconds_left: i64::try_from(sidecar.not_after_unix).unwrap_or(i64::MAX)
             - i64::try_from(unix_s(now)).unwrap_or(i64::MAX),
         connections: report.map_or_else(Vec::new, |report| report.connections.clone()),
+        unreachable: report.map_or_else(Vec::new, |report| report.unreachable.clone()),
         rtt_us: report.map_or(0, |report| report.control_rtt_us),
         refusals: report.map_or_else(Default::default, |report| report.refusals.clone()),
         unsaved: sidecar.unsaved.clone(),
+        earlier: report.map_or_else(Vec::new, |report| report.earlier.clone()),
     }
 }

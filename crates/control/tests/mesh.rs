@@ -11,7 +11,7 @@ use support::{Control, PROMPT, route};
 use tokio::time::timeout;
 use weft_certs::RootPin;
 use weft_control::{SidecarState, TokenState};
-use weft_transport::{JoinConfig, join_connection};
+use weft_transport::{JoinConfig, KeyExchange, join_connection};
 use weft_wire::{PATH_RENEW, RenewRequest, SidecarMessage};
 
 const KEY: &str = "config/HTTPRoute/default/invoices";
@@ -89,6 +89,7 @@ async fn without_a_certificate_only_joining_is_open() {
     let config = JoinConfig {
         pin: control.pin(),
         expected: control_id(),
+        key_exchange: KeyExchange::Preferred,
     };
     let connection = join_connection(&control.env, &control.tasks, control.ready.mesh, &config)
         .await

@@ -173,7 +173,7 @@ async fn a_key_or_a_serial_ends_one_certificate_and_survives_restarts() {
         (by_serial, "revoked"),
         (spared, "connected"),
     ] {
-        let sidecar = sidecar.moved(&control);
+        let sidecar = sidecar.moved(&control).await;
         assert_eq!(
             sidecar.dial_once(&target).await,
             verdict,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -364,7 +365,7 @@ impl Disk {
                 path: path.to_owned(),
             });
         }
-        Ok(LockGuard { _file: file })
+        Ok(LockGuard { file })
     }
 }
 
@@ -372,8 +373,25 @@ impl Disk {
 #[derive(Debug)]
 #[must_use = "the lock is given back when this is dropped"]
 pub struct LockGuard {
-    /// Closing the file gives the lock back.
-    _file: File,
+    /// Closing the file, in every process that has it, gives the lock back.
+    file: File,
+}
+
+impl LockGuard {
+    /// The lock once more, for another process: it is held until both have dropped it.
+    ///
+    /// # Errors
+    /// Such as too many open files.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        Ok(self.file.try_clone()?.into())
+    }
+
+    /// A lock that another process has shared.
+    pub fn adopt(fd: OwnedFd) -> Self {
+        Self {
+            file: File::from(fd),
+        }
+    }
 }
 
 const TEMPORARY_SUFFIX: &str = ".weft-tmp";

@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::panic::Location;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -13,7 +15,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::platform::{BoxFuture, TaskGate};
-use crate::{Disk, Listener, Platform, Rng, Stream, SystemPlatform};
+use crate::{
+    Channel, ChannelListener, Disk, Listener, Platform, Rng, SharedUdp, Stream, SystemPlatform,
+    handed, system, udp,
+};
 
 /// One node's access to the world. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -98,6 +103,103 @@ impl Env {
         self.platform.bind_udp(addr)
     }
 
+    /// The user that this process runs as.
+    #[must_use]
+    pub fn own_uid() -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
+    /// Whether sockets can be given to another process. Where they cannot, what concerns that is
+    /// [`io::ErrorKind::Unsupported`].
+    #[must_use]
+    pub fn hands_over(&self) -> bool {
+        self.platform.hands_over()
+    }
+
+    fn handing<T>(&self, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match self.hands_over() {
+            true => act(),
+            false => Err(handed::unsupported()),
+        }
+    }
+
+    /// Binds the UDP socket of a QUIC endpoint as [`bind_udp`](Self::bind_udp) does, to be shared with another
+    /// process later.
+    ///
+    /// # Errors
+    /// Names the address and the cause.
+    pub fn bind_shared_udp(&self, addr: SocketAddr) -> io::Result<SharedUdp> {
+        self.handing(|| {
+            udp::bind(addr)
+                .and_then(SharedUdp::new)
+                .map_err(|e| system::named("bind UDP", addr, &e))
+        })
+    }
+
+    /// A UDP socket that another process has shared.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn adopt_udp(&self, fd: OwnedFd) -> io::Result<SharedUdp> {
+        self.handing(|| SharedUdp::adopt(fd))
+    }
+
+    /// A listener that another process has shared; `path` names the file of a Unix socket, which stays that
+    /// process's until [`Listener::own`].
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn adopt_listener(&self, fd: OwnedFd, path: Option<PathBuf>) -> io::Result<Listener> {
+        self.handing(|| handed::adopt_listener(fd, path))
+    }
+
+    /// Opens the socket on which other processes of this user reach this one, mode 0600. The caller holds the lock
+    /// of the directory: what socket is there is a dead process's, and is replaced.
+    ///
+    /// # Errors
+    /// Names the path and the cause.
+    pub fn listen_channel(&self, path: &Path) -> io::Result<ChannelListener> {
+        self.handing(|| ChannelListener::bind(path.to_owned()))
+    }
+
+    /// The socket of [`listen_channel`](Self::listen_channel), shared by another process.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn adopt_channel_listener(&self, fd: OwnedFd, path: &Path) -> io::Result<ChannelListener> {
+        self.handing(|| ChannelListener::adopt(fd, path.to_owned()))
+    }
+
+    /// Begins a channel to the process that listens there.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] or [`io::ErrorKind::ConnectionRefused`] when there is none.
+    pub fn connect_channel(&self, path: &Path) -> io::Result<Channel> {
+        self.handing(|| Channel::connect(path))
+    }
+
+    /// A channel with one end for this process and one to give away.
+    ///
+    /// # Errors
+    /// Such as too many open files.
+    pub fn channel_pair(&self) -> io::Result<(Channel, OwnedFd)> {
+        self.handing(Channel::pair)
+    }
+
+    /// One end of a channel that another process has given.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn adopt_channel(&self, fd: OwnedFd) -> io::Result<Channel> {
+        self.handing(|| Channel::adopt(fd))
+    }
+
+    /// Tells the process manager, if there is one, how the process does: `READY=1`, `STOPPING=1`, `MAINPID=…`
+    /// (`sd_notify(3)`).
+    pub fn tell_supervisor(&self, text: &str) {
+        self.platform.tell_supervisor(text);
+    }
+
     /// The addresses of a host name (or of an address in text), each with `port`. Never empty.
     ///
     /// # Errors
@@ -141,6 +243,7 @@ impl Env {
     ///
     /// # Panics
     /// Outside a tokio runtime.
+    #[track_caller]
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -154,7 +257,7 @@ impl Env {
                     gate: gate.clone(),
                     wakers: None,
                 });
-                gate.spawned(task.abort_handle());
+                gate.spawned(task.abort_handle(), Location::caller());
                 task
             }
         }

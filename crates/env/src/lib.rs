@@ -18,21 +18,26 @@
 //! * Tasks are owned: [`Tasks`] cancels, waits for and finally aborts what it spawned.
 //! * Files are touched inside [`Env::disk`] only, off the threads that carry traffic.
 
+mod channel;
 mod disk;
 mod env;
+mod handed;
 pub mod mutants;
 mod platform;
 mod process;
 mod rng;
 mod socket_dir;
 mod stream;
+mod supervisor;
 mod system;
 mod tasks;
 mod udp;
 mod unix;
 
+pub use channel::{Channel, ChannelListener, MAX_MESSAGE, Message};
 pub use disk::{Disk, DiskError, DiskGate, DiskOp, LockGuard, Mode};
 pub use env::Env;
+pub use handed::SharedUdp;
 pub use platform::{BoxFuture, Platform, TaskGate};
 pub use process::{FileIdentity, PeerProcess};
 pub use rng::Rng;

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::Location;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -55,6 +56,14 @@ pub trait Platform: Debug + Send + Sync + 'static {
     /// Runs a job that may block. The future ends when the job has run.
     fn run_disk(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'_, ()>;
 
+    /// Whether sockets of this platform can be given to another process: those of the operating system can.
+    fn hands_over(&self) -> bool {
+        false
+    }
+
+    /// Tells the process manager, if there is one, how the process does (`sd_notify(3)`).
+    fn tell_supervisor(&self, _text: &str) {}
+
     /// A gate that every task of this node passes on each poll; `None` where tasks just run.
     fn task_gate(&self) -> Option<Arc<dyn TaskGate>> {
         None
@@ -73,6 +82,6 @@ pub trait TaskGate: Send + Sync + 'static {
         task.clone()
     }
 
-    /// Tells of a task that was spawned, so that it can be aborted with its node.
-    fn spawned(&self, task: AbortHandle);
+    /// Tells of a task that was spawned, and where in the code, so that it can be aborted with its node and counted.
+    fn spawned(&self, task: AbortHandle, at: &'static Location<'static>);
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -215,6 +216,25 @@ impl Listener {
     #[must_use]
     pub fn sim(listener: Box<dyn SimListener>) -> Self {
         Self(ListenerKind::Sim(listener))
+    }
+
+    /// The socket once more, for another process that is to listen too.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] in a simulation; such as too many open files.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        match &self.0 {
+            ListenerKind::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            ListenerKind::Unix(listener) => listener.share(),
+            ListenerKind::Sim(_) => Err(crate::handed::unsupported()),
+        }
+    }
+
+    /// Says whether the file of a Unix socket goes when this is dropped: it belongs to one process at a time.
+    pub fn own(&self, owned: bool) {
+        if let ListenerKind::Unix(listener) = &self.0 {
+            listener.own(owned);
+        }
     }
 
     /// Waits for the next stream. Cancel safe.

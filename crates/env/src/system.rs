@@ -1,5 +1,6 @@
 //! The real world.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
@@ -14,22 +15,31 @@ use tokio::time::timeout;
 
 use crate::platform::BoxFuture;
 use crate::stream::ListenerKind;
-use crate::{Disk, Listener, Platform, Stream, udp, unix};
+use crate::{Disk, Listener, Platform, Stream, supervisor, udp, unix};
 
 /// A resolver that answers later than this is as good as down.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The operating system's sockets, clock, randomness and files, on tokio.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SystemPlatform {
     wall_offset_s: i64,
+    supervisor: Option<OsString>,
 }
 
 impl SystemPlatform {
     /// The platform of a real process.
     #[must_use]
     pub fn new() -> Self {
-        Self { wall_offset_s: 0 }
+        Self::default()
+    }
+
+    /// Names the socket of the process manager (`NOTIFY_SOCKET` of `sd_notify(3)`), which is told how the process
+    /// does.
+    #[must_use]
+    pub fn with_supervisor(mut self, socket: Option<OsString>) -> Self {
+        self.supervisor = socket;
+        self
     }
 
     /// Shifts the wall clock by so many seconds, as on a machine whose clock is wrong.
@@ -131,9 +141,21 @@ impl Platform for SystemPlatform {
             let _ = tokio::task::spawn_blocking(job).await;
         })
     }
+
+    fn hands_over(&self) -> bool {
+        true
+    }
+
+    fn tell_supervisor(&self, text: &str) {
+        if let Some(socket) = &self.supervisor
+            && let Err(error) = supervisor::tell(socket, text)
+        {
+            tracing::warn!(socket = %socket.display(), %error, text, "the process manager cannot be told");
+        }
+    }
 }
 
-fn named(what: &str, whom: impl Display, cause: &io::Error) -> io::Error {
+pub(crate) fn named(what: &str, whom: impl Display, cause: &io::Error) -> io::Error {
     let reason = match cause.kind() {
         io::ErrorKind::AddrInUse => "address in use".to_owned(),
         io::ErrorKind::AddrNotAvailable => {

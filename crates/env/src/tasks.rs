@@ -167,6 +167,7 @@ impl Tasks {
     ///
     /// # Panics
     /// Outside a tokio runtime.
+    #[track_caller]
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -197,6 +198,7 @@ impl Tasks {
     ///
     /// # Panics
     /// Outside a tokio runtime.
+    #[track_caller]
     pub fn spawn_essential<F>(&self, task: &'static str, future: F) -> JoinHandle<()>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -235,13 +237,12 @@ impl Tasks {
     /// gives up then: a process that lives on half-dead is restarted by nobody.
     pub async fn broken(&self) -> Broken {
         let mut broken = self.inner.broken.subscribe();
-        match broken.wait_for(Option::is_some).await {
-            Ok(first) => match &*first {
-                Some(first) => first.clone(),
-                None => unreachable!("waited for until there is one"),
-            },
+        let first = broken.wait_for(Option::is_some).await;
+        let first = first.ok().and_then(|first| first.clone());
+        match first {
+            Some(first) => first,
             // It fails only when there is no sender any more, and this holds one.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -250,6 +251,12 @@ impl Tasks {
             inner.parent.as_ref().map(|tasks| &*tasks.inner)
         })
         .skip(1)
+    }
+
+    /// Waits until no task runs. Of use once nothing spawns any more but the tasks themselves.
+    pub async fn ended(&self) {
+        self.inner.tracker.close();
+        self.inner.tracker.wait().await;
     }
 
     /// Cancels the token, waits up to `grace` for the tasks to end, and aborts the rest. True when all

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::net::{UnixListener, UnixStream};
 
@@ -13,9 +14,30 @@ use tokio::net::{UnixListener, UnixStream};
 pub(crate) struct OwnedUnixListener {
     inner: UnixListener,
     path: PathBuf,
+    /// Whether the socket file goes with this.
+    owned: AtomicBool,
 }
 
 impl OwnedUnixListener {
+    /// A listener that another process has shared. Its file is that process's until [`own`](Self::own).
+    pub(crate) fn adopt(fd: OwnedFd, path: PathBuf) -> io::Result<Self> {
+        let inner = std::os::unix::net::UnixListener::from(fd);
+        inner.set_nonblocking(true)?;
+        Ok(Self {
+            inner: UnixListener::from_std(inner)?,
+            path,
+            owned: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
+        self.inner.as_fd().try_clone_to_owned()
+    }
+
+    pub(crate) fn own(&self, owned: bool) {
+        self.owned.store(owned, Ordering::Relaxed);
+    }
+
     pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
         Ok(self.inner.accept().await?.0)
     }
@@ -24,7 +46,9 @@ impl OwnedUnixListener {
 impl Drop for OwnedUnixListener {
     fn drop(&mut self) {
         // Nobody else can have taken the path while this listener lived (`ensure_free`).
-        let _ = fs::remove_file(&self.path);
+        if *self.owned.get_mut() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -41,7 +65,11 @@ pub(crate) async fn listen(path: PathBuf) -> io::Result<OwnedUnixListener> {
         Ok(inner)
     });
     match bound {
-        Ok(inner) => Ok(OwnedUnixListener { inner, path }),
+        Ok(inner) => Ok(OwnedUnixListener {
+            inner,
+            path,
+            owned: AtomicBool::new(true),
+        }),
         Err(cause) => {
             let _ = fs::remove_file(&temporary);
             Err(named("listen on", &path, &cause))
@@ -91,9 +119,10 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn ensure_free(path: &Path) -> io::Result<()> {
+/// Whether nothing but a socket is there, and if there is one.
+pub(crate) fn ensure_unused(path: &Path) -> io::Result<bool> {
     let kind = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(named("listen on", path, &error)),
         Ok(metadata) => metadata.file_type(),
     };
@@ -104,7 +133,11 @@ async fn ensure_free(path: &Path) -> io::Result<()> {
         );
         return Err(named("listen on", path, &cause));
     }
-    if open(path).await.is_ok() {
+    Ok(true)
+}
+
+async fn ensure_free(path: &Path) -> io::Result<()> {
+    if ensure_unused(path)? && open(path).await.is_ok() {
         let cause = io::Error::new(io::ErrorKind::AddrInUse, "another process listens there");
         return Err(named("listen on", path, &cause));
     }
@@ -112,13 +145,13 @@ async fn ensure_free(path: &Path) -> io::Result<()> {
 }
 
 /// A short name in the same directory: the whole path of a socket may have 107 bytes only.
-fn temporary_name(path: &Path) -> PathBuf {
+pub(crate) fn temporary_name(path: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     path.with_file_name(format!(".w{:x}.{number:x}", std::process::id()))
 }
 
-fn named(what: &str, path: &Path, cause: &io::Error) -> io::Error {
+pub(crate) fn named(what: &str, path: &Path, cause: &io::Error) -> io::Error {
     io::Error::new(
         cause.kind(),
         format!("cannot {what} {}: {cause}", path.display()),

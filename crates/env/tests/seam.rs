@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -106,7 +107,12 @@ impl TaskGate for Gate {
         }
         true
     }
-    fn spawned(&self, task: AbortHandle) {
+    fn spawned(&self, task: AbortHandle, at: &'static Location<'static>) {
+        assert_eq!(
+            at.file(),
+            file!(),
+            "the place is that of whoever spawns, through a `Tasks` too"
+        );
         self.spawned.fetch_add(1, Ordering::SeqCst);
         self.aborts.lock().unwrap().push(task);
     }

@@ -10,7 +10,7 @@ use crate::driver::Driver;
 use crate::recv::{Asked, RecvStream};
 use crate::send::SendStream;
 use crate::shared::Shared;
-use crate::{Config, Error, Protocol};
+use crate::{Blocked, Config, Error, Protocol};
 
 /// Speaks HTTP/3 as a client on `conn`. The owner spawns [`Driver::run`]; requests may be sent at once.
 pub fn client(conn: quinn::Connection, config: Config) -> (Requests, Driver) {
@@ -78,7 +78,7 @@ impl Requests {
         }
         let opened = tokio::select! {
             biased;
-            opened = shared.conn.open_bi() => opened,
+            opened = shared.waits.watch(shared.conn.open_bi()) => opened,
             // A peer that is leaving gives no more streams: do not wait for them.
             () = shared.peer_going_away() => return Err(Error::GoingAway),
         };
@@ -116,5 +116,10 @@ impl Requests {
     /// Requests under way: sent, and one of their two halves still held by somebody.
     pub fn active(&self) -> usize {
         self.shared.active()
+    }
+
+    /// How long streams of this connection, of either side's opening, had to wait until they could send.
+    pub fn blocked(&self) -> Blocked {
+        self.shared.waits.seen()
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use quinn::{ConnectionError, SendStream, StoppedError, VarInt, WriteError};
 
+use crate::aside::{Aside, Outlet};
 use crate::core::control::ControlEvent;
 use crate::core::frame::{grease, kind};
 use crate::core::uni::StreamType;
@@ -20,17 +21,30 @@ use crate::{Code, Error};
 #[derive(Debug)]
 pub struct Driver {
     shared: Arc<Shared>,
+    aside: Option<Outlet>,
 }
 
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self {
+            shared,
+            aside: None,
+        }
+    }
+
+    /// Hands over the peer's unidirectional streams of this type, as messages. The last type asked for wins.
+    #[must_use]
+    pub fn with_aside(mut self, kind: u64) -> (Self, Aside) {
+        let (aside, outlet) = Aside::new(kind);
+        self.aside = Some(outlet);
+        (self, aside)
     }
 
     /// Opens our control and QPACK streams, reads the peer's, and sends GOAWAY when asked to. Runs until
     /// the connection ends, and tells why.
-    pub async fn run(self) -> Error {
-        let Err(error) = drive(&self.shared).await;
+    pub async fn run(mut self) -> Error {
+        let aside = self.aside.take();
+        let Err(error) = drive(&self.shared, aside).await;
         error
     }
 }
@@ -44,8 +58,8 @@ impl Drop for Driver {
     }
 }
 
-async fn drive(shared: &Arc<Shared>) -> Result<Infallible, Error> {
-    let mut peer = PeerStreams::new(shared.role);
+async fn drive(shared: &Arc<Shared>, aside: Option<Outlet>) -> Result<Infallible, Error> {
+    let mut peer = PeerStreams::new(shared.role, aside);
     let mut ours = pin!(send_ours(shared));
     let mut datagrams = pin!(take_datagrams(shared));
     loop {

@@ -26,6 +26,8 @@
 //!
 //! The crate starts no task: the owner spawns [`Driver::run`] and a task for each request.
 
+mod aside;
+mod blocked;
 mod client;
 mod code;
 mod config;
@@ -43,6 +45,8 @@ mod server;
 mod shared;
 mod udp;
 
+pub use aside::{Aside, send_aside};
+pub use blocked::Blocked;
 pub use client::{Requests, client};
 pub use code::Code;
 pub use config::Config;

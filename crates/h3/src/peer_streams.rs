@@ -9,6 +9,7 @@ use quinn::{ReadError, RecvStream};
 use tokio::task::coop::poll_proceed;
 
 use crate::Code;
+use crate::aside::{Outlet, stop};
 use crate::core::control::{ControlEvent, ControlReader};
 use crate::core::qpack::instructions::{DecoderStream, check_encoder};
 use crate::core::uni::{StreamType, TypeReader};
@@ -28,6 +29,8 @@ pub(crate) struct PeerStreams {
     control: Option<Control>,
     encoder: Option<RecvStream>,
     decoder: Option<(RecvStream, DecoderStream)>,
+    /// Takes streams of a type of the owner's own.
+    aside: Option<Outlet>,
 }
 
 struct Control {
@@ -45,13 +48,14 @@ impl std::fmt::Debug for Control {
 }
 
 impl PeerStreams {
-    pub(crate) fn new(role: Role) -> Self {
+    pub(crate) fn new(role: Role, aside: Option<Outlet>) -> Self {
         Self {
             role,
             untyped: Vec::new(),
             control: None,
             encoder: None,
             decoder: None,
+            aside,
         }
     }
 
@@ -153,9 +157,16 @@ impl PeerStreams {
                 Code::ID_ERROR,
                 "a push that was not allowed",
             )),
-            StreamType::Unknown => {
-                // Fails only when the stream has ended.
-                let _ = stream.stop(Code::STREAM_CREATION_ERROR.into());
+            StreamType::Unknown(id) => {
+                match &self.aside {
+                    Some(aside) if aside.kind == id => {
+                        if let Err(full) = aside.streams.try_send((stream, rest)) {
+                            stop(&mut full.into_inner().0);
+                        }
+                    }
+                    // RFC 9114 §9: not known, so ignored.
+                    _ => stop(&mut stream),
+                }
                 Ok(())
             }
         }

@@ -226,7 +226,8 @@ impl SendStream {
             return Err(error);
         }
         while let Some(first) = self.out.iter().position(|b| !b.is_empty()) {
-            if let Err(error) = self.inner.write_chunks(&mut self.out[first..]).await {
+            let write = self.inner.write_chunks(&mut self.out[first..]);
+            if let Err(error) = self.stream.shared.waits.watch(write).await {
                 return Err(self.write_failed(error));
             }
         }

@@ -9,7 +9,7 @@ use crate::driver::Driver;
 use crate::recv::{Asked, RecvStream};
 use crate::send::SendStream;
 use crate::shared::Shared;
-use crate::{Code, Config, Error};
+use crate::{Blocked, Code, Config, Error};
 
 /// Speaks HTTP/3 as a server on `conn`. The owner spawns [`Driver::run`] and calls [`Accept::accept`] in a
 /// loop, with a task of its own for each request.
@@ -149,5 +149,9 @@ impl Shutdown {
     /// Requests under way: accepted, and one of their two halves still held by somebody.
     pub fn active(&self) -> usize {
         self.shared.active()
+    }
+    /// How long streams of this connection, of either side's opening, had to wait until they could send.
+    pub fn blocked(&self) -> Blocked {
+        self.shared.waits.seen()
     }
 }

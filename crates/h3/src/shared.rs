@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use quinn::ConnectionError;
 use tokio::sync::Notify;
 
+use crate::blocked::Waits;
 use crate::core::settings::Settings;
 use crate::core::{Fault, Role, goaway};
 use crate::datagrams::{Channel, Channels};
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     /// Requests that ever were.
     requests: AtomicU64,
     idle: Notify,
+    pub(crate) waits: Waits,
     fault: OnceLock<(Code, &'static str)>,
 }
 
@@ -55,6 +57,7 @@ impl Shared {
             active: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
             idle: Notify::new(),
+            waits: Waits::default(),
             fault: OnceLock::new(),
         })
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weft_certs::SpiffeId;
+use weft_certs::{SpiffeId, TrustDomain};
 use weft_resources::{Action, Pattern, ServiceName};
 
 use crate::compile::{Operation, Policy, PolicyRule, Source};
@@ -25,15 +25,20 @@ pub struct Verdict {
 ///
 /// Any match of a DENY policy refuses; else any match of an ALLOW policy lets pass; else it is refused. That last
 /// is where weft is stricter than Istio, which lets everything pass where there is no ALLOW policy at all.
+///
+/// A caller of another trust domain than `home`, this mesh's, passes only by an ALLOW that names its trust domain
+/// in a principal: to trust the certificates of a mesh must not open what was meant for one's own.
 #[must_use]
 pub fn authorize(
     snapshot: &Snapshot,
+    home: &TrustDomain,
     target: &ServiceName,
     port: u16,
     caller: &SpiffeId,
     request: Option<&RequestHead<'_>>,
 ) -> Verdict {
     let call = Call {
+        foreign: (caller.trust_domain() != home).then(|| caller.trust_domain().as_str()),
         principal: caller
             .as_str()
             .strip_prefix("spiffe://")
@@ -61,6 +66,8 @@ pub fn authorize(
 }
 
 struct Call<'c> {
+    /// The caller's trust domain, if it is not this mesh's.
+    foreign: Option<&'c str>,
     /// SPIFFE ID without scheme.
     principal: &'c str,
     /// `None` if the ID is not a service's.
@@ -72,7 +79,11 @@ struct Call<'c> {
 impl Policy {
     fn find(&self, call: &Call<'_>) -> Option<&PolicyRule> {
         self.rules.iter().find(|rule| {
-            let from = rule.from.is_empty() || rule.from.iter().any(|from| from.matches(call));
+            let invited = |from: &Source| self.action == Action::Deny || from.invites(call);
+            let anybody =
+                rule.from.is_empty() && (self.action == Action::Deny || call.foreign.is_none());
+            let mut from = rule.from.iter();
+            let from = anybody || from.any(|from| from.matches(call) && invited(from));
             let to = rule.to.is_empty() || rule.to.iter().any(|to| to.matches(call, self.action));
             from && to
         })
@@ -89,6 +100,17 @@ fn one_of(patterns: &[Pattern], text: &str) -> bool {
 }
 
 impl Source {
+    /// Whether the caller is of this mesh, or a principal that it matches names its trust domain.
+    fn invites(&self, call: &Call<'_>) -> bool {
+        let Some(domain) = call.foreign else {
+            return true;
+        };
+        self.principals.iter().any(|pattern| {
+            let named = pattern.as_str().strip_prefix(domain);
+            named.is_some_and(|path| path.starts_with('/')) && pattern.matches(call.principal)
+        })
+    }
+
     fn matches(&self, call: &Call<'_>) -> bool {
         let namespace = match call.namespace {
             Some(namespace) => any(&self.namespaces, namespace),

@@ -27,6 +27,8 @@ pub struct Service {
     pub ports: BTreeMap<u16, PortProtocol>,
     /// Its live instances, in the order of their names. May be empty.
     pub endpoints: Vec<Endpoint>,
+    /// What its sidecars know it as, if that is not its name here: a service of another mesh.
+    pub at_home: Option<ServiceName>,
 }
 
 /// A live instance of a service.
@@ -83,17 +85,24 @@ impl Snapshot {
     }
 
     /// Joins a compiled config with the live `endpoints`: for when only they have changed, or when a new config
-    /// was refused and its endpoints were not.
+    /// was refused and its endpoints were not. A service with live instances in this mesh goes before a
+    /// `ServiceEntry` of its name.
     #[must_use]
     pub fn assemble(
         revision: u64,
         config: Arc<Config>,
         endpoints: BTreeMap<ServiceName, Vec<Endpoint>>,
     ) -> Self {
-        let services = endpoints
+        let mut services: BTreeMap<_, _> = endpoints
             .into_iter()
             .map(|(name, endpoints)| (name, Service::new(endpoints)))
             .collect();
+        for (name, entry) in &config.entries {
+            let own = services.entry(name.clone()).or_default();
+            if own.endpoints.is_empty() {
+                *own = entry.clone();
+            }
+        }
         Self {
             revision,
             services,
@@ -111,7 +120,7 @@ impl Snapshot {
         for (name, ports) in registered {
             self.services.entry(name).or_insert_with(|| Service {
                 ports: merged(ports),
-                endpoints: Vec::new(),
+                ..Service::default()
             });
         }
         self
@@ -180,10 +189,20 @@ impl Snapshot {
 }
 
 impl Service {
-    fn new(mut endpoints: Vec<Endpoint>) -> Self {
+    pub(crate) fn new(mut endpoints: Vec<Endpoint>) -> Self {
         endpoints.sort_by(|a, b| a.instance.cmp(&b.instance));
         let ports = merged(endpoints.iter().flat_map(|e| e.ports.iter().copied()));
-        Self { ports, endpoints }
+        Self {
+            ports,
+            endpoints,
+            at_home: None,
+        }
+    }
+
+    /// Says what its sidecars know it as.
+    pub(crate) fn called(mut self, at_home: ServiceName) -> Self {
+        self.at_home = Some(at_home);
+        self
     }
 }
 

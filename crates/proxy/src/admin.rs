@@ -15,6 +15,8 @@ use tokio::sync::{Semaphore, watch};
 use weft_env::{Listener, Stream, Tasks};
 use weft_telemetry::{METRICS_CONTENT_TYPE, Telemetry};
 
+use crate::handover::doors::Gate;
+
 /// Scrapers and probes at a time; more wait for a place.
 const MAX_CONNECTIONS: usize = 64;
 /// A probe that does not send its request in this time is cut.
@@ -46,7 +48,8 @@ impl Readiness {
 
 /// Serves until the tasks' token is cancelled.
 pub(crate) async fn serve(
-    listener: Listener,
+    listener: Arc<Listener>,
+    gate: watch::Receiver<Gate>,
     tasks: Tasks,
     telemetry: Telemetry,
     readiness: Readiness,
@@ -55,6 +58,7 @@ pub(crate) async fn serve(
     let stop = tasks.token();
     crate::accept::each(
         &listener,
+        gate,
         &stop,
         &tasks,
         &places,

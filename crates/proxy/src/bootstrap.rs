@@ -182,8 +182,12 @@ async fn join_at(
         Some(domain) => domain.clone(),
         None => TrustDomain::parse(DEFAULT_TRUST_DOMAIN).expect("a constant that is a legal name"),
     };
-    let expected = control_id(&domain);
-    let connection = join_connection(env, tasks, addr, &JoinConfig { pin, expected })
+    let join = JoinConfig {
+        pin,
+        expected: control_id(&domain),
+        key_exchange: config.key_exchange,
+    };
+    let connection = join_connection(env, tasks, addr, &join)
         .await
         .map_err(|error| not_connected(&place, &domain, error))?;
     let pending = Pending::generate().map_err(|reason| Error::BadSvid {

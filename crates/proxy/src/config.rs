@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use weft_certs::{RootPin, TrustDomain};
+use weft_transport::{KeyExchange, Profile};
 
 /// The trust domain of a mesh whose operator has chosen none.
 pub(crate) const DEFAULT_TRUST_DOMAIN: &str = "weft.local";
@@ -41,6 +42,19 @@ pub struct SidecarConfig {
     pub workload: Option<WorkloadApi>,
     /// How long requests under way may take to end after a stop.
     pub drain_deadline: Duration,
+    /// How long streams under way may go on after a new process has taken over. They end sooner with the certificates
+    /// that they began under.
+    pub upgrade_drain: Duration,
+    /// Take the place of the sidecar that runs on `state_dir`, if one does.
+    pub take_over: bool,
+    /// How this process starts its successor when it is asked to ([`crate::upgrade`]).
+    pub program: Option<crate::Program>,
+    /// The kind of network that most peers are on.
+    pub profile: Profile,
+    /// Services on another kind.
+    pub peer_profiles: Vec<PeerProfile>,
+    /// Whether peers without post-quantum key exchange are spoken to, the control node included.
+    pub key_exchange: KeyExchange,
     /// A file to write once the sidecar can serve; see [`crate::Ready`].
     pub ready_file: Option<PathBuf>,
 }
@@ -72,6 +86,15 @@ pub struct TcpListener {
     pub listen: SocketAddr,
     /// The service with its port, such as `ledger:5432` or `ledger.team:5432`.
     pub backend: String,
+}
+
+/// What kind of network a service is on, seen from here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerProfile {
+    /// Its name, such as `ledger` or `ledger.team`.
+    pub service: String,
+    /// The profile of connections to and from it.
+    pub profile: Profile,
 }
 
 /// Where the one-time join token comes from.
@@ -115,6 +138,12 @@ impl SidecarConfig {
             metrics_listen: local(15020),
             workload: None,
             drain_deadline: Duration::from_secs(10),
+            upgrade_drain: Duration::from_secs(3600),
+            take_over: false,
+            program: None,
+            profile: Profile::auto(),
+            peer_profiles: Vec::new(),
+            key_exchange: KeyExchange::Preferred,
             ready_file: None,
         }
     }

@@ -136,6 +136,20 @@ pub enum Error {
     /// The QUIC endpoint cannot be made.
     #[error("the mesh endpoint cannot start: {0}; stop what uses the address, or choose another")]
     Endpoint(String),
+    /// The running sidecar does not give its place to this process. It goes on.
+    #[error("this process does not take over: {0}; the running sidecar goes on")]
+    TakeOver(String),
+    /// The running sidecar was not upgraded. It goes on.
+    #[error("the sidecar goes on as it is: {0}")]
+    Upgrade(String),
+    /// There is no sidecar to upgrade.
+    #[error(
+        "no sidecar answers ({source}); start it with `weft sidecar`, or name its state directory with --state-dir"
+    )]
+    NoSidecar {
+        /// Names the socket and the cause.
+        source: io::Error,
+    },
     /// A part without which there is no sidecar does not work any more: a fault in weft.
     #[error("{0}; start it again, and report this with the lines before it in the log")]
     Broken(#[from] weft_env::Broken),

@@ -53,8 +53,13 @@ impl Due {
 }
 
 impl Renewal {
-    /// Runs until `stop`.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
+    /// Runs until `stop`. It may be run again.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Self {
+        self.keep(&stop).await;
+        self
+    }
+
+    async fn keep(&mut self, stop: &CancellationToken) {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut due = self.half_life();
         loop {

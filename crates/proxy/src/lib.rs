@@ -15,6 +15,8 @@
 //! on the other side `inbound` (`xfcc`), with `tunnel` for byte streams, `record` for what is counted and
 //! logged, and `respond` for every answer that weft makes by itself.
 //!
+//! `sidecar` starts all of it, `serving` ends it or gives it to a new process (`handover`).
+//!
 //! [`run`] is the whole of it: settings in, a sidecar until the token is cancelled.
 
 mod accept;
@@ -26,9 +28,11 @@ mod control_client;
 mod csr;
 mod dice;
 mod error;
+mod handover;
 mod headers;
 mod identity;
 mod inbound;
+mod link;
 mod node;
 mod outbound;
 mod ready;
@@ -37,18 +41,22 @@ mod request_id;
 mod respond;
 mod rpc;
 mod running;
+mod serving;
 mod settings;
 mod sidecar;
 mod state_dir;
 mod target;
 mod tokens;
 mod tunnel;
+mod vitals;
 mod xfcc;
 
-pub use config::{AppPort, SidecarConfig, TcpListener, TokenSource, WorkloadApi};
+pub use config::{AppPort, PeerProfile, SidecarConfig, TcpListener, TokenSource, WorkloadApi};
 pub use error::Error;
+pub use handover::{Program, Upgraded, upgrade};
 pub use ready::Ready;
 pub use sidecar::run;
+pub use weft_transport::{KeyExchange, Profile};
 
 /// Version of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -11,10 +11,11 @@ use weft_certs::{IdentitySource, SpiffeId};
 use weft_env::{Env, Tasks};
 use weft_resources::ServiceName;
 use weft_telemetry::{Party, Side, Telemetry};
-use weft_transport::Pool;
+use weft_transport::{Pool, Relay};
 
 use crate::admin::Readiness;
 use crate::dice::Dice;
+use crate::handover::doors::Doors;
 use crate::running::Running;
 
 /// Connections of the own application on the outbound HTTP listener; more wait in the kernel's queue.
@@ -32,6 +33,9 @@ pub(crate) struct Node {
     pub(crate) service: ServiceName,
     pub(crate) id: SpiffeId,
     pub(crate) pool: Pool,
+    pub(crate) doors: Arc<Doors>,
+    /// The mesh socket, where it can be given to another process.
+    pub(crate) relay: Option<Relay>,
     /// What requests follow; none before the first snapshot.
     pub(crate) running: ArcSwapOption<Running>,
     pub(crate) dice: Dice,
@@ -81,6 +85,8 @@ pub(crate) struct Parts {
     pub(crate) identity: Arc<IdentitySource>,
     pub(crate) service: ServiceName,
     pub(crate) pool: Pool,
+    pub(crate) doors: Arc<Doors>,
+    pub(crate) relay: Option<Relay>,
     pub(crate) listening: Tasks,
     pub(crate) traffic: Tasks,
     pub(crate) apps: Tasks,
@@ -105,6 +111,8 @@ impl Node {
             readiness: parts.readiness,
             identity: parts.identity,
             pool: parts.pool,
+            doors: parts.doors,
+            relay: parts.relay,
             listening: parts.listening,
             traffic: parts.traffic,
             apps: parts.apps,

@@ -10,6 +10,8 @@ use weft_telemetry::{
     AccessEntry, Edge, HttpExchange, Protocol, Side, TcpConnection, Telemetry, access,
 };
 
+use weft_transport::Negotiated;
+
 use crate::node::Face;
 use crate::request_id;
 use crate::respond::{Refusal, Speaker};
@@ -37,6 +39,8 @@ pub(crate) struct Record {
     /// What decided.
     pub(crate) rule: Arc<str>,
     pub(crate) attempts: u32,
+    /// What the connection in use agreed on.
+    pub(crate) negotiated: Negotiated,
     /// Body bytes towards the called. Shared with whoever sends them.
     pub(crate) sent: Arc<AtomicU64>,
     /// Body bytes towards the caller.
@@ -76,6 +80,7 @@ impl Record {
             peer: Arc::clone(none),
             rule: Arc::clone(none),
             attempts: 0,
+            negotiated: Negotiated::default(),
             sent: Arc::new(AtomicU64::new(0)),
             received: AtomicU64::new(0),
             code: 0,
@@ -200,6 +205,8 @@ impl Record {
             duration,
             sent_bytes: sent,
             received_bytes: received,
+            key_exchange: self.negotiated.key_exchange,
+            cipher: self.negotiated.cipher,
             attempts: self.attempts,
             rule: &self.rule,
             revision: self.revision,

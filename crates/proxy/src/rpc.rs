@@ -7,8 +7,8 @@ use http::{HeaderValue, Method, Request, Uri, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
-use weft_h3::RecvStream;
 use weft_transport::Connection;
+use weft_transport::RecvStream;
 use weft_wire::{CONTROL_AUTHORITY, MAX_BODY, Problem};
 
 /// Signing takes a millisecond; a control node that needs longer than this is in trouble.

@@ -1,6 +1,7 @@
 //! What a request reads once, at its start: the snapshot in force, and what is known of its endpoints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub(crate) struct Upstream {
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) protocol: PortProtocol,
-    /// `service.namespace:port`: what travels as `:authority`.
+    /// `service.namespace:port` as its sidecars know it: what travels as `:authority`.
     pub(crate) authority: Authority,
     /// The same as text.
     pub(crate) name: Arc<str>,
@@ -61,6 +62,8 @@ pub(crate) struct Instance {
 struct Health {
     latency: PeakEwma,
     dial: DialHealth,
+    /// The path to it is in trouble until then.
+    avoided: Duration,
 }
 
 impl Running {
@@ -88,6 +91,14 @@ impl Running {
         self.snapshot.revision
     }
 
+    /// Prefers other instances to those at these addresses until then: the path to them is in trouble.
+    pub(crate) fn avoid(&self, addrs: &BTreeSet<SocketAddr>, until: Duration) {
+        let instances = self.services.values().flat_map(Upstream::instances);
+        for instance in instances.filter(|instance| addrs.contains(&instance.target.addr)) {
+            instance.health().avoided = until;
+        }
+    }
+
     /// A service that has been registered.
     pub(crate) fn upstream(&self, service: &ServiceName) -> Option<&Upstream> {
         self.services.get(service)
@@ -103,12 +114,12 @@ impl Upstream {
     ) -> Self {
         let port = |(port, protocol): (&u16, &PortProtocol)| {
             let serving = service.endpoints.iter().zip(instances);
-            let text = format!("{name}:{port}");
+            let there = format!("{}:{port}", service.at_home.as_ref().unwrap_or(name));
             let made = Port {
                 protocol: *protocol,
-                authority: Authority::try_from(text.as_str())
+                authority: Authority::try_from(there)
                     .expect("names of services and a port make an authority"),
-                name: text.into(),
+                name: format!("{name}:{port}").into(),
                 instances: serving
                     .filter(|(endpoint, _)| endpoint.ports.contains(&(*port, *protocol)))
                     .map(|(_, instance)| Arc::clone(instance))
@@ -174,6 +185,7 @@ impl Instance {
             health: Mutex::new(Health {
                 latency: PeakEwma::new(now),
                 dial: DialHealth::default(),
+                avoided: Duration::ZERO,
             }),
             pending: AtomicU32::new(0),
         })
@@ -192,6 +204,7 @@ impl Instance {
                 .latency
                 .load(now, self.pending.load(Ordering::Relaxed)),
             readiness: match (visited, again) {
+                (false, _) if now < health.avoided => Readiness::LastResort,
                 (false, _) => health.dial.readiness(now),
                 (true, true) => Readiness::LastResort,
                 (true, false) => Readiness::Excluded,

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use weft_resources::{DEFAULT_NAMESPACE, ServiceName};
 
 use crate::Error;
-use crate::config::SidecarConfig;
+use crate::config::{PeerProfile, SidecarConfig};
 
 /// Where a local TCP port leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,11 +64,30 @@ pub(crate) fn check(config: &SidecarConfig) -> Result<Vec<Backend>, Error> {
             "no control node is named: pass --control HOST:PORT".to_owned(),
         ));
     }
+    for profile in &config.peer_profiles {
+        peer(profile, DEFAULT_NAMESPACE)?;
+    }
     config
         .tcp_listeners
         .iter()
         .map(|listener| Backend::parse(&listener.backend))
         .collect()
+}
+
+/// The service that a profile is for, for a sidecar of this namespace.
+pub(crate) fn peer(profile: &PeerProfile, namespace: &str) -> Result<ServiceName, Error> {
+    let named = ServiceName::parse_host(&profile.service, namespace);
+    let (name, reason) = (
+        &profile.service,
+        "a profile is for a service, not for a port",
+    );
+    match named {
+        Ok((service, None)) => Ok(service),
+        Ok((_, Some(_))) => Err(Error::Config(format!(
+            "the peer '{name}' has a port: {reason}"
+        ))),
+        Err(error) => Err(Error::Config(format!("the profile of a peer: {error}"))),
+    }
 }
 
 /// The address that is told to the control node. An unspecified IP stands for the one that it sees.
@@ -105,7 +124,11 @@ mod tests {
             backend: backend.to_owned(),
         };
         type Change = Box<dyn Fn(&mut SidecarConfig)>;
-        let cases: [(&str, Change); 5] = [
+        let pinned = |service: &str| crate::PeerProfile {
+            service: service.to_owned(),
+            profile: weft_transport::Profile::dc(),
+        };
+        let cases: [(&str, Change); 7] = [
             (
                 "given twice",
                 Box::new(move |c| c.apps = vec![app(80), app(80)]),
@@ -115,6 +138,14 @@ mod tests {
             (
                 "has no port",
                 Box::new(move |c| c.tcp_listeners = vec![tcp("ledger")]),
+            ),
+            (
+                "not for a port",
+                Box::new(move |c| c.peer_profiles = vec![pinned("ledger:80")]),
+            ),
+            (
+                "does not name a service",
+                Box::new(move |c| c.peer_profiles = vec![pinned("10.0.0.1.2.3")]),
             ),
             (
                 "does not name a service",

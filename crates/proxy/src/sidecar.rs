@@ -2,35 +2,33 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use weft_certs::{BundleSet, IdentitySource, X509Svid};
-use weft_env::{Env, Listener, Tasks};
+use weft_certs::{BundleSet, IdentitySource, SpiffeId, X509Svid};
+use weft_env::{ChannelListener, Env, Listener, Tasks};
 use weft_resources::ServiceName;
-use weft_telemetry::{Direction, Side, Telemetry};
-use weft_transport::{Connection, Direction as Dialler, Endpoint, TransportConfig};
+use weft_telemetry::Telemetry;
+use weft_transport::{Connection, Endpoint, Pins, Relay, TransportConfig};
 use weft_wire::{Hello, PROTOCOL, PortRecord};
 use weft_workload::{Entry, Workload, WorkloadSocket};
 
 use crate::admin::{self, Readiness};
-use crate::config::SidecarConfig;
+use crate::config::{SidecarConfig, TokenSource, WorkloadApi};
 use crate::control_client::{Applier, ControlClient};
+use crate::handover::doors::{Doors, Role};
+use crate::handover::take::{self, Predecessor};
 use crate::identity::Renewal;
 use crate::inbound::Inbound;
+use crate::link::Link;
 use crate::node::{Node, Parts};
 use crate::outbound::{self, ports::Ports};
 use crate::ready::Ready;
+use crate::serving::{Built, End, GRACE, Sidecar};
 use crate::state_dir::{Saved, StateDir};
 use crate::tokens::ControlTokens;
-use crate::{Error, VERSION, bootstrap, settings};
+use crate::{Error, VERSION, bootstrap, handover, settings, vitals};
 
-/// What has been told to end gets this long before it is ended.
-const GRACE: Duration = Duration::from_secs(1);
-/// How often gauges follow what they show.
-const VITALS: Duration = Duration::from_secs(1);
 /// Wishes of a control node that wait; they all mean the same.
 const WISHES: usize = 1;
 
@@ -58,35 +56,64 @@ pub async fn run(
         () = shutdown.cancelled() => None,
     };
     let outcome = match started {
-        None => Ok(()),
+        None => Ok(End::Stopped),
         Some(Err(error)) => Err(error),
         Some(Ok(sidecar)) => sidecar.serve(env, &config, shutdown, &tasks).await,
     };
     tasks.shutdown(GRACE).await;
-    if let (Some(file), Ok(())) = (config.ready_file, &outcome) {
+    if let (Some(file), Ok(End::Stopped)) = (config.ready_file, &outcome) {
         let _ = env.disk(move |disk| disk.remove(&file)).await;
     }
-    outcome
+    outcome.map(drop)
 }
 
 /// The doors of the own application. They are opened first, with the metrics port: one in use must not cost a
 /// token.
 struct Sockets {
-    outbound: Listener,
-    tcp: Vec<(Listener, settings::Backend)>,
+    outbound: Arc<Listener>,
+    tcp: Vec<(Arc<Listener>, settings::Backend)>,
     workload: Option<(WorkloadSocket, Vec<Entry>)>,
 }
 
-/// A sidecar whose parts run.
-struct Sidecar {
-    node: Arc<Node>,
-    endpoint: Endpoint,
-    ready: Ready,
-    /// Ends the link to the control plane, with a goodbye.
-    leave: CancellationToken,
-    linked: tokio::task::JoinHandle<()>,
-    /// Owner of what runs beside the traffic, which would end with it.
-    _background: Tasks,
+/// Where a process stands: a place that is free, or that of the process before.
+struct Place {
+    state: StateDir,
+    doors: Arc<Doors>,
+    /// `None` in a simulation; and before it is opened.
+    relay: Option<Relay>,
+    desk: Option<ChannelListener>,
+}
+
+impl Place {
+    /// Takes the place of the process that runs, if that is asked for and one does.
+    async fn find(env: &Env, config: &SidecarConfig) -> Result<(Self, Option<Predecessor>), Error> {
+        if config.take_over
+            && let Some((before, estate)) =
+                take::ask(env, &config.state_dir, config.mesh_listen).await?
+        {
+            let place = Self {
+                state: StateDir::take_over(&config.state_dir, estate.lock),
+                doors: estate.doors,
+                relay: Some(estate.relay),
+                desk: Some(estate.desk),
+            };
+            return Ok((place, Some(before)));
+        }
+        let state = StateDir::open(env, &config.state_dir).await?;
+        let desk = env.hands_over().then(|| {
+            let path = handover::desk(&config.state_dir);
+            env.listen_channel(&path).inspect_err(|error| {
+                tracing::warn!(%error, "this sidecar cannot be upgraded while it runs: give it a state directory with a shorter path");
+            })
+        });
+        let place = Self {
+            state,
+            doors: Doors::new(env),
+            relay: None,
+            desk: desk.and_then(Result::ok),
+        };
+        Ok((place, None))
+    }
 }
 
 /// What there is once the sidecar has an identity.
@@ -106,25 +133,22 @@ async fn begin(
     config: &SidecarConfig,
     backends: Vec<settings::Backend>,
     tasks: &Tasks,
-    state: &StateDir,
+    place: &mut Place,
 ) -> Result<Begun, Error> {
-    if let Some(file) = config.ready_file.clone() {
-        // A crash has left it: whoever waits for it waits for this sidecar.
-        let _ = env.disk(move |disk| disk.remove(&file)).await;
-    }
-    let mut saved = state.load(env).await?;
-    let (sockets, listener) = Sockets::open(env, config, backends).await?;
+    let mut saved = place.state.load(env).await?;
+    let (sockets, listener) = Sockets::open(env, config, backends, place).await?;
     let telemetry = Telemetry::new(VERSION);
     let readiness = Readiness::not_yet("joining the mesh");
     let metrics = address(&listener, "metrics")?;
     let serve = admin::serve(
         listener,
+        place.doors.gate(),
         tasks.clone(),
         telemetry.clone(),
         readiness.clone(),
     );
     drop(tasks.spawn_essential("the metrics port", serve));
-    let (svid, bundles) = bootstrap::identity(env, tasks, config, state, &mut saved).await?;
+    let (svid, bundles) = bootstrap::identity(env, tasks, config, &place.state, &mut saved).await?;
     Ok(Begun {
         saved,
         sockets,
@@ -142,14 +166,58 @@ async fn start(
     backends: Vec<settings::Backend>,
     tasks: &Tasks,
 ) -> Result<Sidecar, Error> {
-    let state = StateDir::open(env, &config.state_dir).await?;
-    let begun = match begin(env, config, backends, tasks, &state).await {
+    let (place, before) = Place::find(env, config).await?;
+    let Some(before) = before else {
+        if let Some(file) = config.ready_file.clone() {
+            // A crash has left it: whoever waits for it waits for this sidecar.
+            let _ = env.disk(move |disk| disk.remove(&file)).await;
+        }
+        let mut sidecar = prepare(env, config, backends, tasks, place).await?;
+        sidecar.go(config, false);
+        return Ok(sidecar);
+    };
+    // One that takes over goes on with the identity that there is.
+    let config = SidecarConfig {
+        token: TokenSource::None,
+        ..config.clone()
+    };
+    let prepared = prepare(env, &config, backends, tasks, place).await;
+    match prepared {
+        Ok(mut sidecar) => {
+            before.take().await?;
+            sidecar.go(&config, true);
+            Ok(sidecar)
+        }
+        Err(error) => {
+            before.give_up(&error).await;
+            Err(error)
+        }
+    }
+}
+
+/// Everything up to the first packet.
+async fn prepare(
+    env: &Env,
+    config: &SidecarConfig,
+    backends: Vec<settings::Backend>,
+    tasks: &Tasks,
+    mut place: Place,
+) -> Result<Sidecar, Error> {
+    let begun = match begin(env, config, backends, tasks, &mut place).await {
         Ok(begun) => begun,
         Err(error) => {
-            state.give_up(env).await;
+            // Its socket goes first: the directory is to be as empty as it was.
+            drop(place.desk);
+            place.state.give_up(env).await;
             return Err(error);
         }
     };
+    let Place {
+        state,
+        doors,
+        relay,
+        desk,
+    } = place;
     let state = Arc::new(state);
     let Begun {
         saved,
@@ -160,21 +228,17 @@ async fn start(
         svid,
         bundles,
     } = begun;
-    let service = svid
-        .id()
-        .service()
-        .and_then(|(namespace, name)| ServiceName::new(namespace, name).ok())
-        .ok_or_else(|| {
-            Error::Config(format!(
-                "the identity {} is not that of a service: join with a token made by `weft token create --service NAME`",
-                svid.id()
-            ))
-        })?;
+    let service = service_of(&svid)?;
     readiness.set(Err("no snapshot from a control node yet".to_owned()));
     let identity = IdentitySource::new(svid, bundles);
     let mut transport = TransportConfig::new(config.mesh_listen, Arc::clone(&identity));
     transport.reset_key = Some(state.reset_key(env).await?);
+    transport.relay.clone_from(&relay);
+    transport.profile = config.profile.clone();
+    transport.pins = pins(config, &identity, &service)?;
+    transport.key_exchange = config.key_exchange;
     let endpoint = Endpoint::bind(transport, env, &tasks.child())
+        .await
         .map_err(|error| Error::Endpoint(error.to_string()))?;
     let node = Node::new(Parts {
         env: env.clone(),
@@ -183,6 +247,8 @@ async fn start(
         identity,
         service,
         pool: endpoint.pool(),
+        doors,
+        relay,
         listening: tasks.child(),
         traffic: tasks.child(),
         apps: tasks.child(),
@@ -206,10 +272,11 @@ async fn start(
     endpoint.serve(inbound);
     // Where the link to a control node is announced.
     let announce = watch::Sender::new(None);
-    listen(&node, sockets, announce.subscribe());
-    let vitals = vitals(Arc::clone(&node), endpoint.clone());
+    let workload = node.listening.child();
+    listen(&node, sockets, announce.subscribe(), &workload);
+    let vitals = vitals::keep(Arc::clone(&node), endpoint.clone());
     drop(background.spawn_essential("the upkeep of metrics", vitals));
-    let (leave, linked) = link(
+    let link = link(
         &node,
         &endpoint,
         config,
@@ -218,15 +285,49 @@ async fn start(
         &background,
         announce,
     )
-    .await;
-    Ok(Sidecar {
+    .await?;
+    Ok(Sidecar::new(Built {
         node,
         endpoint,
         ready,
-        leave,
-        linked,
-        _background: background,
-    })
+        state,
+        link,
+        workload,
+        background,
+        desk,
+    }))
+}
+
+/// Whom an identity stands for.
+fn service_of(svid: &X509Svid) -> Result<ServiceName, Error> {
+    svid.id()
+        .service()
+        .and_then(|(namespace, name)| ServiceName::new(namespace, name).ok())
+        .ok_or_else(|| {
+            Error::Config(format!(
+                "the identity {} is not that of a service: join with a token made by `weft token create --service NAME`",
+                svid.id()
+            ))
+        })
+}
+
+/// The profiles of peers, by the identities that they have in this mesh.
+fn pins(
+    config: &SidecarConfig,
+    identity: &IdentitySource,
+    own: &ServiceName,
+) -> Result<Pins, Error> {
+    let mut pins = Pins::default();
+    let svid = &identity.current().svid;
+    for peer in &config.peer_profiles {
+        let service = settings::peer(peer, own.namespace())?;
+        let domain = svid.id().trust_domain();
+        let id = SpiffeId::for_service(domain, service.namespace(), service.name()).map_err(
+            |error| Error::Config(format!("the profile of '{}': {error}", peer.service)),
+        )?;
+        pins.pin(id, peer.profile.clone());
+    }
+    Ok(pins)
 }
 
 impl Sockets {
@@ -234,30 +335,35 @@ impl Sockets {
         env: &Env,
         config: &SidecarConfig,
         backends: Vec<settings::Backend>,
-    ) -> Result<(Self, Listener), Error> {
-        let listen = async |addr: SocketAddr, what: &'static str| {
-            let listener = env.listen(addr).await;
+        place: &mut Place,
+    ) -> Result<(Self, Arc<Listener>), Error> {
+        if place.relay.is_none() {
+            let mesh = |source| Error::Listen {
+                what: "the mesh port",
+                source,
+            };
+            if env.hands_over() {
+                let relay = Relay::open(env, config.mesh_listen).await;
+                place.relay = Some(relay.map_err(mesh)?);
+            } else {
+                // Opened for good once there is an identity to answer with.
+                drop(env.bind_udp(config.mesh_listen).map_err(mesh)?);
+            }
+        }
+        let doors = &place.doors;
+        let listen = async |role: Role, addr: SocketAddr, what: &'static str| {
+            let listener = doors.tcp(role, addr).await;
             listener.map_err(|source| Error::Listen { what, source })
         };
-        // Opened for good once there is an identity to answer with.
-        drop(
-            env.bind_udp(config.mesh_listen)
-                .map_err(|source| Error::Listen {
-                    what: "the mesh port",
-                    source,
-                })?,
-        );
-        let metrics = listen(config.metrics_listen, "the metrics port").await?;
-        let outbound = listen(config.outbound_listen, "the outbound port").await?;
+        let metrics = listen(Role::Metrics, config.metrics_listen, "the metrics port").await?;
+        let outbound = listen(Role::Outbound, config.outbound_listen, "the outbound port").await?;
         let mut tcp = Vec::new();
         for (port, backend) in config.tcp_listeners.iter().zip(backends) {
-            tcp.push((listen(port.listen, "a local TCP port").await?, backend));
+            let listener = listen(Role::Tcp, port.listen, "a local TCP port").await?;
+            tcp.push((listener, backend));
         }
         let workload = match &config.workload {
-            Some(api) => {
-                let socket = WorkloadSocket::open(env, &api.socket).await?;
-                Some((socket, api.allow.clone()))
-            }
+            Some(api) => Some((workload_socket(env, doors, api).await?, api.allow.clone())),
             None => None,
         };
         let sockets = Self {
@@ -269,6 +375,24 @@ impl Sockets {
     }
 }
 
+async fn workload_socket(
+    env: &Env,
+    doors: &Doors,
+    api: &WorkloadApi,
+) -> Result<WorkloadSocket, Error> {
+    let inherited = doors.inherited_unix(Role::Workload, &api.socket);
+    let inherited = inherited.map_err(|source| Error::Listen {
+        what: "the workload socket",
+        source,
+    })?;
+    let socket = match inherited {
+        Some(listener) => WorkloadSocket::on(Arc::new(listener), api.socket.clone()),
+        None => WorkloadSocket::open(env, &api.socket).await?,
+    };
+    doors.remember_unix(Role::Workload, &api.socket, socket.listener());
+    Ok(socket)
+}
+
 fn address(listener: &Listener, what: &'static str) -> Result<SocketAddr, Error> {
     listener
         .local_addr()
@@ -276,7 +400,12 @@ fn address(listener: &Listener, what: &'static str) -> Result<SocketAddr, Error>
 }
 
 /// Opens the doors of the own application.
-fn listen(node: &Arc<Node>, sockets: Sockets, link: watch::Receiver<Option<Connection>>) {
+fn listen(
+    node: &Arc<Node>,
+    sockets: Sockets,
+    link: watch::Receiver<Option<Connection>>,
+    callers: &Tasks,
+) {
     let Sockets {
         outbound,
         tcp,
@@ -289,8 +418,8 @@ fn listen(node: &Arc<Node>, sockets: Sockets, link: watch::Receiver<Option<Conne
             allow,
             tokens: Arc::new(ControlTokens { link }),
         };
-        let serve = socket.serve(workload, listening.child());
-        drop(listening.spawn_essential("the workload socket", serve));
+        let serve = socket.serve(workload, callers.clone());
+        drop(callers.spawn_essential("the workload socket", serve));
     }
     let serve = outbound::serve(Arc::clone(node), outbound);
     drop(listening.spawn_essential("the outbound port", serve));
@@ -303,7 +432,7 @@ fn listen(node: &Arc<Node>, sockets: Sockets, link: watch::Receiver<Option<Conne
     }
 }
 
-/// Puts the saved snapshot into force and starts the link to the control plane.
+/// Puts the saved snapshot into force and makes the link to the control plane.
 async fn link(
     node: &Arc<Node>,
     endpoint: &Endpoint,
@@ -312,7 +441,7 @@ async fn link(
     saved: Saved,
     background: &Tasks,
     link: watch::Sender<Option<Connection>>,
-) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+) -> Result<Link, Error> {
     let mut applier = Applier::new(Arc::clone(node), Ports::default());
     if let Some(snapshot) = &saved.snapshot {
         match applier.restore(snapshot).await {
@@ -320,6 +449,13 @@ async fn link(
                 revision = snapshot.revision,
                 "starting with the saved snapshot"
             ),
+            Err(error) if config.take_over && node.doors.is_paused() => {
+                // The process before serves by it; this one would serve nothing.
+                return Err(Error::TakeOver(format!(
+                    "the saved snapshot cannot be used: {}",
+                    error.reason
+                )));
+            }
             Err(error) => tracing::warn!(reason = %error.reason, "the saved snapshot is not used"),
         }
     }
@@ -348,8 +484,6 @@ async fn link(
         link: link.subscribe(),
         wishes,
     };
-    let renewing = renewal.run(background.token());
-    drop(background.spawn_essential("the renewal of the certificate", renewing));
     let client = ControlClient {
         node: Arc::clone(node),
         endpoint: endpoint.clone(),
@@ -360,99 +494,7 @@ async fn link(
         link,
         renew,
         unsaved: None,
+        goes_on: Arc::default(),
     };
-    let leave = background.token().child_token();
-    let linked =
-        background.spawn_essential("the link to the control plane", client.run(leave.clone()));
-    (leave, linked)
-}
-
-impl Sidecar {
-    async fn serve(
-        self,
-        env: &Env,
-        config: &SidecarConfig,
-        shutdown: CancellationToken,
-        tasks: &Tasks,
-    ) -> Result<(), Error> {
-        let outcome = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => Ok(()),
-            broken = tasks.broken() => Err(Error::from(broken)),
-            outcome = self.live(env, config) => outcome,
-        };
-        if let Err(error @ Error::Broken(_)) = &outcome {
-            tracing::error!(%error, "giving up");
-        }
-        self.stop(config.drain_deadline).await;
-        outcome
-    }
-
-    /// Says when it is ready. Ends only if that cannot be said.
-    async fn live(&self, env: &Env, config: &SidecarConfig) -> Result<(), Error> {
-        self.node.readiness.reached().await;
-        let Ready {
-            service,
-            mesh,
-            outbound,
-            metrics,
-            ..
-        } = &self.ready;
-        tracing::info!(%service, %mesh, %outbound, %metrics, "ready");
-        if let Some(path) = &config.ready_file {
-            self.ready.write(env, path.clone()).await?;
-        }
-        std::future::pending().await
-    }
-
-    /// First the mesh learns that this instance is gone, then nothing new is taken, then what is under way
-    /// ends, or is ended.
-    async fn stop(self, deadline: Duration) {
-        let began = Instant::now();
-        tracing::info!(
-            deadline_s = deadline.as_secs_f64(),
-            "stopping: requests under way may end"
-        );
-        self.node.readiness.set(Err("stopping".to_owned()));
-        self.leave.cancel();
-        // The goodbye has a limit of its own.
-        let _ = self.linked.await;
-        self.node.listening.shutdown(GRACE).await;
-        let left = deadline.saturating_sub(began.elapsed());
-        let ((), ended) =
-            tokio::join!(self.endpoint.drain(left), self.node.traffic.shutdown(left),);
-        if !ended {
-            tracing::warn!("some requests or connections did not end in time and were cut");
-        }
-        tracing::info!("stopped");
-    }
-}
-
-/// Keeps the gauges true.
-async fn vitals(node: Arc<Node>, endpoint: Endpoint) {
-    let mut tick = interval(VITALS);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        let connections = endpoint.connections();
-        let count = |direction| {
-            connections
-                .iter()
-                .filter(|c| c.direction == direction)
-                .count()
-        };
-        let telemetry = &node.telemetry;
-        telemetry.set_connections(Direction::Dialled, count(Dialler::Outbound));
-        telemetry.set_connections(Direction::Accepted, count(Dialler::Inbound));
-        for ((direction, reason), total) in endpoint.refusals_by_direction() {
-            let side = match direction {
-                Dialler::Inbound => Side::Inbound,
-                Dialler::Outbound => Side::Outbound,
-            };
-            telemetry.refusals_total(side, reason, total);
-        }
-        let end = node.identity.current().svid.not_after();
-        let left = end.duration_since(node.env.wall()).unwrap_or_default();
-        telemetry.set_svid_left(left);
-    }
+    Ok(Link::new(background.clone(), client, renewal))
 }

@@ -3,6 +3,7 @@
 //! | file | content | mode |
 //! |---|---|---|
 //! | `lock` | held while a process uses the directory | 0600 |
+//! | `handover.sock` | where the next process asks for its place (`crate::handover`) | 0600 |
 //! | `instance` | the instance's name, made once | 0600 |
 //! | `pin` | the root's pin that it joined by | 0600 |
 //! | `svid.pem` | certificate chain and private key | 0600 |
@@ -12,7 +13,9 @@
 //! Each file is replaced whole or not at all. While a sidecar joins, there is for a moment a file `room`.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use weft_certs::{BundleSet, RootPin, X509Svid};
@@ -54,7 +57,8 @@ pub(crate) struct StateDir {
     dir: PathBuf,
     /// This start made it.
     made: bool,
-    _lock: LockGuard,
+    /// Given away once another process has taken over.
+    lock: Mutex<Option<LockGuard>>,
 }
 
 impl StateDir {
@@ -73,13 +77,40 @@ impl StateDir {
                 return Err(Error::ControlDir { dir });
             }
             let lock = disk.lock(&dir.join("lock")).map_err(unusable)?;
-            Ok(Self {
-                dir,
-                made,
-                _lock: lock,
-            })
+            Ok(Self::locked(dir, made, lock))
         })
         .await
+    }
+
+    /// The directory of a process that shares its lock.
+    pub(crate) fn take_over(dir: &Path, lock: LockGuard) -> Self {
+        Self::locked(dir.to_owned(), false, lock)
+    }
+
+    fn locked(dir: PathBuf, made: bool, lock: LockGuard) -> Self {
+        Self {
+            dir,
+            made,
+            lock: Mutex::new(Some(lock)),
+        }
+    }
+
+    /// The lock once more, for the process that is to take over.
+    pub(crate) fn share_lock(&self) -> std::io::Result<OwnedFd> {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = lock.as_ref();
+        lock.ok_or(std::io::ErrorKind::NotFound)?.share()
+    }
+
+    /// Another process has taken over: nothing is written any more.
+    pub(crate) fn leave(&self) {
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The bundles that are saved now: an earlier process follows those of the one that runs.
+    pub(crate) async fn bundles(&self, env: &Env) -> Result<BundleSet, Error> {
+        let dir = self.dir.clone();
+        env.disk(move |disk| load_bundles(disk, &dir)).await
     }
 
     /// Where it is.
@@ -137,7 +168,7 @@ impl StateDir {
 
     /// Removes the directory, if this start made it and it is as empty as it was.
     pub(crate) async fn give_up(self, env: &Env) {
-        let Self { dir, made, _lock } = self;
+        let Self { dir, made, lock } = self;
         if made {
             env.disk(move |disk| {
                 let _ = disk.remove(&dir.join("lock"));
@@ -146,7 +177,7 @@ impl StateDir {
             })
             .await;
         }
-        drop(_lock);
+        drop(lock);
     }
 
     /// Saves bundles and SVID, in the order in which a crash between the two leaves a pair that fits.
@@ -234,15 +265,18 @@ fn load_pin(disk: &Disk, dir: &Path) -> Result<Option<RootPin>, Error> {
 }
 
 fn load_identity(disk: &Disk, dir: &Path) -> Result<Option<(X509Svid, BundleSet)>, Error> {
-    let (svid_path, bundles_path) = (dir.join("svid.pem"), dir.join("bundles.json"));
+    let svid_path = dir.join("svid.pem");
     let Some(pem) = text(disk, dir, &svid_path)? else {
         return Ok(None);
     };
     let svid = X509Svid::from_pem(&pem).map_err(|error| damaged(&svid_path, &error))?;
-    let json =
-        text(disk, dir, &bundles_path)?.ok_or_else(|| damaged(&bundles_path, &"it is missing"))?;
-    let bundles = serde_json::from_str(&json).map_err(|error| damaged(&bundles_path, &error))?;
-    Ok(Some((svid, bundles)))
+    Ok(Some((svid, load_bundles(disk, dir)?)))
+}
+
+fn load_bundles(disk: &Disk, dir: &Path) -> Result<BundleSet, Error> {
+    let path = dir.join("bundles.json");
+    let json = text(disk, dir, &path)?.ok_or_else(|| damaged(&path, &"it is missing"))?;
+    serde_json::from_str(&json).map_err(|error| damaged(&path, &error))
 }
 
 /// A snapshot that cannot be read is as good as none: the control node sends it again.

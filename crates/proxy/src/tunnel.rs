@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use weft_env::Stream;
-use weft_h3::{Code, Error as H3Error, RecvStream, SendStream};
+use weft_transport::{Code, RecvStream, SendStream, StreamError};
 
 /// Read from a local socket at a time. With what QUIC's windows hold this bounds a tunnel's memory.
 const READ: usize = 64 * 1024;
@@ -29,7 +29,7 @@ pub(crate) enum Broken {
     /// The local socket failed or was reset.
     Local(io::Error),
     /// The mesh side was reset, stopped or lost.
-    Mesh(H3Error),
+    Mesh(StreamError),
 }
 
 impl std::fmt::Display for Broken {
@@ -100,7 +100,7 @@ async fn to_mesh(
             // Who reads no more has left, even if nothing is being sent to it.
             stopped = &mut stopped => {
                 let error = match stopped {
-                    Ok(code) => H3Error::Stopped { code: code.unwrap_or(Code::CONNECT_ERROR) },
+                    Ok(code) => StreamError::stopped(code.unwrap_or(Code::CONNECT_ERROR)),
                     Err(error) => error,
                 };
                 return Err(Broken::Mesh(error));

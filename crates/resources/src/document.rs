@@ -54,6 +54,7 @@ fn read(node: &Node) -> Result<Resource, Fault> {
         Kind::HttpRoute => Resource::HttpRoute(object(node)?),
         Kind::AuthorizationPolicy => Resource::AuthorizationPolicy(object(node)?),
         Kind::OutboundListener => Resource::OutboundListener(object(node)?),
+        Kind::ServiceEntry => Resource::ServiceEntry(object(node)?),
     })
 }
 

@@ -24,6 +24,7 @@ mod node;
 mod outbound_listener;
 mod reference;
 mod resource;
+mod service_entry;
 mod yaml;
 
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use outbound_listener::{OutboundListenerSpec, TcpBackend, Workload};
 pub use reference::{BackendRef, ParentRef, ServiceKind, TargetRef};
 pub use resource::{
     AuthorizationPolicy, HttpRoute, KeyError, Kind, Metadata, Object, OutboundListener, Resource,
-    ResourceKey,
+    ResourceKey, ServiceEntry,
 };
+pub use service_entry::{EntryEndpoint, EntryPort, EntryProtocol, ServiceEntrySpec};
 pub use yaml::{MAX_DOCUMENTS, MAX_INPUT, parse_yaml};

@@ -14,6 +14,7 @@ use crate::error::{Checker, Problem, ResourceError, show_path};
 use crate::http_route::HttpRouteSpec;
 use crate::name::{DEFAULT_NAMESPACE, NameError, check_label, check_resource_name, shorten};
 use crate::outbound_listener::OutboundListenerSpec;
+use crate::service_entry::ServiceEntrySpec;
 
 /// What an operator writes, of one of the kinds that weft knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum Resource {
     AuthorizationPolicy(AuthorizationPolicy),
     /// `OutboundListener`
     OutboundListener(OutboundListener),
+    /// `ServiceEntry`
+    ServiceEntry(ServiceEntry),
 }
 
 /// Where HTTP requests for a service go.
@@ -32,6 +35,8 @@ pub type HttpRoute = Object<HttpRouteSpec>;
 pub type AuthorizationPolicy = Object<AuthorizationPolicySpec>;
 /// A local port that leads to a service.
 pub type OutboundListener = Object<OutboundListenerSpec>;
+/// See [`ServiceEntrySpec`].
+pub type ServiceEntry = Object<ServiceEntrySpec>;
 
 /// Metadata and what its kind says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,14 +110,17 @@ pub enum Kind {
     AuthorizationPolicy,
     /// `OutboundListener`
     OutboundListener,
+    /// `ServiceEntry`
+    ServiceEntry,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::HttpRoute,
         Self::AuthorizationPolicy,
         Self::OutboundListener,
+        Self::ServiceEntry,
     ];
 
     /// As in the field `kind`.
@@ -122,6 +130,7 @@ impl Kind {
             Self::HttpRoute => "HTTPRoute",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::OutboundListener => "OutboundListener",
+            Self::ServiceEntry => "ServiceEntry",
         }
     }
 
@@ -130,7 +139,9 @@ impl Kind {
     pub fn api_version(self) -> &'static str {
         match self {
             Self::HttpRoute => "gateway.networking.k8s.io/v1",
-            Self::AuthorizationPolicy | Self::OutboundListener => "weft.dev/v1",
+            Self::AuthorizationPolicy | Self::OutboundListener | Self::ServiceEntry => {
+                "weft.dev/v1"
+            }
         }
     }
 
@@ -162,7 +173,9 @@ pub enum KeyError {
     #[error("'{0}' is not a key: expected kind/namespace/name")]
     Form(String),
     /// Of no kind that weft knows.
-    #[error("'{0}' is not a kind: known are HTTPRoute, AuthorizationPolicy and OutboundListener")]
+    #[error(
+        "'{0}' is not a kind: known are HTTPRoute, AuthorizationPolicy, OutboundListener and ServiceEntry"
+    )]
     Kind(String),
     /// A part is not a name.
     #[error(transparent)]
@@ -231,6 +244,7 @@ impl Resource {
             Self::HttpRoute(_) => Kind::HttpRoute,
             Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
             Self::OutboundListener(_) => Kind::OutboundListener,
+            Self::ServiceEntry(_) => Kind::ServiceEntry,
         }
     }
 
@@ -241,6 +255,7 @@ impl Resource {
             Self::HttpRoute(object) => &object.metadata,
             Self::AuthorizationPolicy(object) => &object.metadata,
             Self::OutboundListener(object) => &object.metadata,
+            Self::ServiceEntry(object) => &object.metadata,
         }
     }
 
@@ -280,6 +295,7 @@ impl Resource {
             Self::HttpRoute(object) => object.spec.check(c),
             Self::AuthorizationPolicy(object) => object.spec.check(c),
             Self::OutboundListener(object) => object.spec.check(c),
+            Self::ServiceEntry(object) => object.spec.check(c),
         });
         c.into_problems()
     }
@@ -351,6 +367,7 @@ impl Serialize for Resource {
             Self::HttpRoute(object) => write(kind, object, serializer),
             Self::AuthorizationPolicy(object) => write(kind, object, serializer),
             Self::OutboundListener(object) => write(kind, object, serializer),
+            Self::ServiceEntry(object) => write(kind, object, serializer),
         }
     }
 }

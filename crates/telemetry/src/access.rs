@@ -30,6 +30,10 @@ pub struct AccessEntry<'a> {
     pub sent_bytes: u64,
     /// Body bytes towards the caller.
     pub received_bytes: u64,
+    /// Key exchange of the mesh connection, such as `X25519MLKEM768`. Empty if there was none.
+    pub key_exchange: &'a str,
+    /// Its cipher.
+    pub cipher: &'a str,
     /// Attempts made (1 without retry, 0 if nothing was tried).
     pub attempts: u32,
     /// The rule that decided.
@@ -57,6 +61,8 @@ pub fn access(entry: &AccessEntry<'_>) {
         duration_ms = entry.duration.as_secs_f64() * 1000.0,
         sent_bytes = entry.sent_bytes,
         received_bytes = entry.received_bytes,
+        key_exchange = entry.key_exchange,
+        cipher = entry.cipher,
         attempts = entry.attempts,
         rule = entry.rule,
         revision = entry.revision,
@@ -110,6 +116,8 @@ mod tests {
                 duration: Duration::from_millis(5000),
                 sent_bytes: 0,
                 received_bytes: 0,
+                key_exchange: "X25519MLKEM768",
+                cipher: "TLS_AES_128_GCM_SHA256",
                 attempts: 1,
                 rule: "HTTPRoute/default/invoices rule 0",
                 revision: 7,
@@ -122,6 +130,8 @@ mod tests {
             "\"target\":\"access\"",
             "\"request_id\":\"r-1\"",
             "\"code\":504",
+            "\"key_exchange\":\"X25519MLKEM768\"",
+            "\"cipher\":\"TLS_AES_128_GCM_SHA256\"",
             "\"revision\":7",
         ] {
             assert!(line.contains(part), "missing {part} in {line}");

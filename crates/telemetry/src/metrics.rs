@@ -15,7 +15,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::edge::{Edge, EdgeDelta};
 use crate::labels::{AuthorityLabels, CodeLabels, DirectionLabels, EdgeLabels, RefusalLabels};
-use crate::{Direction, EdgeKey, Party, Side};
+use crate::paths::Paths;
+use crate::{Direction, EdgeKey, Party, PathSample, Side};
 
 /// Edges told apart by one process; the rest is recorded on an edge named `other`.
 pub const MAX_EDGES: usize = 2_048;
@@ -53,6 +54,7 @@ pub(crate) struct Families {
     svid_left: Gauge,
     authority_left: Family<AuthorityLabels, Gauge>,
     svid_renewals: Counter,
+    paths: Paths,
 }
 
 /// The telemetry of one process. Cheap to clone.
@@ -148,6 +150,11 @@ impl Telemetry {
             .set(clamp(open as u64));
     }
 
+    /// Shows these paths, all that there are now.
+    pub fn set_paths(&self, samples: &[PathSample<'_>]) {
+        self.0.families.paths.follow(samples);
+    }
+
     /// Sets the revision in force.
     pub fn set_revision(&self, revision: u64) {
         self.0.families.revision.set(clamp(revision));
@@ -228,10 +235,12 @@ impl Families {
             svid_left: Gauge::default(),
             authority_left: Family::default(),
             svid_renewals: Counter::default(),
+            paths: Paths::default(),
         };
         families.register_http(registry);
         families.register_tcp(registry);
         families.register_sidecar(registry);
+        families.paths.register(registry);
         families
     }
 
@@ -343,7 +352,7 @@ impl Families {
     }
 }
 
-fn clamp(value: u64) -> i64 {
+pub(crate) fn clamp(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 

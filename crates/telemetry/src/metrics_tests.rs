@@ -1,4 +1,5 @@
 use super::*;
+use crate::PathTotals;
 use crate::{HttpExchange, Protocol, Reporter, TcpConnection};
 
 fn key(destination: &str, protocol: Protocol) -> EdgeKey {
@@ -154,4 +155,80 @@ fn a_total_counted_elsewhere_never_goes_back() {
             .encode()
             .contains("weft_refusals_total{side=\"inbound\",reason=\"expired\"} 5")
     );
+}
+
+#[test]
+fn paths_are_shown_as_they_are_and_counted_over_connections_that_come_and_go() {
+    let telemetry = Telemetry::new("1");
+    let sample = |id, peer, sent, blocked| PathSample {
+        id,
+        direction: Direction::Dialled,
+        peer,
+        transport: "quic",
+        key_exchange: "X25519MLKEM768",
+        cipher: "TLS_AES_128_GCM_SHA256",
+        rtt: Duration::from_millis(80),
+        recent_loss: (sent > 100).then_some(0.01),
+        mtu: 1_452,
+        window: 12_000,
+        blocked_streams: 2,
+        totals: PathTotals {
+            sent_packets: sent,
+            blocked: Duration::from_millis(blocked),
+            ..PathTotals::default()
+        },
+    };
+    telemetry.set_paths(&[sample(1, "a", 100, 500), sample(2, "b", 7, 0)]);
+    telemetry.set_paths(&[sample(1, "a", 250, 750), sample(2, "b", 7, 0)]);
+    telemetry.set_paths(&[sample(3, "a", 40, 0)]);
+    let text = telemetry.encode();
+    for line in [
+        r#"weft_path_packets_sent_total{direction="outbound",peer="a"} 290"#,
+        r#"weft_path_packets_sent_total{direction="outbound",peer="b"} 7"#,
+        r#"weft_path_blocked_seconds_total{direction="outbound",peer="a"} 0.75"#,
+        r#"weft_path_rtt_seconds{direction="outbound",peer="a"} 0.08"#,
+        r#"weft_path_mtu_bytes{direction="outbound",peer="a"} 1452"#,
+        r#"weft_path_blocked_streams{direction="outbound",peer="a"} 2"#,
+        r#"weft_path_connections{transport="quic",key_exchange="X25519MLKEM768",cipher="TLS_AES_128_GCM_SHA256"} 1"#,
+    ] {
+        assert!(text.lines().any(|l| l == line), "no {line} in {text}");
+    }
+    assert!(
+        !text.contains(r#"rtt_seconds{direction="outbound",peer="b"}"#),
+        "b is gone"
+    );
+    assert!(
+        !text.contains("weft_path_recent_loss_ratios{"),
+        "too little was sent to tell"
+    );
+}
+
+#[test]
+fn peers_beyond_the_bound_go_by_one_name() {
+    let telemetry = Telemetry::new("1");
+    let names: Vec<String> = (0..1_000).map(|n| format!("peer-{n}")).collect();
+    let samples: Vec<PathSample<'_>> = (0..)
+        .zip(&names)
+        .map(|(id, peer)| PathSample {
+            id,
+            direction: Direction::Accepted,
+            peer,
+            transport: "quic",
+            key_exchange: "X25519",
+            cipher: "",
+            rtt: Duration::ZERO,
+            recent_loss: None,
+            mtu: 1_200,
+            window: 1,
+            blocked_streams: 0,
+            totals: PathTotals::default(),
+        })
+        .collect();
+    telemetry.set_paths(&samples);
+    let text = telemetry.encode();
+    let shown = text
+        .lines()
+        .filter(|line| line.starts_with("weft_path_mtu_bytes{"));
+    assert_eq!(shown.count(), 257);
+    assert!(text.contains(r#"weft_path_mtu_bytes{direction="inbound",peer="other"} 1200"#));
 }

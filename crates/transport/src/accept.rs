@@ -5,17 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
+use quinn::VarInt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 use weft_certs::PeerIdentity;
 use weft_certs::tls::{self, ClientAuth, Failure};
 use weft_env::BoxFuture;
-use weft_h3::{Accept, Driver, RecvStream, SendStream, Shutdown};
+use weft_h3::{Accept, Aside, Driver, Shutdown};
 
 use crate::core::Core;
+use crate::error::NO_KEY_EXCHANGE;
 use crate::lifetime::{EndReason, Terms};
 use crate::registry::{Link, NewLink};
-use crate::{Direction, dial};
+use crate::session::NO_COMMON_KEY_EXCHANGE;
+use crate::steer::Wheel;
+use crate::wire::Wire;
+use crate::{Direction, Negotiated, Profile, RecvStream, SendStream, dial, paths, renewal};
 
 /// Answers the requests that arrive at an endpoint.
 pub trait Handler: Send + Sync + 'static {
@@ -31,6 +36,8 @@ pub struct ServerRequest {
     pub peer: Option<PeerIdentity>,
     /// The address that it came from, now.
     pub remote: SocketAddr,
+    /// What the handshake of its connection agreed on.
+    pub negotiated: Negotiated,
     /// Its header.
     pub request: Request<()>,
     /// Takes the response.
@@ -81,25 +88,13 @@ enum Admission {
 }
 
 fn admit(core: &Core, incoming: &quinn::Incoming) -> Admission {
-    let limits = &core.config.limits;
-    let under_way = limits
-        .max_handshakes
-        .saturating_sub(core.handshakes.available_permits());
-    if core.registry.len() + under_way >= limits.max_connections {
-        return Admission::Full(format!(
-            "there are {} connections already",
-            limits.max_connections
-        ));
-    }
-    if under_way >= limits.max_handshakes / 2 && incoming.may_retry() {
+    let many = core.config.limits.max_handshakes / 2;
+    if core.handshakes_under_way() >= many && incoming.may_retry() && !core.is_full() {
         return Admission::ProveAddress;
     }
-    match core.handshakes.clone().try_acquire_owned() {
+    match core.admit() {
         Ok(place) => Admission::Handshake(place),
-        Err(_) => Admission::Full(format!(
-            "{} handshakes are under way",
-            limits.max_handshakes
-        )),
+        Err(full) => Admission::Full(full),
     }
 }
 
@@ -113,7 +108,7 @@ async fn handshake(
     // Read before the handshake: an identity that changes during it makes the connection old at once.
     let before = core.identity.current();
     let failure = Failure::default();
-    let quic = match finish_handshake(&core, incoming, &failure).await {
+    let (quic, wheel) = match finish_handshake(&core, incoming, &failure).await {
         Ok(quic) => quic,
         Err((reason, detail)) => {
             return core
@@ -145,38 +140,57 @@ async fn handshake(
         peer_not_after: peer.as_ref().map(|peer| peer.not_after),
     };
     let (accept, driver) = weft_h3::server(quic.clone(), core.h3());
+    let (driver, aside) = driver.with_aside(renewal::STREAM_TYPE);
     let shutdown = accept.shutdown();
+    let waited = accept.shutdown();
     let active = Box::new(move || shutdown.active());
+    let blocked = Box::new(move || waited.blocked());
+    let profile = core.profile(peer.as_ref().map(|peer| &peer.id)).clone();
+    follow(&core, &quic, &wheel, &profile);
     let link = core.enter(
         NewLink {
-            quic,
+            wire: Wire::Quic(quic),
             peer,
             chain,
             terms,
             active,
+            blocked,
+            wheel,
+            profile,
         },
         &before,
     );
     drop(place);
-    attend(&core, &link, handler, accept, driver).await;
+    attend(&core, &link, handler, accept, (driver, aside)).await;
     core.registry.remove(&link);
+}
+
+/// Lets a connection follow a profile that is not the one that it began with.
+fn follow(core: &Core, quic: &quinn::Connection, wheel: &Wheel, profile: &Profile) {
+    paths::begin(core, profile.copying, quic.remote_address());
+    if *profile != core.config.profile {
+        wheel.choose(profile.congestion);
+        quic.set_receive_window(VarInt::from_u32(profile.connection_window));
+        quic.set_send_window(profile.send_window);
+    }
 }
 
 async fn finish_handshake(
     core: &Core,
     incoming: quinn::Incoming,
     failure: &Failure,
-) -> Result<quinn::Connection, (&'static str, String)> {
-    let server = core
+) -> Result<(quinn::Connection, Wheel), (&'static str, String)> {
+    let (server, wheel) = core
         .quic
         .accept(incoming.remote_address(), failure.clone())
         .map_err(|error| ("other", error.to_string()))?;
     let connecting = incoming
         .accept_with(Arc::new(server))
-        .map_err(|error| ("other", error.to_string()))?;
+        // The client's first message can be enough to fail by.
+        .map_err(|error| explain(&error, failure))?;
     let patience = core.config.limits.handshake_timeout;
     match timeout(patience, connecting).await {
-        Ok(Ok(quic)) => Ok(quic),
+        Ok(Ok(quic)) => Ok((quic, wheel)),
         Ok(Err(error)) => Err(explain(&error, failure)),
         Err(_) => Err((
             "timeout",
@@ -188,6 +202,9 @@ async fn finish_handshake(
 fn explain(error: &quinn::ConnectionError, failure: &Failure) -> (&'static str, String) {
     if let Some(cause) = failure.get() {
         return (cause.reason(), cause.to_string());
+    }
+    if dial::is_about_key_exchange(error) {
+        return (NO_KEY_EXCHANGE, NO_COMMON_KEY_EXCHANGE.to_owned());
     }
     match dial::own_alert(error).and_then(tls::alert_reason) {
         Some("no_certificate") => (
@@ -211,7 +228,7 @@ async fn attend(
     link: &Arc<Link>,
     handler: Arc<dyn Handler>,
     mut accept: Accept,
-    driver: Driver,
+    (driver, aside): (Driver, Aside),
 ) {
     let ending = end_in_peace(link, accept.shutdown());
     let serving = async {
@@ -232,6 +249,7 @@ async fn attend(
         () = token.cancelled() => link.close(EndReason::ShuttingDown),
         () = serving => {}
         () = ending => {}
+        () = renewal::keep(core, link, Some(aside)) => {}
     }
 }
 
@@ -241,11 +259,11 @@ async fn end_in_peace(link: &Link, shutdown: Shutdown) {
     link.retired.cancelled().await;
     shutdown.begin();
     // Requests that the peer sent before it heard of it are still taken.
-    sleep(link.quic.rtt() + HEARD).await;
+    sleep(link.wire.rtt() + HEARD).await;
     shutdown.finish();
     shutdown.drained().await;
-    let linger = LINGER.max(link.quic.rtt() * LINGER_ROUND_TRIPS);
-    if timeout(linger, link.quic.closed()).await.is_err() {
+    let linger = LINGER.max(link.wire.rtt() * LINGER_ROUND_TRIPS);
+    if timeout(linger, link.wire.closed()).await.is_err() {
         link.close_retired();
     }
     std::future::pending::<()>().await;
@@ -262,15 +280,16 @@ async fn answer(
         return;
     };
     link.load.count();
-    let peer = link.peer.clone();
+    let peer = link.peer_now();
     let remote = link.remote();
     handler
         .handle(ServerRequest {
             peer,
             remote,
+            negotiated: link.negotiated,
             request,
-            send,
-            recv,
+            send: send.into(),
+            recv: recv.into(),
         })
         .await;
 }

@@ -4,31 +4,41 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_certs::tls::ClientAuth;
+use weft_certs::tls::{ClientAuth, KeyExchange};
 use weft_certs::{ExpectedPeer, IdentitySource, RootPin, SpiffeId};
 
-/// The only application protocol of the mesh (RFC 9114 §3.1).
+use crate::{Pins, Profile, Relay};
+
+/// The application protocol of the mesh (RFC 9114 §3.1).
 pub const ALPN: &[u8] = b"h3";
 
 /// How to build an [`Endpoint`](crate::Endpoint).
 #[derive(Clone, Debug)]
 pub struct TransportConfig {
-    /// The one UDP address for both roles; port 0 lets the system choose.
+    /// The one address for both roles, UDP and TCP; port 0 lets the system choose.
     pub addr: SocketAddr,
     /// Who this node is and whom it trusts; read anew in every handshake.
     pub identity: Arc<IdentitySource>,
     /// Whether clients must present an SVID.
     pub client_auth: ClientAuth,
-    /// Settings for the kind of network.
+    /// Settings for the kind of network that most peers are on.
     pub profile: Profile,
+    /// Those of peers on another kind.
+    pub pins: Pins,
+    /// Whether a peer without post-quantum key exchange is spoken to.
+    pub key_exchange: KeyExchange,
     /// How soon the accepting side knows that a peer is gone.
     pub liveness: Liveness,
     /// What a peer may take.
     pub limits: Limits,
+    /// Whether TCP is answered on the port of the same number, and dialled where UDP does not pass.
+    pub fallback: bool,
     /// Kept over restarts, it lets peers of a process that was killed know at their next packet that their
     /// connection is gone (stateless reset, RFC 9000 §10.3), and not only when it has been silent for the
     /// idle timeout. `None`: a random one.
     pub reset_key: Option<ResetKey>,
+    /// The socket, where it may be given to another process later; `None`: one of its own at `addr`.
+    pub relay: Option<Relay>,
 }
 
 /// The secret behind stateless resets. Who has it can end this node's connections.
@@ -42,17 +52,21 @@ impl std::fmt::Debug for ResetKey {
 }
 
 impl TransportConfig {
-    /// The endpoint of a sidecar: nobody without an SVID, profile `dc`.
+    /// The endpoint of a sidecar: nobody without an SVID, profile `auto`.
     #[must_use]
     pub fn new(addr: SocketAddr, identity: Arc<IdentitySource>) -> Self {
         Self {
             addr,
             identity,
             client_auth: ClientAuth::Required,
-            profile: Profile::dc(),
+            profile: Profile::auto(),
+            pins: Pins::default(),
+            key_exchange: KeyExchange::Preferred,
             liveness: Liveness::SIDECAR,
             limits: Limits::default(),
+            fallback: true,
             reset_key: None,
+            relay: None,
         }
     }
 
@@ -91,59 +105,6 @@ impl Liveness {
         idle_timeout: Duration::from_secs(10),
         keep_alive: Duration::from_secs(3),
     };
-}
-
-/// How a sender answers loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Congestion {
-    /// CUBIC that slows down for congestion and not for random loss: the default, for every path.
-    #[default]
-    Discerning,
-    /// CUBIC (RFC 9438), for which every loss is congestion.
-    Cubic,
-    /// BBR, which quinn calls experimental.
-    Bbr,
-}
-
-/// Transport settings for one kind of network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Profile {
-    /// Its name, for logs.
-    pub name: &'static str,
-    /// The round-trip time assumed before the first sample. QUIC's default of 333 ms makes the first loss
-    /// cost a second.
-    pub initial_rtt: Duration,
-    /// How many bytes a peer may send on one stream ahead of its reader.
-    pub stream_window: u32,
-    /// How many bytes a peer may send on one connection ahead of all readers.
-    pub connection_window: u32,
-    /// How many bytes may be under way and unacknowledged on one connection, in memory at the sender.
-    pub send_window: u64,
-    /// How loss is answered.
-    pub congestion: Congestion,
-    /// The largest UDP payload that path MTU discovery tries. Jumbo frames double bulk speed; discovery
-    /// finds by itself what the path carries.
-    pub mtu_upper_bound: u16,
-    /// The same for peers on this machine. 65,507 is possible there and measured no faster than jumbo
-    /// frames (23.5 against 23.2 Gb/s), but it makes each sending connection keep 640 KiB of buffer.
-    pub loopback_mtu_upper_bound: u16,
-}
-
-impl Profile {
-    /// A data centre: round trips below 5 ms, hardly any loss, 1 Gb/s or more.
-    #[must_use]
-    pub fn dc() -> Self {
-        Self {
-            name: "dc",
-            initial_rtt: Duration::from_millis(5),
-            stream_window: 1 << 20,
-            connection_window: 16 << 20,
-            send_window: 8 << 20,
-            congestion: Congestion::Discerning,
-            mtu_upper_bound: 8_952,
-            loopback_mtu_upper_bound: 8_952,
-        }
-    }
 }
 
 /// What peers may take of this node.
@@ -228,4 +189,6 @@ pub struct JoinConfig {
     pub pin: RootPin,
     /// Who must answer: the control node.
     pub expected: SpiffeId,
+    /// Whether a control node without post-quantum key exchange is spoken to.
+    pub key_exchange: KeyExchange,
 }

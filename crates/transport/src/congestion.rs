@@ -8,7 +8,7 @@
 //! network says so (ECN), or when the path is so short that a full queue cannot be told from noise.
 //!
 //! Without random loss it is CUBIC, to the byte; beside CUBIC it takes its share, since at a full queue it
-//! yields as CUBIC does (`docs/adr/0007-congestion-control.md` has the figures).
+//! yields as CUBIC does (`docs/adr/0007-lossy-paths.md` has the figures).
 
 use std::any::Any;
 use std::sync::Arc;
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use quinn::congestion::{Controller, ControllerFactory, Cubic, CubicConfig};
 use quinn_proto::RttEstimator;
+
+use crate::steer::Losses;
 
 /// Below this round trip every loss counts: queues of a data centre are a fraction of a millisecond, and a
 /// loss there is congestion.
@@ -36,6 +38,17 @@ const JUDGED: u64 = 300_000;
 #[derive(Debug, Default)]
 pub(crate) struct DiscerningConfig {
     cubic: Arc<CubicConfig>,
+    losses: Arc<Losses>,
+}
+
+impl DiscerningConfig {
+    /// Counts into `losses` how each loss is judged.
+    pub(crate) fn new(losses: Arc<Losses>) -> Self {
+        Self {
+            cubic: Arc::default(),
+            losses,
+        }
+    }
 }
 
 impl ControllerFactory for DiscerningConfig {
@@ -44,6 +57,7 @@ impl ControllerFactory for DiscerningConfig {
             cubic: Cubic::new(self.cubic.clone(), now, current_mtu),
             signs: Signs::new(now),
             slow_start: true,
+            losses: self.losses.clone(),
         })
     }
 }
@@ -55,6 +69,7 @@ pub(crate) struct Discerning {
     signs: Signs,
     /// Until the first congestion: the window doubles each round trip, as long as no queue shows.
     slow_start: bool,
+    losses: Arc<Losses>,
 }
 
 impl Controller for Discerning {
@@ -83,7 +98,9 @@ impl Controller for Discerning {
     ) {
         self.signs.lost(lost_bytes);
         let explicit = lost_bytes == 0;
-        if explicit || is_persistent_congestion || self.signs.is_congestion() {
+        let counts = explicit || is_persistent_congestion || self.signs.is_congestion();
+        self.losses.judged(counts);
+        if counts {
             self.congested(now, sent, is_persistent_congestion, lost_bytes);
         }
     }
@@ -277,6 +294,7 @@ mod tests {
             cubic: Cubic::new(factory.cubic.clone(), now, 1_200),
             signs: after(10, 80 * MS),
             slow_start: true,
+            losses: Arc::default(),
         };
         let before = controller.window();
         controller.on_congestion_event(now, now, false, 1_200);
@@ -290,5 +308,9 @@ mod tests {
         let before = controller.window();
         controller.on_congestion_event(now + MS, now + MS, false, 1_200);
         assert!(controller.window() < before, "a full queue");
+        assert_eq!(
+            (controller.losses.random(), controller.losses.congestion()),
+            (1, 2)
+        );
     }
 }

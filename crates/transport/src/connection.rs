@@ -7,11 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use weft_certs::PeerIdentity;
-use weft_h3::{RecvStream, Requests, SendStream};
+use weft_h3::Blocked;
 
 use crate::lifetime::EndReason;
 use crate::registry::Link;
-use crate::{ConnectionStats, DialError, RequestError, dial};
+use crate::{
+    Carrier, ConnectionStats, DialError, Negotiated, RecvStream, RequestError, SendStream,
+    StreamError, tcp,
+};
 
 /// A connection to a verified peer. Clones are the same connection.
 ///
@@ -20,6 +23,65 @@ use crate::{ConnectionStats, DialError, RequestError, dial};
 #[derive(Clone, Debug)]
 pub struct Connection {
     inner: Arc<Inner>,
+}
+
+/// The requests of either kind of connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Requests {
+    Quic(weft_h3::Requests),
+    Tcp(tcp::Requests),
+}
+
+impl Requests {
+    /// Tells how many are under way.
+    pub(crate) fn counter(&self) -> Box<dyn Fn() -> usize + Send + Sync> {
+        match self.clone() {
+            Self::Quic(requests) => Box::new(move || requests.active()),
+            Self::Tcp(requests) => Box::new(move || requests.active()),
+        }
+    }
+
+    /// Tells how long streams waited; over TCP, where they wait in the kernel, nothing.
+    pub(crate) fn waits(&self) -> Box<dyn Fn() -> Blocked + Send + Sync> {
+        match self.clone() {
+            Self::Quic(requests) => Box::new(move || requests.blocked()),
+            Self::Tcp(_) => Box::new(Blocked::default),
+        }
+    }
+
+    async fn send_with(
+        &self,
+        request: &Request<()>,
+        content: Bytes,
+        end: bool,
+    ) -> Result<(SendStream, RecvStream), StreamError> {
+        Ok(match self {
+            Self::Quic(requests) => {
+                let (send, recv) = requests.send_with(request, content, end).await?;
+                (send.into(), recv.into())
+            }
+            Self::Tcp(requests) => {
+                let (send, recv) = requests.send_with(request, content, end).await?;
+                (send.into(), recv.into())
+            }
+        })
+    }
+
+    /// Completes when the peer says that it takes no new requests.
+    pub(crate) async fn going_away(&self) {
+        match self {
+            Self::Quic(requests) => requests.going_away().await,
+            Self::Tcp(requests) => requests.going_away().await,
+        }
+    }
+
+    /// Completes when no request is under way.
+    pub(crate) async fn drained(&self) {
+        match self {
+            Self::Quic(requests) => requests.drained().await,
+            Self::Tcp(requests) => requests.drained().await,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -45,6 +107,8 @@ pub struct Exchange {
     pub send: SendStream,
     /// Brings the response.
     pub recv: RecvStream,
+    /// What the handshake of the connection agreed on.
+    pub negotiated: Negotiated,
 }
 
 impl Connection {
@@ -90,7 +154,7 @@ impl Connection {
         end: bool,
     ) -> Result<Exchange, RequestError> {
         let Inner { link, requests, .. } = &*self.inner;
-        // Held until `weft-h3` counts the request: in no moment in between does the connection look idle.
+        // Held until the layer below counts the request: in no moment in between does the connection look idle.
         let _opening = link
             .load
             .begin()
@@ -98,7 +162,11 @@ impl Connection {
         match requests.send_with(request, content, end).await {
             Ok((send, recv)) => {
                 link.load.count();
-                Ok(Exchange { send, recv })
+                Ok(Exchange {
+                    send,
+                    recv,
+                    negotiated: link.negotiated,
+                })
             }
             Err(error) if error.is_connection() => {
                 Err(self.lost().unwrap_or(RequestError::Stream(error)))
@@ -114,8 +182,7 @@ impl Connection {
 
     /// Set when the peer refused our certificate, of which we hear only after the handshake.
     pub(crate) fn rejection(&self) -> Option<DialError> {
-        let link = &self.inner.link;
-        dial::rejection(link.remote(), &link.quic.close_reason()?)
+        self.inner.link.wire.rejection()
     }
 
     /// Completes when the connection takes no more requests: another one is due.
@@ -152,10 +219,16 @@ impl Connection {
         self.inner.link.remote()
     }
 
+    /// What carries it.
+    #[must_use]
+    pub fn carrier(&self) -> Carrier {
+        self.inner.link.wire.carrier()
+    }
+
     /// The smoothed round-trip time of its path.
     #[must_use]
     pub fn rtt(&self) -> Duration {
-        self.inner.link.quic.rtt()
+        self.inner.link.wire.rtt()
     }
 
     /// Who is at the other end.

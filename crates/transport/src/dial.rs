@@ -64,6 +64,7 @@ fn explain(
             addr,
             after: patience,
         },
+        error if is_about_key_exchange(&error) => DialError::KeyExchange { addr },
         ConnectionError::LocallyClosed => DialError::ShuttingDown,
         ConnectionError::ConnectionClosed(close)
             if close.error_code == TransportErrorCode::CONNECTION_REFUSED =>
@@ -114,6 +115,17 @@ pub(crate) fn peer_alert(error: &ConnectionError) -> Option<String> {
         .unwrap_or("other")
         .replace('_', " ");
     Some(format!("{reason} (TLS alert {alert})"))
+}
+
+/// Whether the two sides have no key exchange in common (RFC 8446 §4.1.1: alert 40, which is about nothing else
+/// here, since the ciphers and signature algorithms of TLS 1.3 are the same everywhere).
+pub(crate) fn is_about_key_exchange(error: &ConnectionError) -> bool {
+    const HANDSHAKE_FAILURE: u8 = 40;
+    let peer = match error {
+        ConnectionError::ConnectionClosed(close) => alert_of(close),
+        _ => None,
+    };
+    peer.or_else(|| own_alert(error)) == Some(HANDSHAKE_FAILURE)
 }
 
 /// The alert that our own TLS stack ended a handshake with.

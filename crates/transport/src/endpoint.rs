@@ -1,47 +1,60 @@
 //! One node's place on the network.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quinn::VarInt;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use weft_env::{Env, Tasks};
+use weft_env::{Env, Listener, Tasks};
 
 use crate::copies::{Copied, Copies, CopySocket};
 use crate::core::{Core, Enforced};
+use crate::fallback::Fallback;
 use crate::lifetime::EndReason;
+use crate::paths::{self, RoundTrips};
 use crate::pool::{Pool, PoolState};
 use crate::quic::Quic;
 use crate::refusal::{Refusal, Refusals};
-use crate::registry::Registry;
+use crate::registry::{Link, Registry};
 use crate::{
-    ConnectionStats, Direction, Handler, TransportConfig, TransportError, accept, copies, paths,
-    warden,
+    ConnectionStats, Direction, FallbackStats, Handler, TransportConfig, TransportError, accept,
+    copies, tcp, warden,
 };
 
 /// How long the last packets of closed connections may take to be sent.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// A UDP socket that dials peers and answers them. Clones are the same endpoint.
+/// Times that a port of the system's choice may be taken by another on TCP.
+const CHOICES: usize = 32;
+
+/// A UDP socket that dials peers and answers them, and for those whom no UDP reaches a TCP socket beside it. Clones
+/// are the same endpoint.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     core: Arc<Core>,
     local_addr: SocketAddr,
+    /// Until it is served; `None` where the fallback is switched off.
+    listener: Arc<Mutex<Option<Arc<Listener>>>>,
 }
 
 impl Endpoint {
-    /// Opens the socket. It dials from now on, and answers from [`serve`](Self::serve) on. Its tasks belong
+    /// Opens the sockets. It dials from now on, and answers from [`serve`](Self::serve) on. Its tasks belong
     /// to `tasks`, and end with it.
     ///
     /// # Errors
     /// When the address is in use or cannot be had, or the settings contradict each other.
-    pub fn bind(config: TransportConfig, env: &Env, tasks: &Tasks) -> Result<Self, TransportError> {
+    pub async fn bind(
+        config: TransportConfig,
+        env: &Env,
+        tasks: &Tasks,
+    ) -> Result<Self, TransportError> {
         let quic = Quic::new(config.clone(), env)?;
-        let socket = env.bind_udp(config.addr).map_err(TransportError::Bind)?;
+        let (socket, listener) = sockets(&config, env).await.map_err(TransportError::Bind)?;
         let local_addr = socket.local_addr().map_err(TransportError::Bind)?;
         let copies = Arc::new(Copies::default());
         let copying = Arc::new(CopySocket::new(socket.clone(), copies.clone()));
@@ -59,8 +72,13 @@ impl Endpoint {
             endpoint,
             registry: Registry::default(),
             pool: PoolState::new(&config.limits, env.rng("dial-backoff")),
+            fallback: Mutex::new((
+                Fallback::new(config.limits.max_remembered_failures),
+                env.rng("fallback-probe"),
+            )),
             refusals: Refusals::new(env),
             copies: copies.clone(),
+            round_trips: RoundTrips::default(),
             enforced: watch::Sender::new(Enforced {
                 bundle_generation: config.identity.current().bundle_generation,
                 cut: 0,
@@ -68,6 +86,7 @@ impl Endpoint {
             tasks: tasks.clone(),
             handshakes: Arc::new(Semaphore::new(config.limits.max_handshakes)),
             closing: CancellationToken::new(),
+            leaving: CancellationToken::new(),
             config,
         });
         tasks.spawn_essential(
@@ -77,7 +96,11 @@ impl Endpoint {
         tasks.spawn_essential("the watch over paths", paths::watch(core.clone()));
         let copy = copies::send(socket, copies, tasks.token());
         tasks.spawn_essential("the sender of copies", copy);
-        Ok(Self { core, local_addr })
+        Ok(Self {
+            core,
+            local_addr,
+            listener: Arc::new(Mutex::new(listener)),
+        })
     }
 
     /// Where it can be reached: the port is that of the system's choice if none was asked for.
@@ -88,9 +111,15 @@ impl Endpoint {
 
     /// Answers from now on. Call it once.
     pub fn serve(&self, handler: Arc<dyn Handler>) {
-        self.core
-            .tasks
-            .spawn_essential("the mesh port", accept::accept(self.core.clone(), handler));
+        let tasks = &self.core.tasks;
+        let listener = self.listener.lock();
+        let listener = listener.unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(listener) = listener {
+            let (core, handler) = (self.core.clone(), handler.clone());
+            let accept = tcp::accept(core, listener, handler);
+            tasks.spawn_essential("the mesh port over TCP", accept);
+        }
+        tasks.spawn_essential("the mesh port", accept::accept(self.core.clone(), handler));
     }
 
     /// The connections that it dials.
@@ -106,8 +135,16 @@ impl Endpoint {
             .registry
             .all()
             .iter()
-            .map(|link| link.stats())
+            .map(|link| self.stats_of(link))
             .collect()
+    }
+
+    fn stats_of(&self, link: &Link) -> ConnectionStats {
+        let remote = link.remote();
+        ConnectionStats {
+            copying: self.core.copies.is_protected(remote, Instant::now()),
+            ..link.stats()
+        }
     }
 
     /// Connections that did not come to be, by reason, since the start.
@@ -128,6 +165,13 @@ impl Endpoint {
         self.core.refusals.recent()
     }
 
+    /// Dials that went around blocked UDP, and came back, since the start.
+    #[must_use]
+    pub fn fallback(&self) -> FallbackStats {
+        let core = &self.core;
+        core.fallback(|paths, _| paths.stats(tokio::time::Instant::now()))
+    }
+
     /// What was sent twice to protect the tail of lossy paths, since the start.
     #[must_use]
     pub fn copied(&self) -> Copied {
@@ -139,6 +183,18 @@ impl Endpoint {
     #[must_use]
     pub fn enforced(&self) -> watch::Receiver<Enforced> {
         self.core.enforced.subscribe()
+    }
+
+    /// Leaves what peers begin to another process that has taken the socket over: those that are connected are told
+    /// to connect again, and what is under way goes on. Own requests go on too, until [`drain`](Self::drain).
+    pub fn leave(&self) {
+        let core = &self.core;
+        core.leaving.cancel();
+        for link in core.registry.all() {
+            if link.terms.direction == Direction::Inbound {
+                link.retire(EndReason::HandedOver);
+            }
+        }
     }
 
     /// Ends in order: nothing new is taken or dialled, peers are told to go elsewhere, what is under way may
@@ -162,3 +218,41 @@ impl Endpoint {
         let _ = timeout(LAST_WORDS, core.endpoint.wait_idle()).await;
     }
 }
+
+/// Both sockets of a node, on one port.
+async fn sockets(config: &TransportConfig, env: &Env) -> io::Result<Sockets> {
+    if let Some(relay) = &config.relay {
+        let listener = relay.listener().filter(|_| config.fallback);
+        return Ok((relay.socket(), listener));
+    }
+    if !config.fallback {
+        return Ok((env.bind_udp(config.addr)?, None));
+    }
+    let bind = || {
+        let udp = env.bind_udp(config.addr)?;
+        let at = udp.local_addr()?;
+        Ok((udp, at))
+    };
+    let (udp, tcp) = beside(env, config.addr, bind).await?;
+    Ok((udp, Some(tcp)))
+}
+
+/// A socket of UDP, and a listener of TCP on its port.
+pub(crate) async fn beside<U>(
+    env: &Env,
+    addr: SocketAddr,
+    bind: impl Fn() -> io::Result<(U, SocketAddr)>,
+) -> io::Result<(U, Arc<Listener>)> {
+    let mut choices = 1;
+    loop {
+        let (udp, at) = bind()?;
+        match env.listen(at).await {
+            Ok(tcp) => return Ok((udp, Arc::new(tcp))),
+            // Somebody else has this port of TCP: the system chooses another one.
+            Err(_) if addr.port() == 0 && choices < CHOICES => choices += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+type Sockets = (Arc<dyn quinn::AsyncUdpSocket>, Option<Arc<Listener>>);

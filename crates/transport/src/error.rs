@@ -7,11 +7,16 @@ use std::time::Duration;
 use thiserror::Error;
 use weft_certs::VerifyError;
 
+use crate::StreamError;
+
+/// The label of a handshake that failed over the key exchange.
+pub(crate) const NO_KEY_EXCHANGE: &str = "no_common_key_exchange";
+
 /// An endpoint could not be made.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TransportError {
-    /// The UDP socket could not be had; the cause names the address.
+    /// The UDP or the TCP socket could not be had; the cause names which, and the address.
     #[error("the mesh port cannot be opened: {0}; choose another address, or stop what uses it")]
     Bind(#[source] std::io::Error),
     /// The settings cannot be used.
@@ -33,6 +38,16 @@ pub enum DialError {
         /// How long it was waited for.
         after: Duration,
     },
+    /// There is no way, over QUIC or over TCP.
+    #[error("{quic} ({tcp})")]
+    Unreachable {
+        /// Who was dialled.
+        addr: SocketAddr,
+        /// What came of QUIC.
+        quic: Box<DialError>,
+        /// What came of TCP.
+        tcp: Box<DialError>,
+    },
     /// The peer's certificate was refused by us.
     #[error("the peer at {addr} was refused ({}): {source}", .source.reason())]
     Unverified {
@@ -50,6 +65,14 @@ pub enum DialError {
         reason: &'static str,
         /// What it said.
         cause: String,
+    },
+    /// One side insists on post-quantum key exchange, the other has none.
+    #[error(
+        "the peer at {addr} was not agreed with on a key exchange: one side requires X25519MLKEM768 (--key-exchange hybrid) and the other does not offer it"
+    )]
+    KeyExchange {
+        /// Who was dialled.
+        addr: SocketAddr,
     },
     /// The peer takes no connections now: it is full or going down.
     #[error("the peer at {addr} takes no new connections: it is full or going down")]
@@ -90,8 +113,10 @@ impl DialError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Timeout { .. } => "timeout",
+            Self::Unreachable { quic, .. } => quic.reason(),
             Self::Unverified { source, .. } => source.reason(),
             Self::RejectedByPeer { .. } => "rejected_by_peer",
+            Self::KeyExchange { .. } => NO_KEY_EXCHANGE,
             Self::Busy { .. } => "busy",
             Self::Failed { .. } => "other",
             Self::Backoff { last, .. } => last.reason(),
@@ -119,7 +144,7 @@ pub enum RequestError {
     Retired,
     /// It failed on its stream, or with the connection.
     #[error(transparent)]
-    Stream(weft_h3::Error),
+    Stream(StreamError),
 }
 
 impl RequestError {
@@ -127,7 +152,7 @@ impl RequestError {
     pub(crate) fn was_not_sent(&self) -> bool {
         matches!(
             self,
-            Self::Retired | Self::Stream(weft_h3::Error::GoingAway)
+            Self::Retired | Self::Stream(StreamError::Stream(weft_h3::Error::GoingAway))
         )
     }
 

@@ -9,6 +9,7 @@
 //!    │  (dial, back off)    │                                          ▲
 //!    ▼                      ▼                                          │
 //!   Endpoint: one UDP socket, both roles ═══ HTTP/3 over QUIC, mutual TLS ═══ accept
+//!    │        (where UDP does not pass: HTTP/2 over TCP, mutual TLS)
 //!    │
 //!    └─ warden: retires and cuts connections with the certificates' lives
 //! ```
@@ -25,28 +26,45 @@ mod core;
 mod dial;
 mod endpoint;
 mod error;
+mod fallback;
 mod join;
 mod lifetime;
 mod load;
 mod paths;
 mod pool;
+mod probe;
+mod profile;
 mod quic;
+mod race;
 mod refusal;
 mod registry;
+mod relay;
+mod renewal;
+mod session;
 mod stats;
+mod steer;
+mod stream;
+mod tcp;
 mod warden;
+mod wire;
 
 pub use accept::{Handler, ServerRequest};
-pub use config::{
-    ALPN, Congestion, JoinConfig, Limits, Liveness, Profile, ResetKey, Target, TransportConfig,
-};
+pub use config::{ALPN, JoinConfig, Limits, Liveness, ResetKey, Target, TransportConfig};
 pub use connection::{Connection, Exchange};
 pub use copies::Copied;
 pub use core::Enforced;
 pub use endpoint::Endpoint;
 pub use error::{DialError, RequestError, TransportError};
+pub use fallback::FallbackStats;
 pub use join::join_connection;
 pub use lifetime::EndReason;
 pub use pool::Pool;
+pub use profile::{Congestion, Copying, Pins, Profile};
 pub use refusal::{Direction, Refusal};
-pub use stats::ConnectionStats;
+pub use relay::{Earlier, Given, Relay, Tag};
+pub use session::Negotiated;
+pub use stats::{ConnectionStats, Measured};
+pub use stream::{RecvStream, SendStream, StreamError};
+pub use weft_certs::tls::KeyExchange;
+pub use weft_h3::Code;
+pub use wire::Carrier;

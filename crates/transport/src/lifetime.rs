@@ -24,12 +24,16 @@ pub enum EndReason {
     PeerNotTrusted,
     /// An operator has revoked the peer.
     PeerRevoked,
+    /// It went over TCP, and UDP passes again.
+    QuicIsBack,
     /// No request for a while.
     Idle,
     /// The peer asked for it (GOAWAY).
     PeerGoingAway,
     /// This node is shutting down.
     ShuttingDown,
+    /// Another process of this node has taken over.
+    HandedOver,
     /// The connection is lost or was closed by the peer.
     Lost,
 }
@@ -44,9 +48,11 @@ impl EndReason {
             Self::PeerCertificateEnds => "peer_certificate_ends",
             Self::PeerNotTrusted => "peer_not_trusted",
             Self::PeerRevoked => "peer_revoked",
+            Self::QuicIsBack => "quic_is_back",
             Self::Idle => "idle",
             Self::PeerGoingAway => "peer_going_away",
             Self::ShuttingDown => "shutting_down",
+            Self::HandedOver => "handed_over",
             Self::Lost => "lost",
         }
     }
@@ -60,9 +66,11 @@ impl fmt::Display for EndReason {
             Self::PeerCertificateEnds => "the certificate of the peer has reached its end",
             Self::PeerNotTrusted => "the trust bundle no longer vouches for the peer",
             Self::PeerRevoked => "the peer is revoked",
+            Self::QuicIsBack => "UDP passes again",
             Self::Idle => "no request for a while",
             Self::PeerGoingAway => "the peer is going away",
             Self::ShuttingDown => "the node is shutting down",
+            Self::HandedOver => "another process of the node has taken over",
             Self::Lost => "the connection was lost",
         })
     }

@@ -93,6 +93,14 @@ impl PoolState {
         self.ready.store(Arc::new(ready));
     }
 
+    /// Another connection takes the place of one that is about to retire.
+    pub(crate) fn replace(&self, key: &Key, connection: Connection) {
+        let dials = self.lock();
+        if !connection.is_retired() {
+            self.change(&dials, |ready| drop(ready.insert(key.clone(), connection)));
+        }
+    }
+
     /// A connection ended. If the peer rejected us, that is remembered as a failed dial.
     pub(crate) fn ended(&self, key: &Key, id: u64, rejected: Option<&DialError>) {
         let mut dials = self.lock();

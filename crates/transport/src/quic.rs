@@ -5,17 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::{hkdf, hmac};
-use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionId, ConnectionIdGenerator, IdleTimeout, MtuDiscoveryConfig, VarInt};
 use weft_certs::tls::{self, Failure};
 use weft_certs::{Clock, ExpectedPeer};
 use weft_env::{Env, Rng};
 
-use crate::congestion::DiscerningConfig;
+use crate::session::{ClientTls, ServerTls};
+use crate::steer::Wheel;
 use crate::{
-    ALPN, Congestion, JoinConfig, Limits, Liveness, Profile, ResetKey, TransportConfig,
-    TransportError,
+    ALPN, JoinConfig, Limits, Liveness, Profile, Relay, ResetKey, Tag, Target, TransportConfig,
+    TransportError, tcp,
 };
 
 /// Control stream, two for QPACK, and room for streams of kinds that we do not know (RFC 9114 §6.2.3).
@@ -44,12 +43,7 @@ impl Quic {
         server
             .time_source(Arc::new(WallClock(clock.clone())))
             .max_incoming(config.limits.max_handshakes.saturating_mul(2))
-            .transport_config(transport(
-                &config.profile,
-                &config.limits,
-                config.liveness,
-                false,
-            )?);
+            .transport_config(Path::to(&config, None).transport(&config.limits)?);
         let cids = first_ids(env);
         Ok(Self {
             config,
@@ -60,7 +54,8 @@ impl Quic {
     }
 
     pub(crate) fn endpoint(&self, env: &Env) -> Result<quinn::EndpointConfig, TransportError> {
-        endpoint(env, &self.config.profile, self.config.reset_key)
+        let tag = self.config.relay.as_ref().map(Relay::tag);
+        endpoint(env, &self.config.profile, self.config.reset_key, tag)
     }
 
     /// The config that the endpoint is born with; [`Quic::accept`] makes that of each connection.
@@ -69,38 +64,75 @@ impl Quic {
     }
 
     /// The config for one arriving connection. Its own, so that the reason for which a certificate was
-    /// refused stands beside the address that it came from. Costs microseconds, a handshake a millisecond.
+    /// refused stands beside the address that it came from, and so that its congestion control can follow who it
+    /// turns out to be. Costs microseconds, a handshake a millisecond.
     pub(crate) fn accept(
         &self,
         from: SocketAddr,
         failure: Failure,
-    ) -> Result<quinn::ServerConfig, TransportError> {
+    ) -> Result<(quinn::ServerConfig, Wheel), TransportError> {
         let mut server = self.server.clone();
         server.crypto = server_tls(&self.config, &self.clock, failure)?;
-        if is_local(from) {
-            let TransportConfig {
-                profile,
-                limits,
-                liveness,
-                ..
-            } = &self.config;
-            server.transport_config(transport(profile, limits, *liveness, true)?);
-        }
-        Ok(server)
+        let path = Path::to(&self.config, Some(from));
+        server.transport_config(path.transport(&self.config.limits)?);
+        Ok((server, path.wheel))
     }
 
+    /// The TLS config of one connection that arrives over TCP.
+    pub(crate) fn tls_over_tcp(&self, failure: Failure) -> rustls::ServerConfig {
+        let config = &self.config;
+        tls::server_config(
+            config.identity.clone(),
+            config.client_auth,
+            &[tcp::ALPN],
+            config.key_exchange,
+            self.clock.clone(),
+            observer(failure),
+        )
+    }
+
+    /// The TLS config of one dial over TCP.
+    pub(crate) fn dial_over_tcp(
+        &self,
+        expected: ExpectedPeer,
+        failure: Failure,
+    ) -> rustls::ClientConfig {
+        tls::client_config(
+            self.config.identity.clone(),
+            expected,
+            &[tcp::ALPN],
+            self.config.key_exchange,
+            self.clock.clone(),
+            failure,
+        )
+    }
+
+    /// The config of one dial. `rtt` is the round trip that was last seen there.
     pub(crate) fn dial(
         &self,
-        addr: SocketAddr,
-        expected: ExpectedPeer,
-        liveness: Liveness,
+        target: &Target,
+        profile: &Profile,
+        rtt: Option<Duration>,
         failure: Failure,
-    ) -> Result<quinn::ClientConfig, TransportError> {
-        let source = self.config.identity.clone();
-        let tls = tls::client_config(source, expected, &[ALPN], self.clock.clone(), failure);
+    ) -> Result<(quinn::ClientConfig, Wheel), TransportError> {
         let Self { config, cids, .. } = self;
-        let transport = transport(&config.profile, &config.limits, liveness, is_local(addr))?;
-        client(tls, transport, cids.clone())
+        let tls = tls::client_config(
+            config.identity.clone(),
+            target.expected.clone(),
+            &[ALPN],
+            config.key_exchange,
+            self.clock.clone(),
+            failure,
+        );
+        let path = Path {
+            profile,
+            liveness: profile.liveness(target.liveness),
+            rtt: rtt.filter(|_| profile.remembers_rtt),
+            local: is_local(target.addr),
+            wheel: Wheel::new(profile.congestion),
+        };
+        let transport = path.transport(&config.limits)?;
+        Ok((client(tls, transport, cids.clone())?, path.wheel))
     }
 }
 
@@ -112,19 +144,24 @@ pub(crate) fn join(
     addr: SocketAddr,
     join: &JoinConfig,
     failure: Failure,
-) -> Result<quinn::ClientConfig, TransportError> {
+) -> Result<(quinn::ClientConfig, Wheel), TransportError> {
     let tls = tls::join_config(
         join.pin,
         join.expected.clone(),
         &[ALPN],
+        join.key_exchange,
         env.clock(),
         failure,
     );
-    client(
-        tls,
-        transport(profile, limits, Liveness::CONTROL, is_local(addr))?,
-        first_ids(env),
-    )
+    let path = Path {
+        profile,
+        liveness: Liveness::CONTROL,
+        rtt: None,
+        local: is_local(addr),
+        wheel: Wheel::new(profile.congestion),
+    };
+    let transport = path.transport(limits)?;
+    Ok((client(tls, transport, first_ids(env))?, path.wheel))
 }
 
 /// The config of an endpoint, whatever its role.
@@ -132,6 +169,7 @@ pub(crate) fn endpoint(
     env: &Env,
     profile: &Profile,
     reset_key: Option<ResetKey>,
+    tag: Option<Tag>,
 ) -> Result<quinn::EndpointConfig, TransportError> {
     let (mut reset, mut seed) = ([0; 32], [0; 32]);
     match reset_key {
@@ -144,7 +182,12 @@ pub(crate) fn endpoint(
         quinn::EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset)));
     endpoint
         .rng_seed(Some(seed))
-        .cid_generator(move || Box::new(RandomIds(env.rng("quic-own-cid"))))
+        .cid_generator(move || {
+            Box::new(RandomIds {
+                rng: env.rng("quic-own-cid"),
+                tag,
+            })
+        })
         .max_udp_payload_size(
             profile
                 .mtu_upper_bound
@@ -171,8 +214,10 @@ fn client(
     transport: Arc<quinn::TransportConfig>,
     ids: FirstIds,
 ) -> Result<quinn::ClientConfig, TransportError> {
-    let crypto = QuicClientConfig::try_from(tls)
-        .map_err(|e| TransportError::Config(format!("TLS of the dialling side: {e}")))?;
+    let crypto = ClientTls::new(tls).ok_or_else(|| {
+        let missing = "TLS of the dialling side: it has no AES-128-GCM for Initial packets";
+        TransportError::Config(missing.to_owned())
+    })?;
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
     client
         .initial_dst_cid_provider(ids)
@@ -184,54 +229,76 @@ fn server_tls(
     config: &TransportConfig,
     clock: &Clock,
     failure: Failure,
-) -> Result<Arc<QuicServerConfig>, TransportError> {
-    let observer = Arc::new(move |error: &weft_certs::VerifyError| {
-        // The first failure is the cause.
-        let _ = failure.set(error.clone());
-    });
+) -> Result<Arc<ServerTls>, TransportError> {
+    let observer = observer(failure);
     let source = config.identity.clone();
-    let tls = tls::server_config(source, config.client_auth, &[ALPN], clock.clone(), observer);
-    let crypto = QuicServerConfig::try_from(tls)
+    let tls = tls::server_config(
+        source,
+        config.client_auth,
+        &[ALPN],
+        config.key_exchange,
+        clock.clone(),
+        observer,
+    );
+    let crypto = ServerTls::new(tls)
         .map_err(|e| TransportError::Config(format!("TLS of the accepting side: {e}")))?;
     Ok(Arc::new(crypto))
 }
 
-fn transport(
-    profile: &Profile,
-    limits: &Limits,
-    liveness: Liveness,
-    local: bool,
-) -> Result<Arc<quinn::TransportConfig>, TransportError> {
-    let idle = IdleTimeout::try_from(liveness.idle_timeout)
-        .map_err(|_| TransportError::Config("the idle timeout is too long".to_owned()))?;
-    let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(if local {
-        profile.loopback_mtu_upper_bound
-    } else {
-        profile.mtu_upper_bound
-    });
-    let mut transport = quinn::TransportConfig::default();
-    transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(limits.max_requests))
-        .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS))
-        .stream_receive_window(VarInt::from_u32(profile.stream_window))
-        .receive_window(VarInt::from_u32(profile.connection_window))
-        .send_window(profile.send_window)
-        .initial_rtt(profile.initial_rtt)
-        .mtu_discovery_config(Some(mtu))
-        .congestion_controller_factory(congestion(profile.congestion))
-        .max_idle_timeout(Some(idle))
-        .keep_alive_interval(Some(liveness.keep_alive))
-        // UDP tunnels will bring datagrams; until then a peer cannot make us buffer any.
-        .datagram_receive_buffer_size(None);
-    Ok(Arc::new(transport))
+fn observer(failure: Failure) -> tls::Observer {
+    Arc::new(move |error: &weft_certs::VerifyError| {
+        // The first failure is the cause.
+        let _ = failure.set(error.clone());
+    })
 }
 
-fn congestion(choice: Congestion) -> Arc<dyn ControllerFactory + Send + Sync> {
-    match choice {
-        Congestion::Discerning => Arc::new(DiscerningConfig::default()),
-        Congestion::Cubic => Arc::new(CubicConfig::default()),
-        Congestion::Bbr => Arc::new(BbrConfig::default()),
+/// What the transport settings of one connection follow from.
+struct Path<'a> {
+    profile: &'a Profile,
+    liveness: Liveness,
+    /// In place of the profile's guess.
+    rtt: Option<Duration>,
+    local: bool,
+    wheel: Wheel,
+}
+
+impl<'a> Path<'a> {
+    /// Of one that is accepted.
+    fn to(config: &'a TransportConfig, from: Option<SocketAddr>) -> Self {
+        let profile = &config.profile;
+        Self {
+            profile,
+            liveness: profile.liveness(config.liveness),
+            rtt: None,
+            local: from.is_some_and(is_local),
+            wheel: Wheel::new(profile.congestion),
+        }
+    }
+
+    fn transport(&self, limits: &Limits) -> Result<Arc<quinn::TransportConfig>, TransportError> {
+        let profile = self.profile;
+        let idle = IdleTimeout::try_from(self.liveness.idle_timeout)
+            .map_err(|_| TransportError::Config("the idle timeout is too long".to_owned()))?;
+        let mut mtu = MtuDiscoveryConfig::default();
+        mtu.upper_bound(match self.local {
+            true => profile.loopback_mtu_upper_bound,
+            false => profile.mtu_upper_bound,
+        });
+        let mut transport = quinn::TransportConfig::default();
+        transport
+            .max_concurrent_bidi_streams(VarInt::from_u32(limits.max_requests))
+            .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS))
+            .stream_receive_window(VarInt::from_u32(profile.stream_window))
+            .receive_window(VarInt::from_u32(profile.connection_window))
+            .send_window(profile.send_window)
+            .initial_rtt(self.rtt.unwrap_or(profile.initial_rtt))
+            .mtu_discovery_config(Some(mtu))
+            .congestion_controller_factory(Arc::new(self.wheel.clone()))
+            .max_idle_timeout(Some(idle))
+            .keep_alive_interval(Some(self.liveness.keep_alive))
+            // UDP tunnels will bring datagrams; until then a peer cannot make us buffer any.
+            .datagram_receive_buffer_size(None);
+        Ok(Arc::new(transport))
     }
 }
 
@@ -246,15 +313,22 @@ fn is_local(addr: SocketAddr) -> bool {
 }
 
 /// Connection IDs of our own choice.
-struct RandomIds(Rng);
+struct RandomIds {
+    rng: Rng,
+    /// What they begin with, where several processes may have one socket.
+    tag: Option<Tag>,
+}
 
 /// Long enough that connections never collide and none can be guessed.
-const ID_LEN: usize = 8;
+pub(crate) const ID_LEN: usize = 8;
 
 impl ConnectionIdGenerator for RandomIds {
     fn generate_cid(&mut self) -> ConnectionId {
         let mut id = [0; ID_LEN];
-        self.0.fill_bytes(&mut id);
+        self.rng.fill_bytes(&mut id);
+        if let Some(tag) = self.tag {
+            tag.mark(&mut id);
+        }
         ConnectionId::new(&id)
     }
 

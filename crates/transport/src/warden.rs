@@ -67,10 +67,17 @@ fn look(core: &Core, identity: &Identity) -> Duration {
     let (wall, now) = (core.env.wall(), Instant::now());
     let mut next = LONGEST_SLEEP;
     for link in core.registry.all() {
-        match link.terms.judge(wall, identity.generation) {
+        if let Some(decide) = link.doubt() {
+            if now >= decide {
+                core.verify(&link, identity);
+            }
+            next = next.min(decide.saturating_duration_since(now));
+        }
+        let terms = link.terms_now();
+        match terms.judge(wall, identity.generation) {
             Verdict::Keep => {
                 let idle_limit = core.config.limits.pool_idle;
-                if link.terms.direction == Direction::Outbound && link.idle_for(now) >= idle_limit {
+                if terms.direction == Direction::Outbound && link.idle_for(now) >= idle_limit {
                     link.retire(EndReason::Idle);
                 }
             }
@@ -82,7 +89,7 @@ fn look(core: &Core, identity: &Identity) -> Duration {
                 tracing::info!(
                     connection = link.id,
                     peer = %link.remote(),
-                    direction = %link.terms.direction,
+                    direction = %terms.direction,
                     reason = reason.label(),
                     requests = (link.active)(),
                     "connection closed: {reason}"
@@ -91,7 +98,7 @@ fn look(core: &Core, identity: &Identity) -> Duration {
                 continue;
             }
         }
-        if let Some(due) = link.terms.next_change(wall) {
+        if let Some(due) = terms.next_change(wall) {
             next = next.min(due);
         }
     }

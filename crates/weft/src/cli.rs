@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+mod federation;
 mod identity;
 
+pub(crate) use federation::{AddArgs, FederationCommand, ProfileName};
 pub(crate) use identity::{CaCommand, CertCommand, Role as CaRole, SecretArgs};
 
 use crate::demo::DemoArgs;
 use crate::demo_app::DemoAppArgs;
 use crate::output::Format;
-use crate::settings::{ControlSettings, SidecarSettings, control_state_dir, duration};
+use crate::settings::{
+    ControlSettings, SidecarSettings, control_state_dir, duration, sidecar_state_dir,
+};
 
 /// A zero-trust network for services on many machines, over QUIC.
 ///
@@ -43,6 +47,7 @@ pub(crate) enum Role {
     #[command(subcommand)]
     Token(TokenCommand),
     Sidecar(Box<SidecarSettings>),
+    Upgrade(UpgradeArgs),
     Apply(ApplyArgs),
     Get(GetArgs),
     Delete(DeleteArgs),
@@ -52,6 +57,9 @@ pub(crate) enum Role {
     /// Shows and rotates the authority that signs them
     #[command(subcommand)]
     Ca(CaCommand),
+    /// Accepts the identities of other meshes
+    #[command(subcommand)]
+    Federation(FederationCommand),
     Status(StatusArgs),
     Top(TopArgs),
     Demo(DemoArgs),
@@ -166,6 +174,21 @@ pub(crate) enum TokenCommand {
     },
 }
 
+/// Replaces a running sidecar by the program that is installed now, without losing a request.
+///
+/// The sidecar starts its own command line again. The new process takes over its ports, its identity and its config;
+/// the old one finishes what is under way, and ends. If the new one cannot start, the old one goes on, and this says
+/// why and exits with 1.
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
+    /// State directory of the sidecar on this machine
+    #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR", default_value_os_t = sidecar_state_dir())]
+    pub(crate) state_dir: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
 /// Writes resources to the mesh: routes, policies, listeners.
 ///
 /// All resources of one call are taken together or not at all. Faults of the file are found before
@@ -196,7 +219,7 @@ pub(crate) struct ApplyArgs {
 /// Shows resources.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Kinds: HTTPRoute, AuthorizationPolicy, OutboundListener (any case, plural too)."
+    after_help = "Kinds: HTTPRoute, AuthorizationPolicy, OutboundListener, ServiceEntry (any case, plural too)."
 )]
 pub(crate) struct GetArgs {
     #[command(flatten)]
@@ -251,6 +274,10 @@ pub(crate) struct DeleteArgs {
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
+    /// Every path between sidecars, seen from both ends: is it the network? Round trip, loss, MTU, window, bytes,
+    /// waiting, moves, profile, key exchange
+    #[arg(long, conflicts_with = "expiring")]
+    pub(crate) paths: bool,
     /// Only certificates and authorities that end within this time; exit 1 if there is one
     #[arg(long, value_name = "DURATION", value_parser = identity::days)]
     pub(crate) expiring: Option<Duration>,

@@ -15,9 +15,10 @@ mod message;
 pub use frame::{FrameError, FrameReader, MAX_FRAME, encode};
 pub use key::{Group, KeyError, ResourcePath};
 pub use message::{
-    Ack, ConnectionReport, ControlMessage, EdgeReport, EndpointRecord, Hello, JoinRequest,
-    JoinResponse, JwtRequest, JwtResponse, Nack, PROTOCOL, PortRecord, Problem, Protocol, Renew,
-    RenewRequest, RenewResponse, Report, ServiceRecord, SidecarMessage, TrustReport, Update,
+    Ack, ConnectionReport, ControlMessage, EarlierProcess, EdgeReport, EndpointRecord, Hello,
+    JoinRequest, JoinResponse, JwtRequest, JwtResponse, MAX_CONNECTIONS, MAX_UNREACHABLE, Nack,
+    PROTOCOL, PortRecord, Problem, Protocol, Renew, RenewRequest, RenewResponse, Report,
+    ServiceRecord, SidecarMessage, TrustReport, UnreachableReport, Update,
 };
 
 /// HTTP/3 authority under which a control node answers.

@@ -158,6 +158,41 @@ pub struct Report {
     /// Why what is in force could not be saved, in one sentence: a restart would go back to what was saved before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsaved: Option<String>,
+    /// Processes before this one that still finish their streams, after an upgrade.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<EarlierProcess>,
+    /// Peers that could not be dialled in the last minutes, the newest of each address.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreachable: Vec<UnreachableReport>,
+}
+
+/// A process that has handed its sidecar over to a newer one.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EarlierProcess {
+    /// Its process id.
+    pub pid: u32,
+    /// Version of its program.
+    pub version: String,
+}
+
+/// Connections in one report; the rest is left out.
+pub const MAX_CONNECTIONS: usize = 512;
+/// Unreachable peers in one report.
+pub const MAX_UNREACHABLE: usize = 16;
+
+/// A peer that could not be dialled.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UnreachableReport {
+    /// Its address.
+    pub addr: String,
+    /// Why in one word, such as `timeout`.
+    pub reason: String,
+    /// Why in one sentence.
+    pub detail: String,
+    /// When, Unix milliseconds by the sidecar's clock.
+    pub at_unix_ms: u64,
 }
 
 /// How far a sidecar has come in trusting, and distrusting, what was pushed: a receipt. New handshakes follow it and
@@ -193,6 +228,78 @@ pub struct ConnectionReport {
     pub streams: u64,
     /// Packets lost since it was opened.
     pub lost_packets: u64,
+    /// What carries it: `quic`, or `tcp` where UDP is blocked.
+    pub transport: String,
+    /// Seconds since it was opened.
+    pub age_s: u64,
+    /// Why it takes no more requests, if so.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub retired: String,
+    /// Shortest round-trip time since it was opened, microseconds: what is above it is waiting in queues.
+    pub min_rtt_us: u64,
+    /// Packets lost in the last ten seconds, of a million; absent if too few were sent to tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recent_loss_ppm: Option<u32>,
+    /// How long nothing has arrived, milliseconds; less than two seconds on a path that is alive.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub silent_ms: u64,
+    /// Packets sent since it was opened.
+    pub sent_packets: u64,
+    /// Largest UDP payload that the path carries, bytes.
+    pub mtu: u16,
+    /// Bytes that may be under way.
+    pub window: u64,
+    /// UDP payload sent since it was opened, bytes.
+    pub sent_bytes: u64,
+    /// The same received.
+    pub received_bytes: u64,
+    /// Time in which at least one stream waited to be allowed to send, since it was opened, microseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub blocked_us: u64,
+    /// Streams that wait now.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub blocked_streams: u64,
+    /// Times that the peer's credit was used up: waiting without that is waiting for the network.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub out_of_credit: u64,
+    /// Changes of the path's addresses.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub migrations: u64,
+    /// Times that the path's MTU shrank under way.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub black_holes: u64,
+    /// Losses after which the sender slowed down.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub congestion_events: u64,
+    /// Losses that it took for chance.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub random_losses: u64,
+    /// Profile in force: `auto`, `dc`, `wan` or `lossy`.
+    pub profile: String,
+    /// What the path shows: `dc`, `wan`, `lossy`, `full` or `broken`.
+    pub measured: String,
+    /// Congestion control in force: `discerning`, `cubic` or `bbr`.
+    pub congestion: String,
+    /// Whether small datagrams are sent twice now.
+    #[serde(skip_serializing_if = "is_false")]
+    pub copying: bool,
+    /// Key exchange of the handshake, such as `X25519MLKEM768`.
+    pub key_exchange: String,
+    /// Cipher of the packets, such as `TLS_AES_128_GCM_SHA256`.
+    pub cipher: String,
+    /// Whether the handshake resumed an earlier session.
+    #[serde(skip_serializing_if = "is_false")]
+    pub resumed: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Traffic on one edge, seen from one side.

@@ -62,7 +62,7 @@ pub struct Workload {
 /// A socket that is open, and that nobody answers on yet.
 #[derive(Debug)]
 pub struct WorkloadSocket {
-    listener: Listener,
+    listener: Arc<Listener>,
     path: PathBuf,
 }
 
@@ -78,7 +78,19 @@ impl WorkloadSocket {
         let listener = env.listen_unix(&path).await?;
         let socket = path.clone();
         env.disk(move |disk| disk.open_socket(&socket)).await?;
-        Ok(Self { listener, path })
+        Ok(Self::on(Arc::new(listener), path))
+    }
+
+    /// A socket that is open already, from another process.
+    #[must_use]
+    pub fn on(listener: Arc<Listener>, path: PathBuf) -> Self {
+        Self { listener, path }
+    }
+
+    /// What it listens with, to be shared with another process.
+    #[must_use]
+    pub fn listener(&self) -> &Arc<Listener> {
+        &self.listener
     }
 
     /// Where it is.

@@ -7,15 +7,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use memchr::memmem;
-use weft_netsim_sim::Process;
 
 use crate::app::{App, Xfcc, answer_to};
 use crate::certificates::{Certificates, secret_of};
 use crate::client::{Ending, Outcome};
-use crate::mesh::Mesh;
 use crate::model::is_forbidden;
 use crate::observer::{Access, Arrival, Observer, Seen, place_of};
-use crate::schedule::{PLACES, name};
+use crate::schedule::name;
 
 /// The warden of connections looks every five seconds at the least, and a clock can be set in between.
 const AFTER_A_SHAKE: Duration = Duration::from_secs(7);
@@ -23,38 +21,8 @@ const AFTER_A_SHAKE: Duration = Duration::from_secs(7);
 const LATE: Duration = Duration::from_secs(1);
 /// A timeout is answered by a timer of a millisecond's grain; what is written after it takes its way.
 const OVERTIME: Duration = Duration::from_millis(50);
-/// Tasks of one process: some for each connection and request, of which a flood brings 150.
-const MOST_TASKS: usize = 1_500;
-/// Tasks of one process when nobody asks anything: some for itself and for each of its connections.
-const MOST_TASKS_AT_REST: usize = 80;
 /// What was on its way when a certificate was revoked.
 const UNDER_WAY: Duration = Duration::from_secs(1);
-
-/// No process has more tasks than it needs, and none piles them up.
-pub(crate) fn tasks(observer: &Observer, process: &Process) {
-    let tasks = process.tasks();
-    {
-        let mut seen = observer.lock();
-        seen.most_tasks = seen.most_tasks.max(tasks);
-    }
-    if tasks > MOST_TASKS {
-        observer.violate(format!("{} has {tasks} tasks", process.name()));
-    }
-}
-
-/// When nobody asks anything any more, nothing is left of what was asked, and of links that were lost.
-pub(crate) fn at_rest(observer: &Observer, mesh: &Mesh) {
-    for process in (0..PLACES).filter_map(|place| mesh.process(place)) {
-        let tasks = process.tasks();
-        {
-            let mut seen = observer.lock();
-            seen.tasks_at_rest = seen.tasks_at_rest.max(tasks);
-        }
-        if tasks > MOST_TASKS_AT_REST {
-            observer.violate(format!("{} has {tasks} tasks at rest", process.name()));
-        }
-    }
-}
 
 /// A new life begins with no config older than what an earlier one has acknowledged.
 pub(crate) fn kept(observer: &Observer, process: &str, revision: u64) {

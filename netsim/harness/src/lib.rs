@@ -15,12 +15,13 @@
 //!      │          ├─ client ─▶ sidecar ═▶ sidecar ─▶ app
 //!      │          └─ control
 //!      └─ observer ◀── what processes log (access log, config in force), what clients and apps see
-//!            └─ check: the invariants
+//!            └─ check, bounds: the invariants
 //! ```
 //!
 //! [`fuzz`] runs many seeds; `weft-netsim fuzz` is its command line.
 
 mod app;
+mod bounds;
 mod certificates;
 mod check;
 mod client;

@@ -105,11 +105,6 @@ impl Mesh {
         state(&self.world, place)
     }
 
-    /// Whether the node's process is to run: not if it was told to stop.
-    pub(crate) fn is_wanted(&self, place: Place) -> bool {
-        self.slot(place).wanted
-    }
-
     /// The process of weft on a node, if it runs.
     pub(crate) fn process(&self, place: Place) -> Option<Process> {
         self.slot(place).running.as_ref().map(|r| r.process.clone())
@@ -327,6 +322,7 @@ impl Mesh {
             slot.running.clone()
         };
         let Some(running) = running else { return };
+        self.observer.leaving(running.process.name());
         running.stop.cancel();
         let mesh = self.clone();
         self.spawn(async move {

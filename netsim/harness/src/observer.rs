@@ -61,6 +61,8 @@ pub(crate) struct Seen {
     pub(crate) disturbed: BTreeMap<Place, Duration>,
     /// Nodes whose sidecar has said that it is ready, and has not been disturbed since.
     pub(crate) up: BTreeSet<Place>,
+    /// Processes that were told to stop.
+    leaving: BTreeSet<String>,
     /// Whether a node that stands still was up when that began.
     pub(crate) up_when_paused: BTreeMap<Place, bool>,
     /// When a node's clock or pace last changed.
@@ -159,10 +161,21 @@ impl Observer {
         seen.up.remove(&place);
     }
 
-    /// It is as it should be from now on.
-    pub(crate) fn up(&self, place: Place) {
+    /// A process was told to stop: whatever it goes through until it ends, it does not count as running again.
+    pub(crate) fn leaving(&self, process: &str) {
+        self.lock().leaving.insert(process.to_owned());
+    }
+
+    /// The process of a node is as it should be from now on, unless it was told to stop before.
+    pub(crate) fn up(&self, process: &str) {
+        let Some(place) = place_of(process) else {
+            return;
+        };
         let now = self.now();
         let mut seen = self.lock();
+        if seen.leaving.contains(process) {
+            return;
+        }
         seen.disturbed.insert(place, now);
         seen.up.insert(place);
     }
@@ -232,10 +245,8 @@ impl Observer {
             let lives = seen.in_force.entry(process.clone()).or_default();
             lives.push((now, revision));
         }
-        if message == "ready"
-            && let Some(place) = place_of(&process)
-        {
-            self.up(place);
+        if message == "ready" {
+            self.up(&process);
         }
         let mut line = format!("{process} {level} {message}");
         for (name, value) in fields {

@@ -11,6 +11,7 @@ use thiserror::Error;
 use tokio::time::sleep;
 use weft_netsim_sim::{Hashes, RunError, World, run};
 
+use crate::bounds;
 use crate::certificates;
 use crate::check;
 use crate::client::{Client, Ending};
@@ -163,7 +164,7 @@ const QUIET_PACE: Duration = Duration::from_secs(4);
 /// How often everything is looked at then.
 const LOOKS_WHEN_QUIET: Duration = Duration::from_secs(20);
 /// After this without a request, whatever a request needed is gone.
-const AT_REST: Duration = Duration::from_secs(5);
+const AT_REST: Duration = Duration::from_secs(15);
 
 struct Scenario {
     world: World,
@@ -251,7 +252,7 @@ impl Scenario {
         self.stay_right().await?;
         self.set_pace(Duration::ZERO);
         sleep(AT_REST).await;
-        check::at_rest(&self.observer, &self.mesh);
+        bounds::at_rest(&self.observer, &self.mesh);
         self.mesh.certificates.refresh();
         let keys = self.mesh.certificates.keys();
         check::keys_at_home(&self.observer, &keys, self.world.dir());
@@ -274,7 +275,7 @@ impl Scenario {
                     this.mesh.reap(place).await;
                     let process = this.mesh.process(place);
                     if let Some(process) = process {
-                        check::tasks(&this.observer, &process);
+                        bounds::under_load(&this.observer, &process);
                     }
                 }
                 round += 1;
@@ -341,9 +342,8 @@ impl Scenario {
                     } else {
                         process.resume();
                         let was_up = self.observer.lock().up_when_paused.remove(&a);
-                        // Not if it was told to stop meanwhile.
-                        if was_up == Some(true) && mesh.is_wanted(a) {
-                            self.observer.up(a);
+                        if was_up == Some(true) {
+                            self.observer.up(process.name());
                         }
                     }
                 }

@@ -38,3 +38,31 @@ fn a_successor_waits_until_its_predecessor_has_ended() {
         at(20, Fault::Pause(2, false)),
     ]);
 }
+
+/// Seeds 68 and 124: a process that was told to stop while it stood still goes on only to end. Seed 233: its service
+/// manager was told to start it again before that, which will be another process. Faults of the harness, which took
+/// both for a process that runs, and its closed listener for a broken promise.
+#[test]
+fn a_process_that_was_told_to_stop_does_not_count_as_running_when_it_goes_on() {
+    let told_to_start = [Duration::from_secs(3), Duration::from_secs(20)];
+    for again in told_to_start {
+        let mut steps = vec![
+            at(1, Fault::Pause(2, true)),
+            at(2, Fault::Stop(2)),
+            (again, Fault::Start(2)),
+            at(6, Fault::Pause(2, false)),
+        ];
+        steps.sort_by_key(|(at, _)| *at);
+        passes(steps);
+    }
+}
+
+/// Seeds 5 and others, once tasks at rest were counted by what they are for: sidecars kept the connections to their
+/// application that a flood had opened for as long as a newer one was in use.
+#[test]
+fn a_flood_leaves_no_idle_connections_to_the_application() {
+    passes(vec![
+        at(2, Fault::Flood(1, 150)),
+        at(3, Fault::Flood(2, 150)),
+    ]);
+}

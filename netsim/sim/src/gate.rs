@@ -1,6 +1,8 @@
 //! The gate that every task of a process passes on each poll.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -35,7 +37,8 @@ struct State {
     fenced: bool,
     paused: bool,
     waiting: Vec<Waker>,
-    tasks: Vec<AbortHandle>,
+    /// With the place in the code that spawned it.
+    tasks: Vec<(AbortHandle, &'static Location<'static>)>,
     spawned: u64,
 }
 
@@ -68,7 +71,7 @@ impl Gate {
     pub(crate) fn abort_all(&self) {
         // Copied first: an aborted task may drop what spawns or ends others.
         let tasks = std::mem::take(&mut self.lock().tasks);
-        for task in &tasks {
+        for (task, _) in &tasks {
             task.abort();
         }
         self.lock().tasks.extend(tasks);
@@ -77,8 +80,19 @@ impl Gate {
     /// Tasks that have not ended.
     pub(crate) fn living(&self) -> usize {
         let mut state = self.lock();
-        state.tasks.retain(|task| !task.is_finished());
+        state.tasks.retain(|(task, _)| !task.is_finished());
         state.tasks.len()
+    }
+
+    /// Tasks that have not ended, by the place in the code that spawned them.
+    pub(crate) fn living_by_place(&self) -> BTreeMap<&'static Location<'static>, usize> {
+        let mut counts = BTreeMap::new();
+        for (task, at) in &self.lock().tasks {
+            if !task.is_finished() {
+                *counts.entry(*at).or_default() += 1;
+            }
+        }
+        counts
     }
 
     pub(crate) fn pause(&self) {
@@ -128,14 +142,14 @@ impl TaskGate for Gate {
         self.wakes.of(task)
     }
 
-    fn spawned(&self, task: AbortHandle) {
+    fn spawned(&self, task: AbortHandle, at: &'static Location<'static>) {
         let fenced = {
             let mut state = self.lock();
             state.spawned += 1;
             if state.tasks.len() >= SWEEP && state.tasks.len() == state.tasks.capacity() {
-                state.tasks.retain(|task| !task.is_finished());
+                state.tasks.retain(|(task, _)| !task.is_finished());
             }
-            state.tasks.push(task.clone());
+            state.tasks.push((task.clone(), at));
             state.fenced
         };
         if fenced {

@@ -1,5 +1,7 @@
 //! Processes: one life each.
 
+use std::collections::BTreeMap;
+use std::panic::Location;
 use std::sync::Arc;
 
 use weft_env::Env;
@@ -113,5 +115,12 @@ impl Process {
     #[must_use]
     pub fn tasks(&self) -> usize {
         self.gate.living()
+    }
+
+    /// Those tasks by the place in the code that spawned them. All of quinn's have one place, `platform.rs` of this
+    /// crate: one task for each connection and one for each endpoint.
+    #[must_use]
+    pub fn tasks_by_place(&self) -> BTreeMap<&'static Location<'static>, usize> {
+        self.gate.living_by_place()
     }
 }

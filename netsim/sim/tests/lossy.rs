@@ -199,8 +199,8 @@ fn beside(first: Congestion, second: Congestion) -> (f64, f64) {
                 config.addr.set_port(port);
                 config.profile.congestion = congestion;
             };
-            let client = Peer::start_with(&ca, &here, "orders", with);
-            let server = Peer::start_with(&ca, &there, "invoices", with);
+            let client = Peer::start_with(&ca, &here, "orders", with).await;
+            let server = Peer::start_with(&ca, &there, "invoices", with).await;
             server.endpoint.serve(Arc::new(Sized));
             let (pool, target) = (client.endpoint.pool(), server.target(&ca, "invoices"));
             let bytes = Arc::new(AtomicU64::new(0));

@@ -3,6 +3,7 @@
 mod authority;
 mod client;
 mod client_ca;
+mod federation;
 mod query;
 mod routes;
 mod server;

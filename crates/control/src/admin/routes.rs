@@ -83,6 +83,9 @@ pub(super) async fn answer(
         ("GET" | "POST", ["v1", "ca", ..]) => {
             super::authority::answer(node, method, &segments[2..], body, by).await
         }
+        ("GET" | "POST" | "DELETE", ["v1", "federation", ..]) => {
+            super::federation::answer(node, method, &segments[2..], body, by).await
+        }
         ("POST", ["v1", "revoke"]) => ok(&issue::revoke(&node.ca, &read(body)?, by).await?),
         ("POST", ["v1", "readmit"]) => ok(&issue::readmit(&node.ca, &read(body)?, by).await?),
         ("GET", ["v1", "revoked"]) => ok(&node.ca.ledger().list()),

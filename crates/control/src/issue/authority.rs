@@ -296,7 +296,7 @@ impl CaService {
         Ok((revision, edition))
     }
 
-    /// Signs a leaf for an identity that the caller has attested, and remembers it together with `txn`, before it is
+    /// Signs a leaf for an identity that the caller has attested, and remembers it together with `along`, before it is
     /// handed out.
     ///
     /// # Errors
@@ -306,7 +306,7 @@ impl CaService {
         csr: &[u8],
         attested: &SpiffeId,
         by: &str,
-        txn: Txn,
+        along: Along,
     ) -> Result<Issued, Reject> {
         let issued = match self.try_issue(csr, attested) {
             Ok(issued) => issued,
@@ -318,7 +318,7 @@ impl CaService {
                 return Err(reject);
             }
         };
-        self.remember(&issued, by, txn).await?;
+        self.remember(&issued, by, along).await?;
         tracing::info!(
             id = %issued.id, serial = issued.serial, issuer = issued.issuer, "certificate issued"
         );
@@ -347,14 +347,16 @@ impl CaService {
         }
     }
 
-    async fn remember(&self, issued: &Issued, by: &str, txn: Txn) -> Result<(), StoreError> {
+    async fn remember(&self, issued: &Issued, by: &str, along: Along) -> Result<(), StoreError> {
+        let Along { txn, mut events } = along;
         let event = Event::new("certificate.issued", &issued.id, by)
             .with("serial", &issued.serial)
             .with("key", issued.key)
             .with("issuer", &issued.issuer)
             .with("not_after_unix", unix_s(issued.not_after));
+        events.push(event);
         let txn = issued::remember(txn, issued);
-        self.shared.audit.commit(txn, vec![event]).await.map(drop)
+        self.shared.audit.commit(txn, events).await.map(drop)
     }
 
     /// A new SVID for the control node itself. The root goes along, for joiners to check their pin.
@@ -363,7 +365,7 @@ impl CaService {
         let issued = self.sign(|authority, now, rng| {
             authority.issue_reserved(&request.csr, id, None, now, rng)
         })?;
-        self.remember(&issued, "control", Txn::new()).await?;
+        self.remember(&issued, "control", Along::default()).await?;
         let mut chain = issued.chain;
         chain.push(issued.root);
         chain.extend(self.old_roots());

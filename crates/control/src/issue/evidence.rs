@@ -72,7 +72,7 @@ pub(crate) fn signed(
     let root = authority.journal().active(weft_ca::Tier::Root)?;
     let payload = serde_json::to_vec(evidence).map_err(|e| fail(e.to_string()))?;
     let svid = &own.source.current().svid;
-    let document = SignedDocument::sign(TYPE, &payload, svid, &root.certificate)
+    let document = SignedDocument::sign(TYPE, &payload, svid, Some(&root.certificate))
         .map_err(|e| fail(format!("the evidence: {e}")))?;
     let json = serde_json::to_vec(&document).map_err(|e| fail(e.to_string()))?;
     Ok(txn.put(format!("{PREFIX}{:08}", evidence.rotation), json))

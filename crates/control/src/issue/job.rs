@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use weft_ca::audit::Event;
-use weft_ca::{Journal, Slot, Tier};
+use weft_ca::{Journal, Tier};
 use weft_certs::serial_of;
 use weft_wire::Renew;
 
@@ -14,10 +14,10 @@ use super::authority::Along;
 use super::plan::{Milestone, Next, Plan};
 use super::rotation::{Rotation, Shared};
 use super::tracker::{Goal, Standing, Tracker};
+use super::witness::{chained, children_of, seen, trusting, under};
 use super::{evidence, issued};
 use crate::admin::types::{Phase, Progress, Seen};
 use crate::error::ControlError;
-use crate::registry::{Sidecar, Table};
 use crate::store::Txn;
 use crate::time::{unix_ms, unix_s};
 
@@ -453,73 +453,6 @@ fn adopted(mut plan: Plan, tier: Tier, journal: &Journal) -> Along {
         Tier::Issuing => plan.issuing = prepared,
     }
     along(&plan)
-}
-
-fn children_of(journal: &Journal, root: &str) -> Vec<Slot> {
-    let issuing = journal.slots(Tier::Issuing).iter();
-    issuing
-        .filter(|slot| slot.issuer.as_deref() == Some(root))
-        .cloned()
-        .collect()
-}
-
-/// A live sidecar whose certificate is from one of these.
-fn chained(table: &Table, authorities: &[Slot]) -> Option<Seen> {
-    let serials: Vec<String> = authorities
-        .iter()
-        .filter_map(|slot| serial_of(&slot.certificate).ok())
-        .collect();
-    let found = table
-        .iter()
-        .find(|s| s.is_live() && serials.iter().any(|serial| serial == s.issuer()))?;
-    Some(seen(found, found.heard_unix_ms))
-}
-
-fn seen(sidecar: &Sidecar, at_unix_ms: u64) -> Seen {
-    Seen {
-        sidecar: sidecar.label(),
-        at_unix_ms,
-    }
-}
-
-/// Who trusts the bundle of this edition, by their own word; or, of those that do not say, has acknowledged the
-/// revision that brought it.
-pub(super) fn trusting(
-    table: &Table,
-    revision: u64,
-    sequence: u64,
-    now: std::time::SystemTime,
-) -> Milestone {
-    let mut milestone = Milestone {
-        at_unix_ms: unix_ms(now),
-        ..Milestone::default()
-    };
-    for sidecar in table.iter().filter(|sidecar| sidecar.is_live()) {
-        let said = sidecar.trust().map(|trust| trust.sequence >= sequence);
-        let acked = sidecar.acked.as_ref();
-        let trusts =
-            said.unwrap_or_else(|| acked.is_some_and(|acked| acked.ack.revision >= revision));
-        match trusts {
-            true => milestone.by.push(seen(sidecar, sidecar.trust_unix_ms)),
-            false => milestone.missing.push(sidecar.label()),
-        }
-    }
-    milestone
-}
-
-/// Who has a certificate from the authority of this serial.
-fn under(table: &Table, serial: &str, now: std::time::SystemTime) -> Milestone {
-    let mut milestone = Milestone {
-        at_unix_ms: unix_ms(now),
-        ..Milestone::default()
-    };
-    for sidecar in table.iter().filter(|sidecar| sidecar.is_live()) {
-        match sidecar.issuer() == serial {
-            true => milestone.by.push(seen(sidecar, sidecar.heard_unix_ms)),
-            false => milestone.missing.push(sidecar.label()),
-        }
-    }
-    milestone
 }
 
 fn of(count: usize) -> String {

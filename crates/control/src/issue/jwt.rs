@@ -14,8 +14,8 @@ use weft_wire::{JwtRequest, JwtResponse};
 
 use super::CaService;
 use super::authority::Along;
-use super::job::trusting;
 use super::limit::RateLimit;
+use super::witness::trusting;
 use crate::error::ControlError;
 use crate::problem::Reject;
 use crate::registry::Registry;

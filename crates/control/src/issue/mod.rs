@@ -10,12 +10,14 @@ mod limit;
 mod own;
 mod plan;
 mod proof;
+mod revoking;
 mod rotation;
 mod service;
 mod tokens;
 mod tracker;
 mod upkeep;
 mod verbs;
+mod witness;
 
 #[cfg(test)]
 mod crash_tests;
@@ -29,8 +31,9 @@ pub(crate) use jwt::Tokens;
 pub(crate) use limit::{CERTIFICATES_PER_S, RateLimit};
 pub(crate) use own::{OwnIdentity, keep_own_svid, keep_own_trust};
 pub(crate) use proof::proof;
+pub(crate) use revoking::{readmit, revoke};
 pub(crate) use rotation::{Rotation, Rotations};
 pub(crate) use service::{join, renew};
 pub(crate) use tokens::{create as create_token, list as list_tokens, revoke as revoke_token};
 pub(crate) use upkeep::upkeep;
-pub(crate) use verbs::{activate, csr, import, prepare, readmit, revoke, revoke_authority, taint};
+pub(crate) use verbs::{activate, csr, import, prepare, revoke_authority, taint};

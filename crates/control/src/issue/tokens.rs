@@ -25,6 +25,8 @@ const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 const KEEP: Duration = Duration::from_secs(24 * 3600);
 /// Most tokens kept.
 const MAX_TOKENS: usize = 10_000;
+/// Expiries that one transaction records.
+const EXPIRIES_AT_ONCE: usize = 1000;
 /// Digits of the hash that are shown.
 const SHOWN: usize = 12;
 
@@ -39,6 +41,9 @@ struct Stored {
     /// An operator has taken it back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     revoked: bool,
+    /// That nobody used it in time is in the audit log.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    expiry_noted: bool,
 }
 
 impl Stored {
@@ -58,7 +63,7 @@ impl Stored {
     fn info(&self, now: SystemTime) -> TokenInfo {
         let record = &self.record;
         TokenInfo {
-            id: record.hash.chars().take(SHOWN).collect(),
+            id: short(&record.hash),
             spiffe_id: record.spiffe_id.to_string(),
             created_unix: unix_s(record.created),
             expires_unix: unix_s(record.expires),
@@ -104,6 +109,7 @@ pub(crate) async fn create(
         record: TokenRecord::new(&token, id.clone(), ttl, now)?,
         used_by: None,
         revoked: false,
+        expiry_noted: false,
     };
     let expires = stored.record.expires;
     let key = key(&token);
@@ -125,7 +131,7 @@ pub(crate) async fn create(
         ));
     }
     let event = Event::new("token.created", &id, by)
-        .with("token", token.key().chars().take(SHOWN).collect::<String>())
+        .with("token", short(&token.key()))
         .with("expires_unix", unix_s(expires));
     ca.audit().commit(txn, vec![event]).await?;
     tracing::info!(%id, ttl_s = request.ttl_s, "join token made");
@@ -172,6 +178,11 @@ impl Redeemable {
     pub(crate) fn identity(&self) -> &SpiffeId {
         &self.stored.record.spiffe_id
     }
+
+    /// Its first digits, as lists show them.
+    pub(crate) fn shown(&self) -> String {
+        short(&self.stored.record.hash)
+    }
 }
 
 /// Checks a token without using it.
@@ -198,6 +209,7 @@ pub(crate) async fn check(
             record: used,
             used_by: Some(remote),
             revoked: false,
+            expiry_noted: false,
         },
     })
 }
@@ -219,21 +231,65 @@ pub(crate) fn redeem(token: Redeemable) -> (Txn, SystemTime) {
     (txn, at)
 }
 
+/// Why nothing was issued for a token that was good a moment ago.
+pub(crate) enum Lost {
+    /// Somebody else used it.
+    Race(Reject),
+    /// For reasons that are not the token's.
+    Other(Reject),
+}
+
 /// A conflict means that the token was used by someone else a moment ago.
-pub(crate) fn lost_race(reject: Reject, at: SystemTime) -> Reject {
+pub(crate) fn lost_race(reject: Reject, at: SystemTime) -> Lost {
     match reject.problem.code.as_str() {
-        "conflict" => TokenError::Used { at }.into(),
-        _ => reject,
+        "conflict" => Lost::Race(TokenError::Used { at }.into()),
+        _ => Lost::Other(reject),
     }
 }
 
-/// With all unused tokens of an identity made useless, and how many those are.
+/// What may be shown of a token that somebody presented.
+pub(crate) fn shown(presented: &str) -> String {
+    JoinToken::parse(presented).map_or_else(|_| "not a token".to_owned(), |t| short(&t.key()))
+}
+
+fn short(hash: &str) -> String {
+    hash.chars().take(SHOWN).collect()
+}
+
+/// Records which tokens have expired unused since the last time.
+pub(crate) async fn note_expired(ca: &CaService) -> Result<(), StoreError> {
+    let now = ca.wall();
+    let (mut txn, mut events) = (Txn::new(), Vec::new());
+    for entry in ca.store().range(PREFIX).await?.entries {
+        let Some(mut stored) = Stored::read(&entry) else {
+            continue;
+        };
+        let expired = stored.info(now).state == TokenState::Expired;
+        if !expired || stored.expiry_noted || events.len() >= EXPIRIES_AT_ONCE {
+            continue;
+        }
+        stored.expiry_noted = true;
+        let event = Event::new("token.expired", &stored.record.spiffe_id, "control")
+            .with("token", short(&stored.record.hash))
+            .with("expired_unix", unix_s(stored.record.expires));
+        events.push(event);
+        txn = txn
+            .when(Condition::At(entry.key.clone(), entry.mod_revision))
+            .put(entry.key, stored.json());
+    }
+    if !events.is_empty() {
+        ca.audit().commit(txn, events).await?;
+    }
+    Ok(())
+}
+
+/// With all unused tokens of an identity made useless, and the first digits of each.
 pub(crate) async fn revoke_all(
     store: &dyn Store,
     id: &SpiffeId,
     mut txn: Txn,
-) -> Result<(Txn, usize), StoreError> {
-    let mut count = 0;
+) -> Result<(Txn, Vec<String>), StoreError> {
+    let mut revoked = Vec::new();
     for entry in store.range(PREFIX).await?.entries {
         let Some(mut stored) = Stored::read(&entry) else {
             continue;
@@ -244,10 +300,10 @@ pub(crate) async fn revoke_all(
         stored.revoked = true;
         txn = txn
             .when(Condition::At(entry.key.clone(), entry.mod_revision))
-            .put(entry.key, stored.json());
-        count += 1;
+            .put(entry.key.clone(), stored.json());
+        revoked.push(short(&stored.record.hash));
     }
-    Ok((txn, count))
+    Ok((txn, revoked))
 }
 
 /// Makes the one unused token useless whose id begins like this.

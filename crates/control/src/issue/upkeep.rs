@@ -9,7 +9,9 @@ use weft_ca::Tier;
 use weft_env::Env;
 
 use super::jwt::keep_jwt_keys;
-use super::verbs::{prune, roll_back};
+use super::revoking::prune;
+use super::tokens::note_expired;
+use super::verbs::roll_back;
 use super::{CaService, Rotation, Rotations};
 use crate::admin::types::RotateCa;
 
@@ -40,6 +42,9 @@ pub(crate) async fn upkeep(
         pause = LOOK;
         if let Err(error) = prune(&ca).await {
             tracing::warn!(%error, "what has ended is not forgotten yet");
+        }
+        if let Err(error) = note_expired(&ca).await {
+            tracing::warn!(%error, "expired tokens are not in the audit log yet");
         }
         if let Err(error) = keep_jwt_keys(&ca).await {
             tracing::warn!(%error, "the keys for tokens are not renewed yet");

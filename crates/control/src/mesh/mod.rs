@@ -12,8 +12,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weft_certs::{IdentitySource, PeerIdentity};
 use weft_env::{BoxFuture, Env, Tasks};
-use weft_h3::{RecvStream, SendStream};
-use weft_transport::{Endpoint, Handler, ResetKey, ServerRequest, TransportConfig};
+use weft_transport::{
+    Endpoint, Handler, KeyExchange, RecvStream, ResetKey, SendStream, ServerRequest,
+    TransportConfig,
+};
 use weft_wire::MAX_BODY;
 
 use crate::error::ControlError;
@@ -34,16 +36,19 @@ pub(crate) struct Mesh {
 
 impl Mesh {
     /// Opens the endpoint; nobody is answered before [`serve`](Self::serve).
-    pub(crate) fn bind(
+    pub(crate) async fn bind(
         env: &Env,
         tasks: &Tasks,
         addr: SocketAddr,
         identity: Arc<IdentitySource>,
         reset_key: ResetKey,
+        key_exchange: KeyExchange,
     ) -> Result<Self, ControlError> {
         let mut config = TransportConfig::control(addr, identity);
         config.reset_key = Some(reset_key);
+        config.key_exchange = key_exchange;
         let endpoint = Endpoint::bind(config, env, &tasks.child())
+            .await
             .map_err(|error| ControlError::Transport(error.to_string()))?;
         Ok(Self {
             endpoint,

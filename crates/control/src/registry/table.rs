@@ -7,7 +7,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weft_certs::SpiffeId;
 use weft_resources::ServiceName;
-use weft_wire::{Ack, EndpointRecord, Hello, Nack, PortRecord, Report, TrustReport};
+use weft_wire::{
+    Ack, EndpointRecord, Hello, MAX_CONNECTIONS, MAX_UNREACHABLE, Nack, PortRecord, Report,
+    TrustReport,
+};
 
 /// Which connection of an instance: a later one has a higher number, and replaces the earlier.
 pub(crate) type Epoch = u64;
@@ -312,17 +315,14 @@ impl Table {
     /// Takes those out of the mesh whose grace is over, and says who they are. They are remembered as lost for a day.
     pub(crate) fn expire(&mut self, now: Instant, grace: Duration) -> Vec<Sidecar> {
         let over = |sidecar: &Sidecar| sidecar.gone().is_some_and(|since| since + grace <= now);
-        let names: Vec<String> = self
+        let over: Vec<Sidecar> = self
             .sidecars
             .values()
-            .filter(|sidecar| over(sidecar))
-            .map(|sidecar| sidecar.instance.clone())
-            .collect();
-        let over: Vec<Sidecar> = names
-            .iter()
-            .filter_map(|name| self.sidecars.remove(name))
+            .filter(|s| over(s))
+            .cloned()
             .collect();
         for sidecar in &over {
+            self.sidecars.remove(&sidecar.instance);
             let mut sidecar = sidecar.clone();
             // What it said last is no news, and large.
             sidecar.report = None;
@@ -403,7 +403,10 @@ pub(crate) fn acknowledge(sidecar: &mut Sidecar, ack: Ack, received: Instant) {
 
 /// The whole of a report's effect. True if a certificate or a trust changed, which others may wait for; the rest of a
 /// report wakes nobody.
-pub(crate) fn hear(sidecar: &mut Sidecar, report: Report, unix_ms: u64) -> bool {
+pub(crate) fn hear(sidecar: &mut Sidecar, mut report: Report, unix_ms: u64) -> bool {
+    // What a sidecar may take of this node's memory is not for the sidecar to say.
+    report.connections.truncate(MAX_CONNECTIONS);
+    report.unreachable.truncate(MAX_UNREACHABLE);
     let renewed = sidecar.serial != report.serial || sidecar.issuer() != report.issuer;
     let editions = |trust: &TrustReport| (trust.sequence, trust.revoked);
     let before = sidecar.trust().map(editions);

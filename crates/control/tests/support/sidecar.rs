@@ -17,11 +17,11 @@ use weft_certs::{
     TrustDomain, X509Svid, serial_of,
 };
 use weft_env::BoxFuture;
-use weft_h3::{RecvStream, SendStream};
 use weft_transport::{
-    Connection, DialError, Endpoint, Handler, JoinConfig, RequestError, ServerRequest, Target,
-    TransportConfig, join_connection,
+    Connection, DialError, Endpoint, Handler, JoinConfig, KeyExchange, RequestError, ServerRequest,
+    Target, TransportConfig, join_connection,
 };
+use weft_transport::{RecvStream, SendStream};
 use weft_wire::{
     Ack, CONTROL_AUTHORITY, ControlMessage, FrameReader, Hello, JoinRequest, JoinResponse, Nack,
     PATH_JOIN, PATH_RENEW, PATH_SYNC, PROTOCOL, PortRecord, Problem, Protocol, RenewRequest,
@@ -104,6 +104,7 @@ pub async fn join(
     let config = JoinConfig {
         pin,
         expected: control_id(),
+        key_exchange: KeyExchange::Preferred,
     };
     let addr = control.ready.mesh;
     let connection = join_connection(&control.env, &control.tasks, addr, &config)
@@ -162,7 +163,9 @@ impl Sidecar {
         let (svid, bundles) = join(control, control.pin(), &token).await.unwrap();
         let identity = IdentitySource::new(svid, bundles);
         let config = TransportConfig::new("127.0.0.1:0".parse().unwrap(), identity.clone());
-        let endpoint = Endpoint::bind(config, &control.env, &control.tasks.child()).unwrap();
+        let endpoint = Endpoint::bind(config, &control.env, &control.tasks.child())
+            .await
+            .unwrap();
         Self {
             identity,
             instance: instance.to_owned(),
@@ -172,9 +175,11 @@ impl Sidecar {
     }
 
     /// The same sidecar after a restart, towards a control node that was started again.
-    pub fn moved(self, control: &Control) -> Self {
+    pub async fn moved(self, control: &Control) -> Self {
         let config = TransportConfig::new("127.0.0.1:0".parse().unwrap(), self.identity.clone());
-        let endpoint = Endpoint::bind(config, &control.env, &control.tasks.child()).unwrap();
+        let endpoint = Endpoint::bind(config, &control.env, &control.tasks.child())
+            .await
+            .unwrap();
         Self { endpoint, ..self }
     }
 

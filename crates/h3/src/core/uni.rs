@@ -11,8 +11,8 @@ pub(crate) enum StreamType {
     Push,
     QpackEncoder,
     QpackDecoder,
-    /// Not known to us, greased ones among them: stopped, never read.
-    Unknown,
+    /// Not known to HTTP/3, greased ones among them.
+    Unknown(u64),
 }
 
 impl StreamType {
@@ -26,7 +26,7 @@ impl StreamType {
             0x1 => Self::Push,
             0x2 => Self::QpackEncoder,
             0x3 => Self::QpackDecoder,
-            _ => Self::Unknown,
+            other => Self::Unknown(other),
         }
     }
 }
@@ -71,7 +71,7 @@ mod tests {
             let mut one = Bytes::copy_from_slice(&[id]);
             assert_eq!(
                 TypeReader::default().read(&mut one),
-                Some(StreamType::Unknown)
+                Some(StreamType::Unknown(u64::from(id)))
             );
         }
     }

@@ -52,7 +52,7 @@ fn stream_types() {
         assert_eq!(read(cuts), whole);
         vec![match whole {
             None => "cut",
-            Some(StreamType::Unknown) => "unknown",
+            Some(StreamType::Unknown(_)) => "unknown",
             Some(_) => "known",
         }]
     });

@@ -453,3 +453,36 @@ async fn active_requests_are_counted_until_both_halves_are_gone() {
     drop(recv);
     assert_eq!(requests.active(), 0);
 }
+
+/// RFC 9114 §9: types of one's own are an extension, and who does not know one goes on.
+#[tokio::test]
+async fn messages_aside_pass_whole_in_both_directions_and_are_skipped_by_who_does_not_want_them() {
+    const KIND: u64 = 0x3765_6674;
+    const LIMIT: usize = 1000;
+    let Pair { client, server, .. } = pair().await;
+    let (_requests, at_client) = weft_h3::client(client.clone(), Config::default());
+    let (_accept, at_server) = weft_h3::server(server.clone(), Config::default());
+    let (at_client, mut to_client) = at_client.with_aside(KIND);
+    tokio::spawn(at_client.run());
+    let unaware = tokio::spawn(at_server.run());
+    for (kind, len, wanted) in [(KIND, 0, true), (KIND + 1, 10, false), (KIND, LIMIT, true)] {
+        let sent = within(weft_h3::send_aside(&server, kind, &bytes(len))).await;
+        sent.unwrap();
+        if wanted {
+            let message = within(to_client.next(LIMIT)).await.unwrap();
+            assert_eq!(message, bytes(len));
+        }
+    }
+    // Too long: skipped, and what follows arrives.
+    let (long, short) = (bytes(LIMIT + 1), bytes(1));
+    let sending = async {
+        let _ = weft_h3::send_aside(&server, KIND, &long).await;
+        weft_h3::send_aside(&server, KIND, &short).await
+    };
+    let (sent, message) = within(async { tokio::join!(sending, to_client.next(LIMIT)) }).await;
+    sent.unwrap();
+    assert_eq!(message.unwrap(), short);
+    let sent = within(weft_h3::send_aside(&client, KIND, b"hello")).await;
+    sent.expect("the server did not ask for any, and goes on");
+    assert!(!unaware.is_finished(), "the connection goes on");
+}

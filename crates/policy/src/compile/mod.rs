@@ -1,6 +1,7 @@
 //! From resources to what decisions are made with. Knows no endpoints: they change far more often.
 
 mod authz;
+mod entries;
 mod listeners;
 mod routes;
 
@@ -12,7 +13,7 @@ use weft_resources::{Resource, ServiceName};
 pub(crate) use authz::{Authz, Operation, Policy, PolicyRule, Source};
 pub(crate) use routes::{Action, RouteSet, ServiceRoutes};
 
-use crate::snapshot::ListenerSpec;
+use crate::snapshot::{ListenerSpec, Service};
 
 /// A resource that is valid and cannot be used. The config before it stays in force.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +40,8 @@ pub struct Config {
     pub(crate) routes: BTreeMap<ServiceName, ServiceRoutes>,
     pub(crate) authz: Authz,
     pub(crate) listeners: Vec<ListenerSpec>,
+    /// Services of other meshes.
+    pub(crate) entries: BTreeMap<ServiceName, Service>,
 }
 
 impl Config {
@@ -64,6 +67,7 @@ impl Config {
                 Resource::OutboundListener(listener) => {
                     listeners::add(&mut config.listeners, &key, listener)?;
                 }
+                Resource::ServiceEntry(entry) => entries::add(&mut config.entries, &key, entry)?,
             }
         }
         for routes in config.routes.values_mut() {

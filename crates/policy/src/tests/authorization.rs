@@ -7,6 +7,11 @@ const ORDERS: &str = "spiffe://weft.local/ns/default/sa/orders";
 const SHOP: &str = "spiffe://weft.local/ns/shop/sa/web";
 const NO_SERVICE: &str = "spiffe://weft.local/workload/7";
 
+/// The trust domain of the mesh that decides.
+fn home() -> weft_certs::TrustDomain {
+    id(ORDERS).trust_domain().clone()
+}
+
 fn policy(name: &str, spec: &str) -> String {
     format!(
         "---\napiVersion: weft.dev/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n"
@@ -24,10 +29,11 @@ fn for_invoices(name: &str, rest: &str) -> String {
 fn verdict(snapshot: &Snapshot, caller: &str, port: u16, request: &str) -> Verdict {
     let target = service("invoices");
     if request == "TCP" {
-        return authorize(snapshot, &target, port, &id(caller), None);
+        return authorize(snapshot, &home(), &target, port, &id(caller), None);
     }
     let words = Words::new(request);
-    authorize(snapshot, &target, port, &id(caller), Some(&words.head()))
+    let head = words.head();
+    authorize(snapshot, &home(), &target, port, &id(caller), Some(&head))
 }
 
 /// Each caller and request on port 80 with whether it may pass.
@@ -313,5 +319,64 @@ fn a_policy_protects_its_targets_or_its_namespace_or_from_the_system_namespace_t
         ),
     ] {
         check(&text, &[(ORDERS, "GET /", allowed)]);
+    }
+}
+
+#[test]
+fn a_caller_of_another_mesh_passes_only_where_its_trust_domain_is_named() {
+    const PARTNER: &str = "spiffe://partner.example/ns/default/sa/orders";
+    const NEAR: &str = "spiffe://partner.example.org/ns/default/sa/orders";
+    for (rule, own, partner) in [
+        ("{}", true, false),
+        ("{to: [{operation: {ports: [80]}}]}", true, false),
+        ("{from: [{source: {namespaces: [default]}}]}", true, false),
+        ("{from: [{source: {principals: ['*']}}]}", true, false),
+        (
+            "{from: [{source: {principals: ['*/ns/default/sa/orders']}}]}",
+            true,
+            false,
+        ),
+        ("{from: [{source: {notPrincipals: ['x/*']}}]}", true, false),
+        (
+            "{from: [{source: {principals: ['partner.example/*']}}]}",
+            false,
+            true,
+        ),
+        (
+            "{from: [{source: {principals: ['spiffe://partner.example/ns/default/sa/orders']}}]}",
+            false,
+            true,
+        ),
+        (
+            "{from: [{source: {principals: ['partner.example/*'], namespaces: [shop]}}]}",
+            false,
+            false,
+        ),
+        (
+            "{from: [{source: {principals: ['*', 'partner.example/ns/shop/*']}}]}",
+            true,
+            false,
+        ),
+    ] {
+        let yaml = for_invoices("a", &format!("rules: [{rule}]"));
+        check(
+            &yaml,
+            &[
+                (ORDERS, "GET /", own),
+                (ORDERS, "TCP", own),
+                (PARTNER, "GET /", partner),
+                (PARTNER, "TCP", partner),
+                (NEAR, "GET /", false),
+            ],
+        );
+    }
+    // A refusal needs no naming.
+    let allowed = for_invoices(
+        "a",
+        "rules: [{from: [{source: {principals: ['partner.example/*']}}]}]",
+    );
+    for denied in ["{}", "{from: [{source: {namespaces: [default]}}]}"] {
+        let deny = for_invoices("b", &format!("action: DENY, rules: [{denied}]"));
+        check(&format!("{allowed}{deny}"), &[(PARTNER, "GET /", false)]);
     }
 }

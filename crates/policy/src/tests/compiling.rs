@@ -164,3 +164,39 @@ fn a_service_without_instances_is_down_and_not_unknown() {
         "instances say best what they serve"
     );
 }
+
+#[test]
+fn a_service_of_another_mesh_is_there_until_the_own_mesh_has_it_live() {
+    let text = "apiVersion: weft.dev/v1\nkind: ServiceEntry\nmetadata: {name: invoices}\nspec: \
+                {identity: 'spiffe://partner.example/ns/shop/sa/bills', ports: [{port: 80}, {port: 81, protocol: tcp}], \
+                endpoints: [{address: '203.0.113.7:1'}, {address: '203.0.113.8:1'}]}\n";
+    let invoices = service("invoices");
+    for services in [&[][..], &["invoices!"]] {
+        let snapshot = snapshot(services, text);
+        let there: Vec<String> = snapshot
+            .endpoints(&invoices, 80)
+            .map(|endpoint| format!("{} at {}", endpoint.spiffe_id, endpoint.addr))
+            .collect();
+        let id = "spiffe://partner.example/ns/shop/sa/bills";
+        assert_eq!(
+            there,
+            [
+                format!("{id} at 203.0.113.7:1"),
+                format!("{id} at 203.0.113.8:1")
+            ]
+        );
+        assert_eq!(
+            snapshot.port_protocol(&invoices, 81),
+            Some(PortProtocol::Tcp)
+        );
+        let at_home = snapshot.services[&invoices].at_home.as_ref().unwrap();
+        assert_eq!(at_home.to_string(), "bills.shop");
+    }
+    let own = snapshot(&["invoices"], text);
+    let there: Vec<_> = own
+        .endpoints(&invoices, 80)
+        .map(|endpoint| &*endpoint.instance)
+        .collect();
+    assert_eq!(there, ["invoices.default-a"]);
+    assert_eq!(own.services[&invoices].at_home, None);
+}

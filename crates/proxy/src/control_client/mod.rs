@@ -9,6 +9,7 @@ mod report;
 mod session;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -54,11 +55,18 @@ pub(crate) struct ControlClient {
     pub(crate) renew: mpsc::Sender<Renew>,
     /// Why the last attempt to save failed.
     pub(crate) unsaved: Option<String>,
+    /// Set when another process of this instance goes on: it is no goodbye.
+    pub(crate) goes_on: Arc<AtomicBool>,
 }
 
 impl ControlClient {
-    /// Runs until `stop`, and says goodbye then.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
+    /// Runs until `stop`, and says goodbye then. It may be run again.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Self {
+        self.keep(&stop).await;
+        self
+    }
+
+    async fn keep(&mut self, stop: &CancellationToken) {
         let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1);
         let mut first = 0;
         let mut reporter = Reporter::default();
@@ -72,7 +80,7 @@ impl ControlClient {
                 Ok((index, connection)) => {
                     first = index;
                     let began = self.node.uptime();
-                    let lost = self.attend(connection, &mut reporter, &stop).await;
+                    let lost = self.attend(connection, &mut reporter, stop).await;
                     // One that lasted is no reason to wait, one that broke at once is.
                     if self.node.uptime().saturating_sub(began) > RECONNECT.1 {
                         backoff.reset();
@@ -106,7 +114,11 @@ impl ControlClient {
     ) -> Option<String> {
         let mut before: Option<Box<Open>> = None;
         loop {
-            let opened = Session::open(self, connection).await;
+            let opened = tokio::select! {
+                biased;
+                () = stop.cancelled() => return None,
+                opened = Session::open(self, connection) => opened,
+            };
             drop(before.take());
             let session = match opened {
                 Ok(session) => session,

@@ -1,18 +1,26 @@
 //! What a sidecar tells its control node each second.
 
-use std::time::UNIX_EPOCH;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use weft_certs::SpiffeId;
 use weft_telemetry::EdgeDelta;
-use weft_transport::{Connection, ConnectionStats, Direction, Endpoint};
-use weft_wire::{ConnectionReport, EdgeReport, Report, TrustReport};
+use weft_transport::{Connection, ConnectionStats, Direction, Endpoint, Relay};
+use weft_wire::{
+    ConnectionReport, EarlierProcess, EdgeReport, MAX_CONNECTIONS, MAX_UNREACHABLE, Report,
+    TrustReport, UnreachableReport,
+};
 
 use super::control_id;
 use crate::node::Node;
+use crate::vitals;
 
-/// Edges and connections in one report: the rest of the edges comes with the next one.
+/// Edges in one report: the rest comes with the next one.
 const MAX_EDGES: usize = 512;
-const MAX_CONNECTIONS: usize = 512;
+/// A peer that could not be dialled is told for so long.
+const UNREACHABLE: Duration = Duration::from_secs(300);
+/// Characters of why.
+const MAX_DETAIL: usize = 300;
 /// Changes of edges kept while there is no link. Beyond it the oldest are lost.
 const MAX_WAITING: usize = 8_192;
 
@@ -54,6 +62,8 @@ impl Reporter {
                 .collect(),
             trust: Some(self.trust.clone()),
             unsaved: None,
+            earlier: earlier(node),
+            unreachable: unreachable(endpoint, node.env.wall()),
         }
     }
 
@@ -103,6 +113,17 @@ fn edge(delta: EdgeDelta) -> EdgeReport {
 }
 
 /// Those to and from other sidecars.
+/// The processes before this one that still finish their streams.
+fn earlier(node: &Node) -> Vec<EarlierProcess> {
+    let earlier = node.relay.as_ref().map(Relay::earlier);
+    let process = |(pid, version)| EarlierProcess { pid, version };
+    earlier
+        .unwrap_or_default()
+        .into_iter()
+        .map(process)
+        .collect()
+}
+
 fn connections(endpoint: &Endpoint, control: &SpiffeId) -> Vec<ConnectionReport> {
     endpoint
         .connections()
@@ -113,13 +134,36 @@ fn connections(endpoint: &Endpoint, control: &SpiffeId) -> Vec<ConnectionReport>
         .collect()
 }
 
+/// Whom this sidecar could not dial, the last word on each address.
+fn unreachable(endpoint: &Endpoint, now: SystemTime) -> Vec<UnreachableReport> {
+    let fresh = endpoint.recent_refusals().into_iter().filter(|refusal| {
+        refusal.direction == Direction::Outbound
+            && now
+                .duration_since(refusal.at)
+                .is_ok_and(|age| age < UNREACHABLE)
+    });
+    let last: BTreeMap<_, _> = fresh.map(|refusal| (refusal.addr, refusal)).collect();
+    // One that was dialled since is no longer out of reach.
+    let connected = endpoint.connections();
+    let is_connected = |addr| {
+        let mut dialled = connected.iter();
+        dialled.any(|stats| stats.direction == Direction::Outbound && stats.addr == addr)
+    };
+    last.into_values()
+        .filter(|refusal| !is_connected(refusal.addr))
+        .take(MAX_UNREACHABLE)
+        .map(|refusal| UnreachableReport {
+            addr: refusal.addr.to_string(),
+            reason: refusal.reason.to_owned(),
+            detail: refusal.detail.chars().take(MAX_DETAIL).collect(),
+            at_unix_ms: refusal.at.duration_since(UNIX_EPOCH).map_or(0, millis),
+        })
+        .collect()
+}
+
 fn connection(stats: &ConnectionStats) -> ConnectionReport {
     ConnectionReport {
-        direction: match stats.direction {
-            Direction::Inbound => "inbound",
-            Direction::Outbound => "outbound",
-        }
-        .to_owned(),
+        direction: stats.direction.to_string(),
         peer: stats
             .peer
             .as_ref()
@@ -129,9 +173,89 @@ fn connection(stats: &ConnectionStats) -> ConnectionReport {
         rtt_us: micros(stats.rtt),
         streams: stats.requests_carried,
         lost_packets: stats.lost_packets,
+        transport: vitals::transport(stats.carrier).to_owned(),
+        age_s: stats.age.as_secs(),
+        retired: stats
+            .retired
+            .map_or_else(String::new, |reason| reason.label().to_owned()),
+        min_rtt_us: micros(stats.min_rtt),
+        recent_loss_ppm: stats.recent_loss.map(ppm),
+        silent_ms: millis(stats.silent),
+        sent_packets: stats.sent_packets,
+        mtu: stats.mtu,
+        window: stats.congestion_window,
+        sent_bytes: stats.bytes_sent,
+        received_bytes: stats.bytes_received,
+        blocked_us: micros(stats.blocked),
+        blocked_streams: stats.blocked_streams as u64,
+        out_of_credit: stats.out_of_credit,
+        migrations: stats.migrations,
+        black_holes: stats.black_holes,
+        congestion_events: stats.congestion_events,
+        random_losses: stats.random_losses,
+        profile: stats.profile.to_owned(),
+        measured: stats.measured.map_or_else(String::new, |m| m.to_string()),
+        congestion: stats.congestion.map_or_else(String::new, |c| c.to_string()),
+        copying: stats.copying,
+        key_exchange: stats.negotiated.key_exchange.to_owned(),
+        cipher: stats.negotiated.cipher.to_owned(),
+        resumed: stats.negotiated.resumed,
     }
 }
 
-fn micros(duration: std::time::Duration) -> u64 {
+fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "0 to 1"
+)]
+fn ppm(share: f64) -> u32 {
+    (share.clamp(0.0, 1.0) * 1e6).round() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_list_of_connections_stays_far_below_the_limit_of_a_frame() {
+        let wordy = "x".repeat(128);
+        let connection = ConnectionReport {
+            direction: "outbound".to_owned(),
+            peer: wordy.clone(),
+            addr: "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".to_owned(),
+            alpn: "h3".to_owned(),
+            rtt_us: u64::MAX,
+            recent_loss_ppm: Some(u32::MAX),
+            blocked_us: u64::MAX,
+            cipher: "TLS_CHACHA20_POLY1305_SHA256".to_owned(),
+            key_exchange: "X25519MLKEM768".to_owned(),
+            ..ConnectionReport::default()
+        };
+        let unreachable = UnreachableReport {
+            detail: "é".repeat(MAX_DETAIL),
+            ..UnreachableReport::default()
+        };
+        let report = Report {
+            connections: vec![connection; MAX_CONNECTIONS],
+            unreachable: vec![unreachable; MAX_UNREACHABLE],
+            ..Report::default()
+        };
+        let message = weft_wire::SidecarMessage::Report(Box::new(report));
+        let frame = weft_wire::encode(&message).unwrap();
+        assert!(frame.len() < 512 * 1024, "{} bytes", frame.len());
+        assert!(frame.len() < weft_wire::MAX_FRAME / 32);
+    }
+
+    #[test]
+    fn shares_are_told_in_parts_of_a_million() {
+        assert_eq!([ppm(0.0), ppm(0.012_345), ppm(1.5)], [0, 12_345, 1_000_000]);
+    }
 }

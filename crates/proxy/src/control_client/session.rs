@@ -1,14 +1,16 @@
 //! One sync stream, from its greeting to its end.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use weft_env::mutants::{Mutant, broken};
-use weft_h3::{RecvStream, SendStream};
 use weft_transport::Connection;
+use weft_transport::{RecvStream, SendStream};
 use weft_wire::{ControlMessage, FrameReader, Hello, PATH_SYNC, SidecarMessage, encode};
 
 use super::report::Reporter;
@@ -50,6 +52,8 @@ pub(super) struct Open {
 pub(super) struct Session<'c> {
     client: &'c mut ControlClient,
     open: Open,
+    /// Somebody waits for what only the next connection can do.
+    hurry: Arc<Notify>,
 }
 
 /// What happened next.
@@ -80,7 +84,11 @@ impl<'c> Session<'c> {
             opened.map_err(|_| format!("no answer to the greeting within {PATIENCE:?}"))??;
         tracing::info!(control = %open.connection.remote(), "linked to a control node");
         client.link.send_replace(Some(open.connection.clone()));
-        Ok(Self { client, open })
+        Ok(Self {
+            client,
+            open,
+            hurry: Arc::default(),
+        })
     }
 
     /// Serves the stream to its end.
@@ -94,7 +102,13 @@ impl<'c> Session<'c> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut save_at: Option<Instant> = None;
         let addresses = self.client.addresses.clone();
-        let successor = successor(Arc::clone(&node), self.open.connection.clone(), addresses);
+        let hurry = Arc::clone(&self.hurry);
+        let successor = successor(
+            Arc::clone(&node),
+            self.open.connection.clone(),
+            addresses,
+            hurry,
+        );
         tokio::pin!(successor);
         loop {
             let save_due = sleep_until(save_at.unwrap_or_else(Instant::now));
@@ -176,6 +190,9 @@ impl<'c> Session<'c> {
                         reason = renew.reason,
                         "the control node asks for a new SVID"
                     );
+                    if self.open.connection.is_retired() {
+                        self.hurry.notify_one();
+                    }
                     // One wish that waits is enough: all of them mean the same.
                     let _ = self.client.renew.try_send(renew);
                 }
@@ -203,11 +220,13 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// A last report, and a goodbye that has arrived.
+    /// A last report, and a goodbye that has arrived; without the goodbye if another process goes on.
     async fn farewell(&mut self, reporter: &mut Reporter) {
         let said = async {
             self.report(reporter).await?;
-            self.send(&SidecarMessage::Goodbye).await?;
+            if !self.client.goes_on.load(Ordering::Relaxed) {
+                self.send(&SidecarMessage::Goodbye).await?;
+            }
             let heard = self.open.send.stopped();
             let finished = self.open.send.finish().await;
             finished.map_err(|error| error.to_string())?;
@@ -243,9 +262,18 @@ async fn greet(connection: Connection, greeting: Bytes) -> Result<Open, String> 
 }
 
 /// A newer connection, once the present one takes no more requests.
-async fn successor(node: Arc<Node>, present: Connection, addresses: Vec<String>) -> Connection {
+async fn successor(
+    node: Arc<Node>,
+    present: Connection,
+    addresses: Vec<String>,
+    hurry: Arc<Notify>,
+) -> Connection {
     present.retired().await;
-    sleep(fraction(SUCCESSION, node.dice.draw())).await;
+    tokio::select! {
+        // Somebody waits for a new SVID, which is asked for on the next connection.
+        () = hurry.notified() => {}
+        () = sleep(fraction(SUCCESSION, node.dice.draw())) => {}
+    }
     let mut backoff = Backoff::new(super::RECONNECT.0, super::RECONNECT.1);
     loop {
         match dial(&node, &addresses, 0).await {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -10,7 +10,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use weft_env::{Env, Stream, Tasks};
 
 use super::body::AppBody;
@@ -41,12 +42,14 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn new(addr: SocketAddr, env: &Env, tasks: &Tasks) -> Arc<Self> {
-        Arc::new(Self {
+        let app = Arc::new(Self {
             addr,
             env: env.clone(),
             tasks: tasks.clone(),
             idle: Mutex::default(),
-        })
+        });
+        drop(tasks.spawn(close_aged(Arc::downgrade(&app), tasks.token())));
+        app
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<(Connection, Instant)>> {
@@ -111,10 +114,30 @@ impl App {
         if connection.sender.ready().await.is_err() {
             return;
         }
+        let now = Instant::now();
         let mut idle = self.idle();
         if idle.len() < MAX_IDLE {
-            idle.push((connection, Instant::now()));
+            idle.push((connection, now));
         }
+    }
+}
+
+/// Closes idle connections in time: those that a busier time has left behind lie at the bottom of the stack, where no
+/// request comes to them, and after the last request none comes at all.
+async fn close_aged(app: Weak<App>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = sleep(IDLE_LIFE / 2) => {}
+        }
+        let Some(app) = app.upgrade() else {
+            return;
+        };
+        let now = Instant::now();
+        let mut idle = app.idle();
+        let aged = idle.partition_point(|(_, since)| now.duration_since(*since) > IDLE_LIFE);
+        idle.drain(..aged);
     }
 }
 

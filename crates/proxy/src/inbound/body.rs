@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use weft_h3::{Error as H3Error, RecvStream};
+use weft_transport::{RecvStream, StreamError};
 
 use crate::headers::sanitise_trailers;
 
@@ -42,12 +42,12 @@ impl MeshBody {
 
 impl Body for AppBody {
     type Data = Bytes;
-    type Error = H3Error;
+    type Error = StreamError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, H3Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         let Self::Mesh(body) = self.get_mut() else {
             return Poll::Ready(None);
         };

@@ -15,8 +15,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 use weft_env::mutants::{Mutant, broken};
-use weft_h3::{Code, RecvStream, SendStream};
 use weft_policy::retry::is_idempotent;
+use weft_transport::{Code, RecvStream, SendStream};
 
 use super::app::{App, Connection};
 use super::body::{AppBody, MeshBody};
@@ -218,7 +218,10 @@ impl Forward<'_> {
     }
 }
 
-async fn send_trailers(frame: Frame<Bytes>, send: &mut SendStream) -> Result<(), weft_h3::Error> {
+async fn send_trailers(
+    frame: Frame<Bytes>,
+    send: &mut SendStream,
+) -> Result<(), weft_transport::StreamError> {
     let Ok(mut trailers) = frame.into_trailers() else {
         return Ok(());
     };
@@ -243,7 +246,7 @@ fn broke_off(send: &mut SendStream, record: &mut Record, error: &hyper::Error) -
     false
 }
 
-fn left(record: &mut Record, error: &weft_h3::Error) -> bool {
+fn left(record: &mut Record, error: &weft_transport::StreamError) -> bool {
     record.left(error.to_string());
     false
 }
@@ -268,7 +271,7 @@ async fn first_piece(
     method: &Method,
     headers: &HeaderMap,
     recv: &mut RecvStream,
-) -> Result<Start, weft_h3::Error> {
+) -> Result<Start, weft_transport::StreamError> {
     match headers.get(header::CONTENT_LENGTH) {
         Some(length) if length != "0" => return Ok(Start::Later),
         _ => {}

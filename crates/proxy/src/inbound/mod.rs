@@ -16,11 +16,10 @@ use ::http::{Method, Request, Uri};
 use bytes::Bytes;
 use weft_certs::PeerIdentity;
 use weft_env::BoxFuture;
-use weft_h3::{RecvStream, SendStream};
 use weft_policy::{RequestHead, Verdict, authorize};
 use weft_resources::ServiceName;
 use weft_telemetry::Protocol;
-use weft_transport::{Handler, ServerRequest};
+use weft_transport::{Handler, Negotiated, RecvStream, SendStream, ServerRequest};
 
 use crate::config::AppPort;
 use crate::node::Node;
@@ -50,6 +49,7 @@ struct Port {
 /// A request of the mesh, from the moment on that its head is known.
 struct Call {
     caller: PeerIdentity,
+    negotiated: Negotiated,
     request: Request<()>,
     send: SendStream,
     recv: RecvStream,
@@ -62,6 +62,7 @@ impl Handler for Inbound {
             let Some(caller) = request.peer else { return };
             self.answer(Call {
                 caller,
+                negotiated: request.negotiated,
                 request: request.request,
                 send: request.send,
                 recv: request.recv,
@@ -94,6 +95,7 @@ impl Inbound {
     async fn answer(&self, call: Call) {
         let Call {
             caller,
+            negotiated,
             mut request,
             mut send,
             recv,
@@ -118,6 +120,7 @@ impl Inbound {
             },
             &node.nothing,
         );
+        record.negotiated = negotiated;
         let caller = self.callers.get(&caller);
         record.peer = Arc::clone(&caller.id_text);
         record.edge = Some(caller.edge(tunnel).clone());
@@ -156,9 +159,9 @@ impl Inbound {
         let tunnel = *request.method() == Method::CONNECT;
         let port = self.port(request.uri(), tunnel, record)?;
         let snapshot = &running.snapshot;
-        let own = &self.node.service;
+        let (home, own) = (self.node.id.trust_domain(), &self.node.service);
         if tunnel {
-            let verdict = authorize(snapshot, own, port.number, caller, None);
+            let verdict = authorize(snapshot, home, own, port.number, caller, None);
             self.allowed(&verdict, caller, "", record)?;
             let app = Arc::clone(&port.app);
             return Ok(Admitted { app, path: None });
@@ -166,7 +169,7 @@ impl Inbound {
         let (method, uri) = (request.method(), request.uri());
         let head = RequestHead::new(method, uri.path(), uri.query(), request.headers())
             .map_err(|error| Refusal::new(Fact::BadRequest, error.to_string()))?;
-        let verdict = authorize(snapshot, own, port.number, caller, Some(&head));
+        let verdict = authorize(snapshot, home, own, port.number, caller, Some(&head));
         self.allowed(&verdict, caller, head.path(), record)?;
         Ok(Admitted {
             app: Arc::clone(&port.app),
@@ -273,7 +276,7 @@ async fn refuse(
     let _ = send
         .send_response_with(&response, Bytes::from(text), true)
         .await;
-    recv.stop(weft_h3::Code::NO_ERROR);
+    recv.stop(weft_transport::Code::NO_ERROR);
 }
 
 fn protocol(carried: weft_wire::Protocol) -> Protocol {

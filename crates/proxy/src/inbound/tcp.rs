@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use weft_h3::{RecvStream, SendStream};
+use weft_transport::{RecvStream, SendStream};
 
 use super::app::App;
 use super::refuse;

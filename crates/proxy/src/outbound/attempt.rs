@@ -7,11 +7,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use tokio::time::{Instant, sleep, timeout_at};
 use weft_env::mutants::{Mutant, broken as is_broken};
-use weft_h3::{RecvStream, SendStream};
 use weft_policy::RouteDecision;
 use weft_policy::retry::{self, Failure, RetryDecision};
 use weft_resources::ServiceName;
 use weft_transport::{DialError, RequestError};
+use weft_transport::{RecvStream, SendStream};
 
 use super::upload::{Cut, Upload, pump};
 use crate::inbound::app::AbortOnDrop;
@@ -112,7 +112,7 @@ impl Transaction<'_> {
         instance: &Arc<Instance>,
         request: &Request<()>,
         upload: &mut Upload,
-        record: &Record,
+        record: &mut Record,
     ) -> Result<Answer, Missed> {
         let began = Instant::now();
         let pending = instance.begin();
@@ -174,7 +174,7 @@ impl Transaction<'_> {
         instance: &Arc<Instance>,
         request: &Request<()>,
         upload: &mut Upload,
-        record: &Record,
+        record: &mut Record,
     ) -> Result<Arrived, Missed> {
         let (content, end) = match upload {
             Upload::Whole(body) => (body.clone(), true),
@@ -187,7 +187,10 @@ impl Transaction<'_> {
             .request_with(&instance.target, request, content, end)
             .await;
         let (send, mut recv) = match opened {
-            Ok(exchange) => (exchange.send, exchange.recv),
+            Ok(exchange) => {
+                record.negotiated = exchange.negotiated;
+                (exchange.send, exchange.recv)
+            }
             Err(error) => return Err(unsent(self.service, instance, error)),
         };
         let sent_at = Instant::now();
@@ -336,6 +339,7 @@ pub(super) fn blame(node: &Node, instance: &Instance, failure: Failure) {
 fn not_connected(error: &DialError) -> Fact {
     match error {
         DialError::Backoff { last, .. } => not_connected(last),
+        DialError::Unreachable { quic, .. } => not_connected(quic),
         DialError::Unverified { .. } | DialError::NobodyExpected { .. } => Fact::PeerUnverified,
         DialError::RejectedByPeer { .. } => Fact::PeerRefusedUs,
         DialError::Timeout { .. } => Fact::ConnectTimeout,
@@ -344,7 +348,11 @@ fn not_connected(error: &DialError) -> Fact {
 }
 
 /// There was no response.
-pub(super) fn broken(service: &ServiceName, instance: &Instance, error: &weft_h3::Error) -> Missed {
+pub(super) fn broken(
+    service: &ServiceName,
+    instance: &Instance,
+    error: &weft_transport::StreamError,
+) -> Missed {
     let failure = if error.is_unprocessed() {
         Failure::Refused
     } else {

@@ -17,6 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderValue, Method, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -38,12 +39,13 @@ const READ_AHEAD: usize = 128 * 1024;
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// Serves the outbound HTTP listener until `node.listening` is shut down.
-pub(crate) async fn serve(node: Arc<Node>, listener: Listener) {
+pub(crate) async fn serve(node: Arc<Node>, listener: Arc<Listener>) {
     let stop = node.listening.token();
     let traffic = node.traffic.clone();
     let places = Arc::clone(&node.http_places);
     accept::each(
         &listener,
+        node.doors.gate(),
         &stop,
         &traffic,
         &places,
@@ -67,7 +69,13 @@ async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
     let service = service_fn(move |request| {
         let (node, exchange) = (Arc::clone(&asked), open.begin());
         async move {
-            let response = request::answer(node, request).await;
+            let tunnel = request.method() == Method::CONNECT;
+            let mut response = request::answer(Arc::clone(&node), request).await;
+            if node.doors.is_left() && !tunnel {
+                // The next request is for the process that has taken over (RFC 9112 §9.6).
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
             Ok::<_, Infallible>(response.map(|reply| Counted::new(reply, exchange)))
         }
     });

@@ -11,6 +11,7 @@ use weft_resources::ServiceName;
 
 use super::tcp;
 use crate::control_client::Unusable;
+use crate::handover::doors::Role;
 use crate::node::Node;
 
 /// A closed port's accept loop ends at once; its connections are not its tasks.
@@ -43,7 +44,7 @@ impl Ports {
             if self.open.contains_key(&spec.address) {
                 continue;
             }
-            let listener = node.env.listen(spec.address).await;
+            let listener = node.doors.tcp(Role::Port, spec.address).await;
             opened.push((
                 spec,
                 listener.map_err(|error| Unusable {
@@ -86,7 +87,7 @@ fn backend(spec: &ListenerSpec) -> Backend {
 }
 
 impl Port {
-    fn serve(node: &Arc<Node>, spec: &ListenerSpec, listener: Listener) -> Self {
+    fn serve(node: &Arc<Node>, spec: &ListenerSpec, listener: Arc<Listener>) -> Self {
         tracing::info!(listener = %spec.key, address = %spec.address, backend = %spec.backend, "local port open");
         let accepting = node.listening.child();
         let shared = Arc::new(Mutex::new(backend(spec)));

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
-use weft_h3::RecvStream;
+use weft_transport::RecvStream;
 
 use crate::headers::sanitise_trailers;
 use crate::inbound::app::AbortOnDrop;
@@ -127,7 +127,7 @@ impl MeshReply {
         Poll::Ready(None)
     }
 
-    fn broke(&mut self, error: &weft_h3::Error) -> BrokenReply {
+    fn broke(&mut self, error: &weft_transport::StreamError) -> BrokenReply {
         self.instance.failed(self.node.uptime());
         let reason = format!("the response broke off: {error}");
         self.record.broke_off(reason.as_str());

@@ -10,11 +10,11 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weft_env::{Listener, Stream};
-use weft_h3::{RecvStream, SendStream};
 use weft_policy::PortProtocol;
 use weft_policy::retry::{self, Failure, RetryDecision, RetryPolicy};
 use weft_resources::ServiceName;
 use weft_telemetry::Protocol;
+use weft_transport::{RecvStream, SendStream};
 
 use super::attempt::{Missed, app_was_not_reached, blame, broken, no_endpoint, unsent};
 use super::reply::Reply;
@@ -79,13 +79,14 @@ pub(super) async fn connect(
 pub(crate) async fn serve(
     node: Arc<Node>,
     stop: CancellationToken,
-    listener: Listener,
+    listener: Arc<Listener>,
     backend: impl Fn() -> (ServiceName, u16),
 ) {
     let places = Arc::clone(&node.tcp_places);
     let traffic = node.traffic.clone();
     accept::each(
         &listener,
+        node.doors.gate(),
         &stop,
         &traffic,
         &places,
@@ -196,7 +197,7 @@ async fn attempts(
         };
         record.attempts += 1;
         record.peer = Arc::clone(&instance.id);
-        let missed = match attempt(node, service, &instance, &request).await {
+        let missed = match attempt(node, service, &instance, &request, record).await {
             Ok(tunnel) => return Ok(tunnel),
             Err(missed) => missed,
         };
@@ -225,6 +226,7 @@ async fn attempt(
     service: &ServiceName,
     instance: &Arc<Instance>,
     request: &Request<()>,
+    record: &mut Record,
 ) -> Result<Tunnel, Missed> {
     let pending = instance.begin();
     let opened = node
@@ -236,6 +238,7 @@ async fn attempt(
         blame(node, instance, missed.failure);
         missed
     })?;
+    record.negotiated = exchange.negotiated;
     let began = tokio::time::Instant::now();
     let response = exchange.recv.response().await.map_err(|error| {
         let missed = broken(service, instance, &error);

@@ -8,7 +8,7 @@ use http::{HeaderMap, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use weft_h3::{Code, Error as H3Error, SendStream};
+use weft_transport::{Code, SendStream, StreamError};
 
 use crate::headers::sanitise_trailers;
 
@@ -75,7 +75,7 @@ pub(crate) enum Cut {
     /// By the application.
     Local(hyper::Error),
     /// By the mesh. The response, if there is one, says why.
-    Mesh(H3Error),
+    Mesh(StreamError),
 }
 
 /// Passes a body on to its end.

@@ -5,6 +5,7 @@ mod documents;
 mod http_route;
 mod listener;
 mod round_trip;
+mod service_entry;
 
 use crate::{Resource, ResourceError, parse_yaml};
 

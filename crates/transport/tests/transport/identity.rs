@@ -3,15 +3,21 @@
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, timeout};
+use weft_certs::RevocationList;
 use weft_certs::tls::ClientAuth;
-use weft_transport::{DialError, EndReason, JoinConfig, RequestError, join_connection};
+use weft_transport::{
+    DialError, EndReason, JoinConfig, KeyExchange, RequestError, join_connection,
+};
 
 use crate::lab::{Ca, LONG, Node, PROMPT, body, eventually, head, id, request_on};
 
 #[tokio::test]
 async fn a_server_that_is_somebody_else_is_refused_and_counted() {
     let ca = Ca::new();
-    let (orders, intruder) = (Node::new(&ca, "orders"), Node::new(&ca, "intruder"));
+    let (orders, intruder) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "intruder").await,
+    );
     let error = orders
         .get(&intruder.target("invoices"), "/")
         .await
@@ -30,10 +36,14 @@ async fn a_server_that_is_somebody_else_is_refused_and_counted() {
 #[tokio::test]
 async fn strangers_are_refused_on_both_sides_with_their_reason() {
     let (ca, other) = (Ca::new(), Ca::new());
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let stranger = Node::with(&other, "orders", LONG, |config| {
         config.limits.dial_backoff = (PROMPT, PROMPT);
-    });
+    })
+    .await;
     let error = orders
         .get(&stranger.target("orders"), "/")
         .await
@@ -75,13 +85,15 @@ async fn strangers_are_refused_on_both_sides_with_their_reason() {
 #[tokio::test]
 async fn who_has_no_certificate_is_let_in_only_to_join() {
     let ca = Ca::new();
-    let sidecar = Node::new(&ca, "invoices");
+    let sidecar = Node::new(&ca, "invoices").await;
     let control = Node::with(&ca, "control", LONG, |config| {
         config.client_auth = ClientAuth::Optional;
-    });
+    })
+    .await;
     let join = |pin, service| JoinConfig {
         pin,
         expected: id(service),
+        key_exchange: KeyExchange::Preferred,
     };
     let (env, tasks) = (&sidecar.env, &sidecar.tasks);
 
@@ -114,7 +126,10 @@ async fn who_has_no_certificate_is_let_in_only_to_join() {
 #[tokio::test]
 async fn a_new_svid_moves_new_requests_and_leaves_those_under_way_alone() {
     let ca = Ca::new();
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let target = invoices.target("invoices");
     for renewed in [&orders, &invoices] {
         let old = orders.endpoint.pool().connection(&target).await.unwrap();
@@ -148,7 +163,10 @@ async fn a_new_svid_moves_new_requests_and_leaves_those_under_way_alone() {
 #[tokio::test]
 async fn trust_that_ends_cuts_connections_and_what_is_on_them_within_two_seconds() {
     let (ca, next) = (Ca::new(), Ca::new());
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let target = invoices.target("invoices");
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
     let slow = connection.request(&head("/wait")).await.unwrap();
@@ -174,9 +192,9 @@ async fn trust_that_ends_cuts_connections_and_what_is_on_them_within_two_seconds
 #[tokio::test]
 async fn a_connection_is_replaced_before_a_certificate_ends_and_cut_when_it_does() {
     let ca = Ca::new();
-    let orders = Node::new(&ca, "orders");
+    let orders = Node::new(&ca, "orders").await;
     let life = Duration::from_secs(5);
-    let invoices = Node::with(&ca, "invoices", life, |_| {});
+    let invoices = Node::with(&ca, "invoices", life, |_| {}).await;
     let (target, began) = (invoices.target("invoices"), Instant::now());
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
     let slow = connection.request(&head("/wait")).await.unwrap();
@@ -207,4 +225,105 @@ async fn a_connection_is_replaced_before_a_certificate_ends_and_cut_when_it_does
         reason.is_some_and(|reason| ended.contains(&reason)),
         "{reason:?}"
     );
+}
+
+/// The serial of the peer's certificate on the one connection that carries something.
+fn shown_to(node: &Node) -> Option<String> {
+    let all = node.endpoint.connections();
+    let busy = all.into_iter().find(|stats| stats.requests_active > 0)?;
+    Some(busy.peer?.serial)
+}
+
+#[tokio::test]
+async fn what_is_under_way_outlives_the_certificates_and_the_root_that_it_began_with() {
+    let (ca, next) = (Ca::new(), Ca::new());
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
+    let target = invoices.target("invoices");
+    let old = orders.endpoint.pool().connection(&target).await.unwrap();
+    let slow = old.request(&head("/wait")).await.unwrap();
+    invoices.service.waiting.notified().await;
+    let first = [shown_to(&orders), shown_to(&invoices)];
+    let nodes = [(&orders, "orders"), (&invoices, "invoices")];
+    let now = SystemTime::now();
+    for (node, _) in nodes {
+        let both = Ca::bundles(2, &[&ca, &next]);
+        node.identity.replace_bundles(both, now).unwrap();
+    }
+    for (node, service) in nodes {
+        node.renew(&next, service);
+    }
+    // At once: what is on its way arrives after the old root is gone.
+    for (node, _) in nodes {
+        let only_next = Ca::bundles(3, &[&next]);
+        node.identity.replace_bundles(only_next, now).unwrap();
+    }
+    for (node, before) in [(&orders, &first[0]), (&invoices, &first[1])] {
+        eventually("the peer's new certificate", || {
+            shown_to(node).filter(|serial| Some(serial) != before.as_ref())
+        })
+        .await;
+    }
+    orders.get(&target, "/").await.expect("new requests go on");
+    assert_eq!(old.stats().requests_active, 1);
+    invoices.service.go.notify_one();
+    assert_eq!(body(slow).await.unwrap(), id("orders").to_string());
+    for (node, _) in nodes {
+        assert_eq!(node.endpoint.enforced().borrow().cut, 0);
+    }
+}
+
+#[tokio::test]
+async fn what_is_under_way_goes_on_past_the_end_of_a_certificate_that_was_renewed_in_time() {
+    let ca = Ca::new();
+    let life = Duration::from_secs(3);
+    let orders = Node::new(&ca, "orders").await;
+    let invoices = Node::with(&ca, "invoices", life, |_| {}).await;
+    let began = Instant::now();
+    let target = invoices.target("invoices");
+    let connection = orders.endpoint.pool().connection(&target).await.unwrap();
+    let slow = connection.request(&head("/wait")).await.unwrap();
+    invoices.service.waiting.notified().await;
+    invoices.renew(&ca, "invoices");
+    let closed = eventually("the end of the first certificate", || {
+        let closed = connection.stats().requests_active == 0;
+        (closed || began.elapsed() > life + Duration::from_millis(500)).then_some(closed)
+    });
+    assert!(!closed.await, "cut after {:?}", began.elapsed());
+    invoices.service.go.notify_one();
+    assert_eq!(body(slow).await.unwrap(), id("orders").to_string());
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_does_not_wash_off_that_the_first_one_is_revoked() {
+    let ca = Ca::new();
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
+    let target = invoices.target("invoices");
+    let connection = orders.endpoint.pool().connection(&target).await.unwrap();
+    let slow = connection.request(&head("/wait")).await.unwrap();
+    invoices.service.waiting.notified().await;
+    let first = shown_to(&orders).unwrap();
+    invoices.renew(&ca, "invoices");
+    eventually("the new certificate", || {
+        shown_to(&orders).filter(|serial| *serial != first)
+    })
+    .await;
+    let mut bundles = Ca::bundles(2, &[&ca]);
+    let mut list = RevocationList {
+        edition: 1,
+        ..RevocationList::default()
+    };
+    list.serials.insert(first);
+    let domain = id("orders").trust_domain().clone();
+    bundles.revoke(domain, list);
+    let now = SystemTime::now();
+    orders.identity.replace_bundles(bundles, now).unwrap();
+    assert!(body(slow).await.unwrap_err().is_connection());
+    let reason = connection.stats().retired;
+    assert_eq!(orders.endpoint.enforced().borrow().cut, 1, "{reason:?}");
 }

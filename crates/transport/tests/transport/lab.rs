@@ -18,7 +18,8 @@ use weft_certs::{
 };
 use weft_env::{BoxFuture, Env, Tasks};
 use weft_transport::{
-    Connection, Endpoint, Exchange, Handler, RequestError, ServerRequest, Target, TransportConfig,
+    Connection, Endpoint, Exchange, Handler, RequestError, ServerRequest, StreamError, Target,
+    TransportConfig,
 };
 
 /// Whatever a test waits for happens within this time, or the test fails.
@@ -102,11 +103,11 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(ca: &Ca, service: &str) -> Self {
-        Self::with(ca, service, LONG, |_| {})
+    pub async fn new(ca: &Ca, service: &str) -> Self {
+        Self::with(ca, service, LONG, |_| {}).await
     }
 
-    pub fn with(
+    pub async fn with(
         ca: &Ca,
         service: &str,
         life: Duration,
@@ -117,7 +118,7 @@ impl Node {
         let identity = IdentitySource::new(ca.svid(service, life), Ca::bundles(1, &[ca]));
         let mut config = TransportConfig::new("127.0.0.1:0".parse().unwrap(), identity.clone());
         change(&mut config);
-        let endpoint = Endpoint::bind(config, &env, &tasks.child()).unwrap();
+        let endpoint = Endpoint::bind(config, &env, &tasks.child()).await.unwrap();
         let service = Arc::new(Service::default());
         endpoint.serve(service.clone());
         Self {
@@ -173,7 +174,7 @@ pub fn head(path: &str) -> Request<()> {
 }
 
 /// The response's body as text.
-pub async fn body(mut exchange: Exchange) -> Result<String, weft_h3::Error> {
+pub async fn body(mut exchange: Exchange) -> Result<String, StreamError> {
     let read = async {
         exchange.recv.response().await?;
         let mut all = Vec::new();
@@ -208,8 +209,18 @@ impl Handler for Service {
                 peer,
                 request,
                 mut send,
+                // Held, and not read, until there is an answer.
+                mut recv,
                 ..
             } = request;
+            if request.method() == Method::CONNECT {
+                // An echo.
+                send.send_response(&Response::new(())).await.unwrap();
+                while let Some(piece) = recv.data().await.unwrap() {
+                    send.send_data(piece).await.unwrap();
+                }
+                return send.finish().await.unwrap();
+            }
             match request.uri().path() {
                 "/wait" => {
                     self.waiting.notify_one();

@@ -11,9 +11,13 @@ async fn connections_beyond_the_limit_are_refused_at_once_and_the_others_go_on()
     let ca = Ca::new();
     let invoices = Node::with(&ca, "invoices", LONG, |config| {
         config.limits.max_connections = 2
-    });
+    })
+    .await;
     let target = invoices.target("invoices");
-    let callers: Vec<Node> = (0..3).map(|_| Node::new(&ca, "orders")).collect();
+    let mut callers = Vec::new();
+    for _ in 0..3 {
+        callers.push(Node::new(&ca, "orders").await);
+    }
     for caller in &callers[..2] {
         caller.get(&target, "/").await.unwrap();
     }
@@ -32,9 +36,10 @@ async fn under_pressure_a_client_must_first_prove_its_address() {
     let ca = Ca::new();
     let invoices = Node::with(&ca, "invoices", LONG, |config| {
         config.limits.max_handshakes = 1
-    });
+    })
+    .await;
     // Half of one is none: every client gets a Retry (RFC 9000 §8.1.2), and comes in all the same.
-    let orders = Node::new(&ca, "orders");
+    let orders = Node::new(&ca, "orders").await;
     orders.get(&invoices.target("invoices"), "/").await.unwrap();
     assert!(
         invoices.endpoint.refusals().is_empty(),
@@ -48,8 +53,9 @@ async fn requests_beyond_the_limit_wait_for_a_place() {
     let ca = Ca::new();
     let invoices = Node::with(&ca, "invoices", LONG, |config| {
         config.limits.max_requests = 1
-    });
-    let orders = Node::new(&ca, "orders");
+    })
+    .await;
+    let orders = Node::new(&ca, "orders").await;
     let target = invoices.target("invoices");
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
     let first = connection.request(&head("/wait")).await.unwrap();
@@ -70,8 +76,9 @@ async fn a_header_that_is_too_large_is_refused_alone() {
     let ca = Ca::new();
     let invoices = Node::with(&ca, "invoices", LONG, |config| {
         config.limits.max_header_bytes = 4_096
-    });
-    let orders = Node::new(&ca, "orders");
+    })
+    .await;
+    let orders = Node::new(&ca, "orders").await;
     let target = invoices.target("invoices");
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
     crate::lab::request_on(&connection, "/").await.unwrap();

@@ -6,8 +6,12 @@
     reason = "tests stand outside Env, and a panic is how they fail"
 )]
 
+mod fallback;
 mod identity;
 mod lab;
 mod limits;
+mod middlebox;
+mod paths;
 mod pool;
+mod relay;
 mod requests;

@@ -11,8 +11,8 @@ use crate::lab::{Ca, LONG, Node, PROMPT, eventually, head, id, request_on};
 #[tokio::test]
 async fn callers_at_the_same_time_share_one_dial_and_one_connection() {
     let ca = Ca::new();
-    let orders = Arc::new(Node::new(&ca, "orders"));
-    let invoices = Node::new(&ca, "invoices");
+    let orders = Arc::new(Node::new(&ca, "orders").await);
+    let invoices = Node::new(&ca, "invoices").await;
     let target = invoices.target("invoices");
     let calls = (0..64).map(|_| {
         let (orders, target) = (orders.clone(), target.clone());
@@ -30,8 +30,8 @@ async fn callers_at_the_same_time_share_one_dial_and_one_connection() {
 #[tokio::test]
 async fn a_caller_that_gives_up_does_not_end_the_dial_of_the_others() {
     let ca = Ca::new();
-    let orders = Node::new(&ca, "orders");
-    let invoices = Node::new(&ca, "invoices");
+    let orders = Node::new(&ca, "orders").await;
+    let invoices = Node::new(&ca, "invoices").await;
     let target = invoices.target("invoices");
     let pool = orders.endpoint.pool();
     let given_up = timeout(Duration::ZERO, pool.connection(&target)).await;
@@ -50,7 +50,10 @@ async fn a_caller_that_gives_up_does_not_end_the_dial_of_the_others() {
 #[tokio::test]
 async fn another_expected_identity_at_the_same_address_is_another_connection() {
     let ca = Ca::new();
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     orders.get(&invoices.target("invoices"), "/").await.unwrap();
     let either = [id("invoices"), id("billing")].into_iter().collect();
     let target = Target::new(invoices.addr(), weft_certs::ExpectedPeer::AnyOf(either));
@@ -64,7 +67,8 @@ async fn a_dial_that_nobody_answers_fails_in_time_and_is_remembered_for_a_while(
     let orders = Node::with(&ca, "orders", LONG, |config| {
         config.limits.dial_timeout = Duration::from_millis(300);
         config.limits.dial_backoff = (Duration::from_secs(60), Duration::from_secs(60));
-    });
+    })
+    .await;
     let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let target = Target::new(nobody.local_addr().unwrap(), id("invoices"));
     let began = Instant::now();
@@ -110,8 +114,9 @@ async fn an_idle_connection_is_closed_and_the_next_request_dials() {
     let ca = Ca::new();
     let orders = Node::with(&ca, "orders", LONG, |config| {
         config.limits.pool_idle = Duration::ZERO;
-    });
-    let invoices = Node::new(&ca, "invoices");
+    })
+    .await;
+    let invoices = Node::new(&ca, "invoices").await;
     let target = invoices.target("invoices");
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
     let under_way = connection.request(&head("/wait")).await.unwrap();
@@ -140,7 +145,10 @@ async fn an_idle_connection_is_closed_and_the_next_request_dials() {
 #[tokio::test]
 async fn a_peer_that_vanishes_is_noticed_within_three_seconds_and_a_bit() {
     let ca = Ca::new();
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let target = invoices.target("invoices");
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
     let hanging = connection.request(&head("/wait")).await.unwrap();
@@ -164,7 +172,7 @@ async fn a_peer_that_vanishes_is_noticed_within_three_seconds_and_a_bit() {
 #[tokio::test]
 async fn nobody_is_dialled_where_nobody_is_expected() {
     let ca = Ca::new();
-    let orders = Node::new(&ca, "orders");
+    let orders = Node::new(&ca, "orders").await;
     let nobody = weft_certs::ExpectedPeer::AnyOf(std::collections::BTreeSet::new());
     let target = Target::new("127.0.0.1:9".parse().unwrap(), nobody);
     let error = orders

@@ -10,7 +10,10 @@ use crate::lab::{Ca, Node, PROMPT, body, head, id, request_on};
 #[tokio::test]
 async fn both_ends_know_who_the_other_is() {
     let ca = Ca::new();
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let target = invoices.target("invoices");
     let caller = orders.get(&target, "/").await.unwrap();
     assert_eq!(
@@ -29,7 +32,10 @@ async fn both_ends_know_who_the_other_is() {
 #[tokio::test]
 async fn a_handler_that_panics_takes_nothing_from_its_neighbours() {
     let ca = Ca::new();
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let target = invoices.target("invoices");
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
     let neighbour = connection.request(&head("/wait")).await.unwrap();
@@ -48,7 +54,10 @@ async fn a_handler_that_panics_takes_nothing_from_its_neighbours() {
 #[tokio::test]
 async fn a_drain_lets_what_is_under_way_end_and_sends_the_rest_elsewhere() {
     let ca = Ca::new();
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let target = invoices.target("invoices");
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
     let slow = connection.request(&head("/wait")).await.unwrap();
@@ -85,7 +94,10 @@ async fn a_drain_lets_what_is_under_way_end_and_sends_the_rest_elsewhere() {
 #[tokio::test]
 async fn a_drain_ends_at_its_deadline_whatever_is_under_way() {
     let ca = Ca::new();
-    let (orders, invoices) = (Node::new(&ca, "orders"), Node::new(&ca, "invoices"));
+    let (orders, invoices) = (
+        Node::new(&ca, "orders").await,
+        Node::new(&ca, "invoices").await,
+    );
     let target = invoices.target("invoices");
     let connection = orders.endpoint.pool().connection(&target).await.unwrap();
     let hanging = connection.request(&head("/wait")).await.unwrap();

@@ -7,8 +7,10 @@ mod ca_files;
 mod cert;
 mod cert_files;
 mod control;
+mod federation;
 mod init;
 mod inputs;
+mod paths;
 mod resources;
 mod rotation;
 mod secret;
@@ -16,6 +18,7 @@ mod sidecar;
 mod status;
 mod token;
 pub(crate) mod top;
+mod upgrade;
 mod version;
 
 use std::process::ExitCode;
@@ -32,10 +35,12 @@ pub(crate) fn run(role: Role) -> Result<ExitCode, Failure> {
         Role::Control(settings) => done(block_on(settings.workers, control::run(*settings))?),
         Role::Token(command) => done(block_on(0, token::run(command))?),
         Role::Sidecar(settings) => done(block_on(settings.workers, sidecar::run(*settings))?),
+        Role::Upgrade(args) => done(block_on(0, upgrade::run(args))?),
         Role::Apply(args) => done(block_on(0, resources::apply(args))?),
         Role::Get(args) => done(block_on(0, resources::get(args))?),
         Role::Delete(args) => done(block_on(0, resources::delete(args))?),
         Role::Cert(command) => done(block_on(0, cert::run(command))?),
+        Role::Federation(command) => done(block_on(0, federation::run(command))?),
         Role::Ca(command) => done(block_on(0, ca::run(command))?),
         Role::Status(args) => done(block_on(0, status::run(args))?),
         Role::Top(args) => done(block_on(0, top::run(args))?),

@@ -1,14 +1,18 @@
 //! `weft sidecar`.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use weft_env::Env;
-use weft_proxy::{AppPort, SidecarConfig, TcpListener, TokenSource, WorkloadApi};
+use weft_proxy::{
+    AppPort, PeerProfile, Program, SidecarConfig, TcpListener, TokenSource, WorkloadApi,
+};
 use weft_workload::Entry;
 
+use crate::demo::tether;
 use crate::failure::Failure;
-use crate::settings::{AppSpec, SidecarSettings, TcpListen};
+use crate::settings::{AppSpec, PeerProfileSpec, SidecarSettings, TcpListen};
 use crate::signals;
 
 pub(super) async fn run(settings: SidecarSettings) -> Result<(), Failure> {
@@ -41,10 +45,43 @@ async fn config(env: &Env, settings: SidecarSettings) -> Result<SidecarConfig, F
     config.tcp_listeners = settings.tcp_listen.into_iter().map(tcp_listener).collect();
     config.metrics_listen = settings.metrics;
     config.workload = workload(settings.workload_socket, settings.workload_allow)?;
+    config.profile = settings.profile.into();
+    config.peer_profiles = settings
+        .peer_profile
+        .into_iter()
+        .map(peer_profile)
+        .collect();
+    config.key_exchange = settings.key_exchange.into();
     config.drain_deadline = settings.drain;
+    config.upgrade_drain = settings.upgrade_drain;
+    config.take_over = settings.takeover;
+    config.program = successor(std::env::args_os());
     config.ready_file = settings.process.ready_file;
     Ok(config)
 }
+
+/// The same command line as this one, for a process that takes over. By its name and not by the file that runs: what
+/// is installed under that name now is what an upgrade is about.
+fn successor(args: impl IntoIterator<Item = OsString>) -> Option<Program> {
+    let mut args = args.into_iter();
+    let program = args.next()?;
+    let mut args: Vec<OsString> = args.collect();
+    let said = |arg: &OsString| {
+        let arg = arg.to_string_lossy();
+        arg == TAKEOVER || arg.starts_with("--takeover=")
+    };
+    if !args.iter().any(said) {
+        args.push(TAKEOVER.into());
+    }
+    Some(Program {
+        program,
+        args,
+        // It is tied to its parent, which ends after an upgrade.
+        without: vec![tether::PARENT.into()],
+    })
+}
+
+const TAKEOVER: &str = "--takeover";
 
 /// The one makes no sense without the other.
 fn workload(socket: Option<PathBuf>, allow: Vec<Entry>) -> Result<Option<WorkloadApi>, Failure> {
@@ -81,6 +118,13 @@ async fn app_port(env: &Env, app: &AppSpec) -> Result<AppPort, Failure> {
     })
 }
 
+fn peer_profile(spec: PeerProfileSpec) -> PeerProfile {
+    PeerProfile {
+        service: spec.service,
+        profile: spec.profile.into(),
+    }
+}
+
 fn tcp_listener(listen: TcpListen) -> TcpListener {
     let namespace = listen
         .namespace
@@ -88,5 +132,27 @@ fn tcp_listener(listen: TcpListen) -> TcpListener {
     TcpListener {
         listen: listen.listen,
         backend: format!("{}{namespace}:{}", listen.service, listen.port),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_successor_has_the_same_command_line_and_takes_over_once() {
+        let line = |args: &[&str]| {
+            let all = std::iter::once("/opt/weft").chain(args.iter().copied());
+            let program = successor(all.map(OsString::from)).unwrap();
+            assert_eq!(program.program, "/opt/weft");
+            program.args
+        };
+        assert_eq!(
+            line(&["sidecar", "--drain=1s"]),
+            ["sidecar", "--drain=1s", "--takeover"]
+        );
+        for said in ["--takeover", "--takeover=true"] {
+            assert_eq!(line(&["sidecar", said]), ["sidecar", said]);
+        }
     }
 }

@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use weft_control::{AdminClient, SidecarState, SidecarStatus, Status};
+use weft_wire::EarlierProcess;
+
+use weft_env::Env;
 
 use super::admin::{connect, date, failed, left};
 use crate::cli::StatusArgs;
@@ -16,6 +19,9 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), Failure> {
         return expiring(&client, within, args.output.output).await;
     }
     let status = client.status().await.map_err(failed)?;
+    if args.paths {
+        return super::paths::show(args.output.output, &status, Env::system().wall());
+    }
     output::show(args.output.output, &status, || shown(&status))
 }
 
@@ -141,6 +147,16 @@ fn shown(status: &Status) -> String {
         );
     }
     for sidecar in &status.sidecars {
+        // What it said last is no news of a sidecar that is gone.
+        if sidecar.state == SidecarState::Live && !sidecar.earlier.is_empty() {
+            let _ = write!(
+                out,
+                "\n{}/{} was upgraded, and still finishes streams in {}\n",
+                sidecar.service,
+                sidecar.instance,
+                earlier(sidecar)
+            );
+        }
         if let (SidecarState::Live, Some(reason)) = (sidecar.state, &sidecar.unsaved) {
             let _ = write!(
                 out,
@@ -153,6 +169,12 @@ fn shown(status: &Status) -> String {
         let _ = write!(out, "\n{note}\n");
     }
     out
+}
+
+fn earlier(sidecar: &SidecarStatus) -> String {
+    let process = |p: &EarlierProcess| format!("process {} (version {})", p.pid, p.version);
+    let all: Vec<String> = sidecar.earlier.iter().map(process).collect();
+    all.join(", ")
 }
 
 /// Who is registered at an address that means this machine to every other one, in a mesh of several machines.
@@ -196,9 +218,11 @@ mod tests {
             not_after_unix: 0,
             certificate_seconds_left: 0,
             connections: Vec::new(),
+            unreachable: Vec::new(),
             rtt_us: 0,
             refusals: std::collections::BTreeMap::new(),
             unsaved: None,
+            earlier: Vec::new(),
         }
     }
 

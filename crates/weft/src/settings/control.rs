@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{ProcessSettings, control_state_dir};
+use weft_control::{BundleEndpoint, WebCertificate};
+
+use super::{KeyExchangeName, ProcessSettings, control_state_dir};
 
 /// Runs a control node: keeps the config, issues certificates, pushes both to every sidecar.
 ///
@@ -36,6 +38,17 @@ pub(crate) struct ControlSettings {
     )]
     pub(crate) metrics: SocketAddr,
 
+    /// Which key exchanges of TLS are taken. X25519MLKEM768 comes first in any case: what is recorded today stays
+    /// secret when quantum computers come
+    #[arg(
+        long,
+        env = "WEFT_KEY_EXCHANGE",
+        value_name = "WHICH",
+        value_enum,
+        default_value = "any"
+    )]
+    pub(crate) key_exchange: KeyExchangeName,
+
     /// How long to wait at a stop for requests under way
     #[arg(long, env = "WEFT_DRAIN", value_name = "DURATION", default_value = "5s", value_parser = super::duration)]
     pub(crate) drain: Duration,
@@ -44,9 +57,63 @@ pub(crate) struct ControlSettings {
     #[arg(long, env = "WEFT_WORKERS", value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
 
+    #[command(flatten, next_help_heading = "Federation")]
+    pub(crate) bundle: BundleSettings,
+
     #[command(flatten)]
     pub(crate) secret: crate::cli::SecretArgs,
 
     #[command(flatten, next_help_heading = "The process")]
     pub(crate) process: ProcessSettings,
+}
+
+/// Where other meshes fetch this one's trust bundle.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct BundleSettings {
+    /// Address and TCP port of an HTTPS bundle endpoint, for other meshes that are to accept this one
+    #[arg(long, env = "WEFT_BUNDLE_LISTEN", value_name = "ADDR")]
+    pub(crate) bundle_listen: Option<SocketAddr>,
+
+    /// Certificates (PEM, leaf first) to present there as https_web; without, the control node's SVID (https_spiffe)
+    #[arg(
+        long,
+        env = "WEFT_BUNDLE_CERT",
+        value_name = "FILE",
+        requires = "bundle_key"
+    )]
+    pub(crate) bundle_cert: Option<PathBuf>,
+
+    /// Key (PEM) of --bundle-cert
+    #[arg(
+        long,
+        env = "WEFT_BUNDLE_KEY",
+        value_name = "FILE",
+        requires = "bundle_cert"
+    )]
+    pub(crate) bundle_key: Option<PathBuf>,
+
+    /// How often the others are asked to fetch it
+    #[arg(long, env = "WEFT_BUNDLE_REFRESH", value_name = "DURATION", default_value = "5m", value_parser = refresh)]
+    pub(crate) bundle_refresh: Duration,
+}
+
+impl BundleSettings {
+    /// The endpoint, if there is to be one.
+    pub(crate) fn endpoint(self) -> Option<BundleEndpoint> {
+        let web = self.bundle_cert.zip(self.bundle_key);
+        Some(BundleEndpoint {
+            listen: self.bundle_listen?,
+            web: web.map(|(chain, key)| WebCertificate { chain, key }),
+            refresh_hint: self.bundle_refresh,
+        })
+    }
+}
+
+/// The hint is in whole seconds, and others do not go below one.
+fn refresh(text: &str) -> Result<Duration, String> {
+    let duration = super::duration(text)?;
+    match duration.as_secs() {
+        1..=86_400 => Ok(Duration::from_secs(duration.as_secs())),
+        _ => Err("give 1s to 24h".to_owned()),
+    }
 }

@@ -9,6 +9,7 @@ mod app;
 mod control;
 mod file;
 mod log;
+mod path;
 mod process;
 mod sidecar;
 
@@ -22,6 +23,7 @@ use app::host_port;
 pub(crate) use app::{AppSpec, TcpListen};
 pub(crate) use control::ControlSettings;
 pub(crate) use log::LogSettings;
+pub(crate) use path::{KeyExchangeName, PeerProfileSpec, ProfileName};
 pub(crate) use process::ProcessSettings;
 pub(crate) use sidecar::SidecarSettings;
 

@@ -38,7 +38,9 @@ impl ProcessSettings {
     /// Starts logging, and gives the process its access to the world.
     pub(crate) fn start(&self) -> Result<Env, Failure> {
         self.log.start()?;
-        let platform = SystemPlatform::new().with_wall_offset(self.clock_offset);
+        let platform = SystemPlatform::new()
+            .with_wall_offset(self.clock_offset)
+            .with_supervisor(std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()));
         Ok(Env::new(Arc::new(platform)))
     }
 }

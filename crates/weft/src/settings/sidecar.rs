@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use weft_certs::{RootPin, TrustDomain};
 
-use super::{AppSpec, ProcessSettings, TcpListen, sidecar_state_dir};
+use super::{
+    AppSpec, KeyExchangeName, PeerProfileSpec, ProcessSettings, ProfileName, TcpListen,
+    sidecar_state_dir,
+};
 
 /// Runs the sidecar of one service instance: carries its calls into the mesh and the mesh's calls to it.
 ///
@@ -21,7 +24,8 @@ Ways for the application to call a service (with --outbound 127.0.0.1:15001):
   by Host:            curl -H 'Host: invoices' http://127.0.0.1:15001/
   a TCP port:         --tcp-listen 127.0.0.1:5432=invoices:5432
 
-Ctrl-C or SIGTERM drains and stops; a second one ends the process at once.")]
+Ctrl-C or SIGTERM drains and stops; a second one ends the process at once.
+`weft upgrade` replaces the running program by the installed one, without losing a request.")]
 pub(crate) struct SidecarSettings {
     /// Directory for this instance's identity and last snapshot; one for each sidecar
     #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR", default_value_os_t = sidecar_state_dir())]
@@ -118,9 +122,58 @@ pub(crate) struct SidecarSettings {
     )]
     pub(crate) workload_allow: Vec<weft_workload::Entry>,
 
+    /// Kind of network that most peers are on
+    #[arg(
+        long,
+        env = "WEFT_PROFILE",
+        value_name = "PROFILE",
+        value_enum,
+        default_value = "auto"
+    )]
+    pub(crate) profile: ProfileName,
+
+    /// A service on another kind of network, such as ledger=lossy. May be given several times
+    #[arg(
+        long,
+        env = "WEFT_PEER_PROFILE",
+        value_name = "SERVICE[.NS]=PROFILE",
+        value_delimiter = ','
+    )]
+    pub(crate) peer_profile: Vec<PeerProfileSpec>,
+
+    /// Which key exchanges of TLS are taken. X25519MLKEM768 comes first in any case: what is recorded today stays
+    /// secret when quantum computers come
+    #[arg(
+        long,
+        env = "WEFT_KEY_EXCHANGE",
+        value_name = "WHICH",
+        value_enum,
+        default_value = "any"
+    )]
+    pub(crate) key_exchange: KeyExchangeName,
+
     /// How long to wait at a stop for requests under way
     #[arg(long, env = "WEFT_DRAIN", value_name = "DURATION", default_value = "10s", value_parser = super::duration)]
     pub(crate) drain: Duration,
+
+    /// Take the place of the sidecar that runs on the state directory, without losing a request; start as usual if
+    /// none does. `weft upgrade` starts the new process with this
+    #[arg(
+        long,
+        env = "WEFT_TAKEOVER",
+        value_name = "true|false",
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true"
+    )]
+    pub(crate) takeover: bool,
+
+    /// How long the old process of an upgrade goes on with connections that do not end, such as TCP tunnels. None
+    /// lives longer than the certificates that it began with
+    #[arg(long, env = "WEFT_UPGRADE_DRAIN", value_name = "DURATION", default_value = "1h", value_parser = super::duration)]
+    pub(crate) upgrade_drain: Duration,
 
     /// Threads that carry traffic; 0 serves on one thread without a scheduler, the cheapest for most services
     #[arg(long, env = "WEFT_WORKERS", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]

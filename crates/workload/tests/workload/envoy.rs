@@ -11,7 +11,9 @@ use std::time::SystemTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use weft_certs::tls::{ClientAuth, client_config, peer_identity, server_config, server_name};
+use weft_certs::tls::{
+    ClientAuth, KeyExchange, client_config, peer_identity, server_config, server_name,
+};
 use weft_certs::{BundleSet, ExpectedPeer, IdentitySource, SpiffeId};
 
 use crate::interop::envoy::{Envoy, Wish, program};
@@ -37,7 +39,14 @@ fn node(ca: &Ca, name: &str, trusted: &[&Ca]) -> Arc<IdentitySource> {
 /// A call of a weft node to Envoy: the body, and the serial number of Envoy's certificate.
 async fn call(from: &Arc<IdentitySource>, port: u16) -> io::Result<(String, String)> {
     let invoices = ExpectedPeer::One(id(INVOICES));
-    let config = client_config(Arc::clone(from), invoices, &[], clock(), Arc::default());
+    let config = client_config(
+        Arc::clone(from),
+        invoices,
+        &[],
+        KeyExchange::Preferred,
+        clock(),
+        Arc::default(),
+    );
     let connector = TlsConnector::from(Arc::new(config));
     let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
     let tls = connector.connect(server_name(&id(INVOICES)), tcp).await?;
@@ -78,6 +87,7 @@ impl Server {
             identity,
             ClientAuth::Required,
             &[b"http/1.1"],
+            KeyExchange::Preferred,
             clock(),
             Arc::new(|_| {}),
         );

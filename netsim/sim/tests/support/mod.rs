@@ -76,11 +76,11 @@ pub struct Peer {
 pub const PORT: u16 = 15008;
 
 impl Peer {
-    pub fn start(ca: &Ca, node: &Node, service: &str) -> Self {
-        Self::start_with(ca, node, service, |_| {})
+    pub async fn start(ca: &Ca, node: &Node, service: &str) -> Self {
+        Self::start_with(ca, node, service, |_| {}).await
     }
 
-    pub fn start_with(
+    pub async fn start_with(
         ca: &Ca,
         node: &Node,
         service: &str,
@@ -92,7 +92,7 @@ impl Peer {
         let addr = SocketAddr::from(([0, 0, 0, 0], PORT));
         let mut config = TransportConfig::new(addr, identity);
         change(&mut config);
-        let endpoint = Endpoint::bind(config, process.env(), &tasks).unwrap();
+        let endpoint = Endpoint::bind(config, process.env(), &tasks).await.unwrap();
         Self {
             node: node.clone(),
             process,
@@ -111,8 +111,8 @@ impl Peer {
 pub async fn pair(world: &World, link: LinkSpec, handler: Arc<dyn Handler>) -> (Ca, Peer, Peer) {
     world.set_default_link(link).unwrap();
     let ca = Ca::new(world);
-    let client = Peer::start(&ca, &world.node("client"), "orders");
-    let server = Peer::start(&ca, &world.node("server"), "invoices");
+    let client = Peer::start(&ca, &world.node("client"), "orders").await;
+    let server = Peer::start(&ca, &world.node("server"), "invoices").await;
     server.endpoint.serve(handler);
     (ca, client, server)
 }

@@ -85,8 +85,11 @@ async fn of_two_uses_at_the_same_time_one_wins() {
     let ((one, at), (two, _)) = (redeem(one), redeem(two));
     let (one, two) = tokio::join!(bench.store.commit(one), bench.store.commit(two));
     assert!(one.is_ok() != two.is_ok());
-    let lost = one.and(two).map_err(|error| lost_race(error.into(), at));
-    assert_eq!(code(lost), "token_used");
+    let error = one.and(two).unwrap_err();
+    let Lost::Race(lost) = lost_race(error.into(), at) else {
+        panic!("somebody else was faster");
+    };
+    assert_eq!(lost.problem.code, "token_used");
 }
 
 #[tokio::test]
@@ -147,6 +150,85 @@ async fn a_token_that_was_taken_back_lets_nobody_in() {
         .await
         .unwrap();
     bench.store.commit(txn).await.unwrap();
-    assert_eq!(count, 1);
+    assert_eq!(count.len(), 1);
     assert_eq!(code(bench.check(&other, now).await), "token_revoked");
+}
+
+/// Event and token of each record, in their order.
+async fn recorded(bench: &Bench) -> Vec<(String, String)> {
+    let page = bench.ca.audit().page(0).await.unwrap();
+    let acts = page.records.into_iter().map(|record| record.event);
+    acts.filter(|event| event.event.starts_with("token."))
+        .map(|event| {
+            let token = event.detail.get("token").map(ToString::to_string);
+            (event.event, token.unwrap_or(event.subject))
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn every_act_on_a_token_is_in_the_audit_log_and_never_the_token_itself() {
+    let bench = Bench::new().await;
+    let now = bench.env.wall();
+    let join = async |token: &str| {
+        let csr = weft_ca::make_csr(None).unwrap().csr;
+        let request = weft_wire::JoinRequest {
+            token: token.to_owned(),
+            csr: base64::Engine::encode(&base64::engine::general_purpose::STANDARD, csr),
+        };
+        let joined =
+            crate::issue::join(&bench.ca, &*bench.store, &request, bench.remote, now).await;
+        joined.map(drop)
+    };
+    let used = bench.create("default", "invoices", 600).await.unwrap();
+    join(&used).await.unwrap();
+    assert_eq!(code(join(&used).await), "token_used");
+    assert_eq!(code(join("nonsense").await), "token_unknown");
+    let void = bench.create("default", "orders", 600).await.unwrap();
+    let request = crate::admin::types::RevokeRequest {
+        spiffe_id: Some("spiffe://weft.local/ns/default/sa/orders".to_owned()),
+        ..Default::default()
+    };
+    crate::issue::revoke(&bench.ca, &request, "uid 0")
+        .await
+        .unwrap();
+    assert_eq!(code(join(&void).await), "token_revoked");
+
+    let acts = recorded(&bench).await;
+    let names: Vec<&str> = acts.iter().map(|(event, _)| event.as_str()).collect();
+    let expected = [
+        "token.created",
+        "token.used",
+        "token.refused",
+        "token.refused",
+        "token.created",
+        "token.revoked",
+        "token.refused",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(acts[0].1, acts[1].1, "created and used: {acts:?}");
+    assert_eq!(acts[2].1, shown(&used), "{acts:?}");
+    assert_eq!(acts[3].1, "not a token");
+    assert_eq!(acts[5].1, shown(&void), "{acts:?}");
+    let log = serde_json::to_string(&bench.ca.audit().page(0).await.unwrap()).unwrap();
+    assert!(!log.contains(&used) && !log.contains(&void));
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_used_in_time_is_recorded_once() {
+    let bench = Bench::new().await;
+    bench.create("default", "invoices", 1).await.unwrap();
+    note_expired(&bench.ca).await.unwrap();
+    assert_eq!(recorded(&bench).await.len(), 1, "it is still good");
+    let end = bench.env.wall() + Duration::from_secs(1);
+    while bench.env.wall() <= end {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..2 {
+        note_expired(&bench.ca).await.unwrap();
+    }
+    let acts = recorded(&bench).await;
+    let names: Vec<&str> = acts.iter().map(|(event, _)| event.as_str()).collect();
+    assert_eq!(names, ["token.created", "token.expired"]);
+    assert_eq!(acts[0].1, acts[1].1);
 }

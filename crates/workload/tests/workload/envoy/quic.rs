@@ -35,11 +35,11 @@ async fn call(endpoint: &Endpoint, port: u16) -> Result<(Bytes, String), String>
     ))
 }
 
-fn endpoint(ca: &Ca, name: &str, lab: &Lab, env: &Env, tasks: &Tasks) -> (Endpoint, Serial) {
+async fn endpoint(ca: &Ca, name: &str, lab: &Lab, env: &Env, tasks: &Tasks) -> (Endpoint, Serial) {
     let identity = node(ca, name, &[&lab.root]);
     let local = "127.0.0.1:0".parse().unwrap();
     let config = TransportConfig::new(local, Arc::clone(&identity));
-    let endpoint = Endpoint::bind(config, env, &tasks.child()).unwrap();
+    let endpoint = Endpoint::bind(config, env, &tasks.child()).await.unwrap();
     (endpoint, identity)
 }
 
@@ -52,7 +52,7 @@ async fn weft_calls_envoy_over_http3_through_rotations_of_both() {
     let envoy = start(program, &lab, 9, ("default", "ALL")).await;
     let env = Env::system();
     let tasks = Tasks::new(&env);
-    let (orders, identity) = endpoint(&lab.issuing, ORDERS, &lab, &env, &tasks);
+    let (orders, identity) = endpoint(&lab.issuing, ORDERS, &lab, &env, &tasks).await;
     for _ in 0..3 {
         let serial = identity.current().svid.serial().to_owned();
         let expected = format!("{ORDERS} {serial}");
@@ -74,6 +74,6 @@ async fn weft_calls_envoy_over_http3_through_rotations_of_both() {
         identity.replace_svid(next, SystemTime::now()).unwrap();
     }
     let payments = "spiffe://weft.local/ns/default/sa/payments";
-    let (other, _) = endpoint(&lab.issuing, payments, &lab, &env, &tasks);
+    let (other, _) = endpoint(&lab.issuing, payments, &lab, &env, &tasks).await;
     assert!(call(&other, envoy.mesh).await.is_err(), "who is not orders");
 }

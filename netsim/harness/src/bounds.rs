@@ -1,0 +1,181 @@
+//! How many tasks a process may have, by the place in the code that spawned them.
+//!
+//! A sum over all of them would have to leave room for the load; a task that is leaked now and then would hide in
+//! that. What there is one of for a process is one, under whatever load; what comes with connections is as many as
+//! there are; what comes with requests is gone when nobody asks.
+
+use std::collections::BTreeMap;
+
+use weft_netsim_sim::Process;
+
+use crate::mesh::Mesh;
+use crate::observer::Observer;
+use crate::schedule::PLACES;
+
+/// Tasks of one process under load: a few for itself, for each connection, and for each request, of which a flood
+/// brings 150.
+const MOST_TASKS: usize = 400;
+/// quinn has a task for each connection, which ends last.
+const CONNECTIONS: &str = "/quinn-";
+/// Connections of a process: one each way with every other node, and as many that are being replaced or have died
+/// without anybody knowing yet.
+const MOST_CONNECTIONS: usize = 4 * PLACES;
+/// With nothing wrong for minutes, one each way is all there is.
+const MOST_CONNECTIONS_AT_REST: usize = 2 * PLACES;
+/// Kept to the application, idle, for the next request.
+const MOST_IDLE_AT_REST: usize = 8;
+
+/// What a place in the code spawns tasks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Connections,
+    /// One for a connection.
+    Connection,
+    /// One for a connection or for a stream of it, such as that of a link to the control node.
+    Stream,
+    /// One for a connection to the application.
+    Application,
+    /// One for a request, or an attempt to connect.
+    Request,
+    /// An endpoint of quinn's; the one that joins has its own.
+    Endpoint,
+    /// One for the process.
+    Process,
+}
+
+fn purpose(file: &str) -> Purpose {
+    const PURPOSES: [(&str, Purpose); 12] = [
+        ("transport/src/core.rs", Purpose::Connection),
+        ("transport/src/accept.rs", Purpose::Stream),
+        ("transport/src/pool.rs", Purpose::Request),
+        // With nothing wrong, everybody is back on QUIC.
+        ("src/tcp/listen.rs", Purpose::Request),
+        ("src/tcp/server.rs", Purpose::Request),
+        ("proxy/src/inbound/app.rs", Purpose::Application),
+        ("proxy/src/accept.rs", Purpose::Request),
+        ("proxy/src/outbound/attempt.rs", Purpose::Request),
+        ("proxy/src/outbound/tcp.rs", Purpose::Request),
+        ("control/src/admin/server.rs", Purpose::Request),
+        ("/src/connection.rs", Purpose::Connections),
+        ("/src/endpoint.rs", Purpose::Endpoint),
+    ];
+    let found = PURPOSES.iter().find(|(end, purpose)| {
+        let of_quinn = matches!(purpose, Purpose::Connections | Purpose::Endpoint);
+        file.ends_with(end) && of_quinn == file.contains(CONNECTIONS)
+    });
+    found.map_or(Purpose::Process, |(_, purpose)| *purpose)
+}
+
+/// Tasks by file and line.
+type ByPlace<'a> = BTreeMap<(&'a str, u32), usize>;
+
+/// The place in the code that has more tasks than it may, if there is one.
+fn excess(tasks: &ByPlace<'_>, at_rest: bool) -> Option<String> {
+    let of_quinn = tasks
+        .iter()
+        .filter(|((file, _), _)| purpose(file) == Purpose::Connections);
+    let connections: usize = of_quinn.map(|(_, count)| count).sum();
+    tasks.iter().find_map(|((file, line), count)| {
+        let most = most(purpose(file), connections, at_rest);
+        // Where a library lies on this machine is nobody's business.
+        let parts: Vec<_> = file.rsplitn(4, '/').collect();
+        let short = parts[..parts.len().min(3)].iter().rev().copied().collect::<Vec<_>>().join("/");
+        (*count > most).then(|| {
+            format!("{count} tasks of {short}:{line}, where {most} may be with {connections} connections")
+        })
+    })
+}
+
+fn most(purpose: Purpose, connections: usize, at_rest: bool) -> usize {
+    match (purpose, at_rest) {
+        (Purpose::Process, _) | (Purpose::Endpoint, true) => 1,
+        (Purpose::Endpoint, false) => 2,
+        (Purpose::Connections, true) => MOST_CONNECTIONS_AT_REST,
+        (Purpose::Connections, false) => MOST_CONNECTIONS,
+        (Purpose::Connection | Purpose::Stream, true) => connections,
+        (Purpose::Connection, false) => MOST_CONNECTIONS,
+        (Purpose::Application, true) => MOST_IDLE_AT_REST,
+        (Purpose::Request, true) => 0,
+        (Purpose::Stream | Purpose::Application | Purpose::Request, false) => MOST_TASKS,
+    }
+}
+
+fn judge(observer: &Observer, process: &Process, at_rest: bool) {
+    let by_place = process.tasks_by_place();
+    let by_place = by_place
+        .iter()
+        .map(|(at, count)| ((at.file(), at.line()), *count))
+        .collect();
+    let when = if at_rest { " at rest" } else { "" };
+    if let Some(excess) = excess(&by_place, at_rest) {
+        observer.violate(format!("{} has {excess}{when}", process.name()));
+    }
+    let all: usize = by_place.values().sum();
+    if all > MOST_TASKS {
+        observer.violate(format!(
+            "{} has {all} tasks{when}: {by_place:?}",
+            process.name()
+        ));
+    }
+    let mut seen = observer.lock();
+    let most = if at_rest {
+        &mut seen.tasks_at_rest
+    } else {
+        &mut seen.most_tasks
+    };
+    *most = all.max(*most);
+}
+
+/// No process has more tasks than it needs, and none piles them up.
+pub(crate) fn under_load(observer: &Observer, process: &Process) {
+    judge(observer, process, false);
+}
+
+/// When nobody asks anything any more, nothing is left of what was asked, and of links that were lost.
+pub(crate) fn at_rest(observer: &Observer, mesh: &Mesh) {
+    for process in (0..PLACES).filter_map(|place| mesh.process(place)) {
+        judge(observer, &process, true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUINN: &str = "/somewhere/quinn-0.11.12/src/connection.rs";
+
+    fn tasks<'a>(of: &[(&'a str, usize)]) -> ByPlace<'a> {
+        of.iter()
+            .map(|(file, count)| ((*file, 7), *count))
+            .collect()
+    }
+
+    #[test]
+    fn what_there_is_one_of_is_one_under_load_too() {
+        let two = tasks(&[("crates/proxy/src/control_client/mod.rs", 2), (QUINN, 12)]);
+        let told = excess(&two, false).unwrap();
+        assert!(
+            told.starts_with("2 tasks of src/control_client/mod.rs:7, where 1 may be"),
+            "{told}"
+        );
+        let one = tasks(&[("crates/proxy/src/control_client/mod.rs", 1), (QUINN, 12)]);
+        assert_eq!(excess(&one, true), None);
+    }
+
+    #[test]
+    fn what_comes_with_connections_is_as_many_as_there_are_and_requests_end() {
+        let accept = "crates/transport/src/accept.rs";
+        assert_eq!(excess(&tasks(&[(accept, 6), (QUINN, 6)]), true), None);
+        assert!(excess(&tasks(&[(accept, 7), (QUINN, 6)]), true).is_some());
+        assert_eq!(excess(&tasks(&[(accept, 150), (QUINN, 6)]), false), None);
+        let request = tasks(&[("crates/proxy/src/accept.rs", 1)]);
+        assert_eq!(excess(&request, false), None);
+        assert!(excess(&request, true).is_some());
+        let told = excess(&tasks(&[(QUINN, 100)]), false).unwrap();
+        assert!(
+            told.contains("tasks of quinn-0.11.12/src/connection.rs:7")
+                && !told.contains("somewhere"),
+            "{told}"
+        );
+    }
+}
