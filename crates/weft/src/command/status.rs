@@ -237,6 +237,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_known_of_a_sidecar_is_not_made_up() {
+        let mut gone = sidecar("a1", "10.0.0.2:1");
+        gone.state = SidecarState::Gone;
+        gone.certificate_seconds_left = -1_700_000_000;
+        let cells = cells(&gone);
+        assert_eq!(cells[2], "gone since 1970-01-01T00:00:00Z");
+        assert_eq!(cells[5..8], ["-", "-", "-"]);
+    }
+
+    #[test]
     fn who_is_on_loopback_while_others_are_not_is_named_with_what_to_do() {
         let (here, v6, there) = (
             sidecar("a1", "127.0.0.1:15018"),
