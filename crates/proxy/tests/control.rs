@@ -444,6 +444,18 @@ async fn a_sidecar_that_lost_an_essential_part_gives_up_and_says_which() {
 }
 
 #[tokio::test]
+async fn a_control_node_that_lost_an_essential_part_gives_up_and_says_which() {
+    let machine = Arc::new(Faulty::default());
+    let mesh = Mesh::start_on(Env::new(machine.clone())).await;
+    machine.broken.store(true, Ordering::SeqCst);
+    let said = mesh.control_gives_up().await;
+    assert!(
+        said.contains("the clock is broken") && said.contains("start it again"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn what_cannot_be_saved_is_told_and_saved_once_it_can_be() {
     let mesh = Mesh::start().await;
     let orders = mesh.sidecar("orders", &[]).await;

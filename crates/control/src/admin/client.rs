@@ -61,6 +61,9 @@ pub enum AdminError {
         "the control node went away before it had answered ({0}): what was asked may have been done or not; see that it runs, look with weft status or weft get, and ask again"
     )]
     Broken(String),
+    /// There is no way to the socket: nothing was asked.
+    #[error("{0}")]
+    Unreachable(String),
     /// The reply makes no sense to this version.
     #[error("the control node's reply cannot be read ({0}); is it of another version?")]
     Unreadable(String),
@@ -284,7 +287,7 @@ impl AdminClient {
             io::ErrorKind::PermissionDenied => AdminError::Denied {
                 dir: self.dir.clone(),
             },
-            _ => AdminError::Broken(error.to_string()),
+            _ => AdminError::Unreachable(error.to_string()),
         })
     }
 }

@@ -109,7 +109,10 @@ pub struct Mesh {
 
 impl Mesh {
     pub async fn start() -> Self {
-        let env = Env::system();
+        Self::start_on(Env::system()).await
+    }
+
+    pub async fn start_on(env: Env) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let any = "127.0.0.1:0".parse().unwrap();
         let control = control(&env, dir.path(), any).await;
@@ -135,6 +138,14 @@ impl Mesh {
             .unwrap()
             .unwrap()
             .unwrap();
+    }
+
+    /// Why the control node gave up by itself.
+    pub async fn control_gives_up(mut self) -> String {
+        let control = self.control.take().expect("it runs");
+        let ended = timeout(PATIENCE, control.task).await;
+        let error = ended.expect("it ends").unwrap().unwrap_err();
+        error.to_string()
     }
 
     /// Starts it again on its state, at the same address.

@@ -99,39 +99,7 @@ fn shown(status: &Status) -> String {
         "no sidecar has connected; start one with: weft sidecar --control … --token-file …",
     );
     for sidecar in &status.sidecars {
-        let state = match sidecar.state {
-            SidecarState::Live => "live".to_owned(),
-            SidecarState::Gone => format!("gone since {}", date(sidecar.since_unix_ms / 1000)),
-        };
-        let revision = sidecar
-            .acked_revision
-            .map_or_else(|| "none".to_owned(), |revision| revision.to_string());
-        let refused = if sidecar.nack.is_some() {
-            " (refused)"
-        } else {
-            ""
-        };
-        // What it said last is no news of a sidecar that is gone.
-        let live = sidecar.state == SidecarState::Live;
-        let rtt = match sidecar.rtt_us {
-            us if live && us > 0 => output::millis(us),
-            _ => "-".to_owned(),
-        };
-        let connections = match live {
-            true => sidecar.connections.len().to_string(),
-            false => "-".to_owned(),
-        };
-        table.row([
-            sidecar.service.clone(),
-            sidecar.instance.clone(),
-            state,
-            sidecar.version.clone(),
-            format!("{revision}{refused}"),
-            left(sidecar.certificate_seconds_left),
-            connections,
-            rtt,
-            sidecar.addr.to_string(),
-        ]);
+        table.row(cells(sidecar));
     }
     out.push_str(&table.render());
     for nack in status
@@ -175,6 +143,48 @@ fn earlier(sidecar: &SidecarStatus) -> String {
     let process = |p: &EarlierProcess| format!("process {} (version {})", p.pid, p.version);
     let all: Vec<String> = sidecar.earlier.iter().map(process).collect();
     all.join(", ")
+}
+
+/// A sidecar's line of the table.
+fn cells(sidecar: &SidecarStatus) -> [String; 9] {
+    let state = match sidecar.state {
+        SidecarState::Live => "live".to_owned(),
+        SidecarState::Gone => format!("gone since {}", date(sidecar.since_unix_ms / 1000)),
+    };
+    let revision = sidecar
+        .acked_revision
+        .map_or_else(|| "none".to_owned(), |revision| revision.to_string());
+    let refused = if sidecar.nack.is_some() {
+        " (refused)"
+    } else {
+        ""
+    };
+    // What it said last is no news of a sidecar that is gone.
+    let live = sidecar.state == SidecarState::Live;
+    let rtt = match sidecar.rtt_us {
+        us if live && us > 0 => output::millis(us),
+        _ => "-".to_owned(),
+    };
+    let connections = match live {
+        true => sidecar.connections.len().to_string(),
+        false => "-".to_owned(),
+    };
+    // One that has not come back since a restart of the control node has not said.
+    let certificate = match sidecar.not_after_unix {
+        0 => "-".to_owned(),
+        _ => left(sidecar.certificate_seconds_left),
+    };
+    [
+        sidecar.service.clone(),
+        sidecar.instance.clone(),
+        state,
+        sidecar.version.clone(),
+        format!("{revision}{refused}"),
+        certificate,
+        connections,
+        rtt,
+        sidecar.addr.to_string(),
+    ]
 }
 
 /// Who is registered at an address that means this machine to every other one, in a mesh of several machines.
@@ -224,6 +234,16 @@ mod tests {
             unsaved: None,
             earlier: Vec::new(),
         }
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_sidecar_is_not_made_up() {
+        let mut gone = sidecar("a1", "10.0.0.2:1");
+        gone.state = SidecarState::Gone;
+        gone.certificate_seconds_left = -1_700_000_000;
+        let cells = cells(&gone);
+        assert_eq!(cells[2], "gone since 1970-01-01T00:00:00Z");
+        assert_eq!(cells[5..8], ["-", "-", "-"]);
     }
 
     #[test]
