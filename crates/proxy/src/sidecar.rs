@@ -99,7 +99,10 @@ impl Place {
             };
             return Ok((place, Some(before)));
         }
-        let state = StateDir::open(env, &config.state_dir).await?;
+        let state = match config.take_over {
+            true => StateDir::inherit(env, &config.state_dir).await?,
+            false => StateDir::open(env, &config.state_dir).await?,
+        };
         let desk = env.hands_over().then(|| {
             let path = handover::desk(&config.state_dir);
             env.listen_channel(&path).inspect_err(|error| {

@@ -16,8 +16,10 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use weft_certs::{BundleSet, RootPin, X509Svid};
 use weft_env::{Disk, DiskError, Env, LockGuard, Mode};
 
@@ -32,6 +34,11 @@ const MAX_SNAPSHOT: usize = 2 * weft_wire::MAX_FRAME;
 
 /// More than SVID, bundles, name and key of one that has just joined take, in bytes.
 const ROOM: usize = 64 * 1024;
+
+/// How long a process that has died may hold its lock: the kernel may have much memory to clear.
+const DYING: Duration = Duration::from_secs(2);
+/// There is no event to wait for: the lock may be that of any process.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What was in force when it was saved: the pushed map, without trust (which has its own file).
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -62,6 +69,21 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
+    /// Like [`Self::open`], after the process that had the directory has died: the kernel gives its lock back last, a
+    /// moment after others have seen it go.
+    pub(crate) async fn inherit(env: &Env, dir: &Path) -> Result<Self, Error> {
+        let began = Instant::now();
+        loop {
+            match Self::open(env, dir).await {
+                Err(Error::StateDir {
+                    source: DiskError::Locked { .. },
+                    ..
+                }) if began.elapsed() < DYING => tokio::time::sleep(LOOK_AGAIN).await,
+                opened => return opened,
+            }
+        }
+    }
+
     /// Creates the directory if needed and takes its lock.
     pub(crate) async fn open(env: &Env, dir: &Path) -> Result<Self, Error> {
         let dir = dir.to_owned();
@@ -345,6 +367,20 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("another process"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn whoever_inherits_waits_for_the_lock_of_the_dead() {
+        let env = Env::system();
+        let dir = tempfile::tempdir().unwrap();
+        let held = StateDir::open(&env, dir.path()).await.unwrap();
+        let (inherited, ()) = tokio::join!(StateDir::inherit(&env, dir.path()), async {
+            tokio::time::sleep(3 * LOOK_AGAIN).await;
+            drop(held);
+        });
+        let _held = inherited.unwrap();
+        let error = StateDir::inherit(&env, dir.path()).await.unwrap_err();
+        assert!(error.to_string().contains("another process"), "{error}");
     }
 
     #[tokio::test]
