@@ -204,6 +204,11 @@ impl Authority {
         })
     }
 
+    /// Whether this issuing CA has begun, and has enough of its life left for a leaf.
+    pub fn can_sign(&self, slot: &Slot, now: SystemTime) -> bool {
+        slot.not_before <= now && leaf_end(&self.config, slot, None, now).is_ok()
+    }
+
     /// The first half of making an authority or a request: the journal that names the key to come. Persist it, then
     /// go on with [`prepare_root`](Self::prepare_root) or the like.
     ///

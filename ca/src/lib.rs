@@ -46,6 +46,7 @@ pub use keys::{FileKeyStore, KeyId, KeyStore, KeyType, MemoryKeyStore, Signer, S
 pub use seal::{Secret, seal, unseal};
 pub use slot::{Cross, Slot, SlotState, Tier};
 pub use token::{JoinToken, TokenRecord};
+pub use when::rfc3339;
 
 #[cfg(test)]
 mod testing;

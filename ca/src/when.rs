@@ -29,7 +29,8 @@ pub(crate) fn offset(time: SystemTime) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(seconds).unwrap_or_else(|_| date_time_ymd(9999, 12, 31))
 }
 
-pub(crate) fn rfc3339(time: SystemTime) -> String {
+/// As people and logs read it: RFC 3339, in UTC.
+pub fn rfc3339(time: SystemTime) -> String {
     offset(time)
         .format(&Rfc3339)
         .unwrap_or_else(|_| format!("{} s after 1970", seconds(time)))

@@ -3,7 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
+use weft_ca::rfc3339;
 use weft_env::DiskError;
 
 use crate::store::StoreError;
@@ -126,6 +128,21 @@ pub enum ControlError {
     Damaged {
         /// What.
         what: String,
+    },
+    /// The issuing CA has ended, and no other one can be made.
+    #[error(
+        "the issuing CA {slot} does not hold by this machine's clock, which says {now} (it ends {at}), and none can be made in its place: {reason}; if the clock is wrong, set it right; with a root elsewhere, set the clock to before that end for as long as its request is made and its answer imported; a root that has ended needs a new mesh: weft init",
+        at = rfc3339(*at), now = rfc3339(*now)
+    )]
+    AuthorityEnded {
+        /// Its name.
+        slot: String,
+        /// Its end.
+        at: SystemTime,
+        /// What the clock says.
+        now: SystemTime,
+        /// Why there is none in its place.
+        reason: weft_ca::Error,
     },
     /// Its own fresh certificate does not hold here and now.
     #[error("this node's own certificate cannot be used: {0}")]

@@ -15,7 +15,8 @@ use crate::audit::Audit;
 use crate::error::ControlError;
 use crate::federation::{BundleEndpoint, Federations};
 use crate::issue::{
-    CaService, OwnIdentity, Rotations, Secret, Tokens, keep_own_svid, keep_own_trust, upkeep,
+    CaService, OwnIdentity, Rotations, Secret, Tokens, keep_own_svid, keep_own_trust, revive,
+    upkeep,
 };
 use crate::node::Node;
 use crate::push::Feed;
@@ -157,6 +158,7 @@ async fn start(
     })?;
     let audit = Audit::load(env, store.clone()).await?;
     let ca = CaService::load(env, store.clone(), keys, &settings, audit).await?;
+    revive(&ca).await?;
     let own = OwnIdentity::new(env, ca.clone(), settings.control_id()).await?;
     own.check()?;
     let reset_key = dir.reset_key(env).await?;

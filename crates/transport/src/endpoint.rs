@@ -29,7 +29,7 @@ use crate::{
 /// How long the last packets of closed connections may take to be sent.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Times that a port of the system's choice may be taken by another on TCP.
+/// Times that a port of the system's choice may be taken by another on UDP.
 const CHOICES: usize = 32;
 
 /// A UDP socket that dials peers and answers them, and for those whom no UDP reaches a TCP socket beside it. Clones
@@ -228,27 +228,23 @@ async fn sockets(config: &TransportConfig, env: &Env) -> io::Result<Sockets> {
     if !config.fallback {
         return Ok((env.bind_udp(config.addr)?, None));
     }
-    let bind = || {
-        let udp = env.bind_udp(config.addr)?;
-        let at = udp.local_addr()?;
-        Ok((udp, at))
-    };
-    let (udp, tcp) = beside(env, config.addr, bind).await?;
+    let (udp, tcp) = beside(env, config.addr, |at| env.bind_udp(at)).await?;
     Ok((udp, Some(tcp)))
 }
 
-/// A socket of UDP, and a listener of TCP on its port.
+/// A listener of TCP, and a socket of UDP on its port.
 pub(crate) async fn beside<U>(
     env: &Env,
     addr: SocketAddr,
-    bind: impl Fn() -> io::Result<(U, SocketAddr)>,
+    bind: impl Fn(SocketAddr) -> io::Result<U>,
 ) -> io::Result<(U, Arc<Listener>)> {
     let mut choices = 1;
     loop {
-        let (udp, at) = bind()?;
-        match env.listen(at).await {
-            Ok(tcp) => return Ok((udp, Arc::new(tcp))),
-            // Somebody else has this port of TCP: the system chooses another one.
+        // TCP first: its ports are the scarce ones, since each connection of late keeps one for a minute.
+        let tcp = env.listen(addr).await?;
+        match bind(tcp.local_addr()?) {
+            Ok(udp) => return Ok((udp, Arc::new(tcp))),
+            // Somebody else has this port of UDP: the system chooses another one.
             Err(_) if addr.port() == 0 && choices < CHOICES => choices += 1,
             Err(error) => return Err(error),
         }

@@ -16,7 +16,7 @@ use crate::admin::types::{CaPlan, Named, Phase, Progress, RotateCa, RotateCerts}
 use crate::error::ControlError;
 use crate::problem::Reject;
 use crate::registry::{Registry, Sidecar};
-use crate::store::{Condition, Txn};
+use crate::store::{Condition, Store, Txn};
 
 /// The rotation under way, if there is one.
 const PLAN: &str = "ca/rotation";
@@ -256,17 +256,22 @@ fn under_way(plan: &Plan) -> Reject {
     Reject::new(StatusCode::CONFLICT, "rotation_under_way", message)
 }
 
+/// The plan that is stored.
+pub(super) async fn stored(store: &dyn Store) -> Result<Option<Plan>, ControlError> {
+    let Some(entry) = store.get(PLAN).await? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&entry.value)
+        .map(Some)
+        .map_err(|error| ControlError::Damaged {
+            what: format!("the rotation under way cannot be read: {error}"),
+        })
+}
+
 impl Shared {
     /// The plan that is stored.
     pub(super) async fn stored(&self) -> Result<Option<Plan>, ControlError> {
-        let Some(entry) = self.ca.store().get(PLAN).await? else {
-            return Ok(None);
-        };
-        serde_json::from_slice(&entry.value)
-            .map(Some)
-            .map_err(|error| ControlError::Damaged {
-                what: format!("the rotation under way cannot be read: {error}"),
-            })
+        stored(&**self.ca.store()).await
     }
 
     /// With the plan as it is to be stored.

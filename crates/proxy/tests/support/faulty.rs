@@ -1,11 +1,11 @@
-//! The machine, but with a clock that can break: stands for any fault in weft's own code.
+//! The machine, but with a clock that can be wrong, or break, which stands for any fault in weft's own code.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use weft_env::{BoxFuture, Disk, Listener, Platform, Stream, SystemPlatform};
 
@@ -14,12 +14,14 @@ use weft_env::{BoxFuture, Disk, Listener, Platform, Stream, SystemPlatform};
 pub struct Faulty {
     inner: SystemPlatform,
     pub broken: AtomicBool,
+    /// Seconds.
+    pub ahead: AtomicU64,
 }
 
 impl Platform for Faulty {
     fn wall(&self) -> SystemTime {
         assert!(!self.broken.load(Ordering::SeqCst), "the clock is broken");
-        self.inner.wall()
+        self.inner.wall() + Duration::from_secs(self.ahead.load(Ordering::SeqCst))
     }
     fn seed(&self, purpose: &'static str) -> [u8; 32] {
         self.inner.seed(purpose)

@@ -94,12 +94,7 @@ impl Relay {
     /// # Errors
     /// Names the address and the cause; [`io::ErrorKind::Unsupported`] in a simulation.
     pub async fn open(env: &Env, addr: SocketAddr) -> io::Result<Self> {
-        let bind = || {
-            let udp = env.bind_shared_udp(addr)?;
-            let at = udp.socket().local_addr()?;
-            Ok((udp, at))
-        };
-        let (udp, tcp) = beside(env, addr, bind).await?;
+        let (udp, tcp) = beside(env, addr, |at| env.bind_shared_udp(at)).await?;
         let tag = Tag::draw(&mut env.rng("quic-tag"), &[]);
         let socket = RelaySocket::reading(udp, tag);
         Ok(Self::new(env, socket, tcp))
