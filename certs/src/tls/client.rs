@@ -49,16 +49,23 @@ pub(super) fn builder(
     verifier: PeerVerifier,
     client_cert: impl FnOnce(WantsClientCert) -> ClientConfig,
 ) -> ClientConfig {
-    let builder: ConfigBuilder<ClientConfig, WantsVerifier> =
-        ClientConfig::builder_with_details(provider(key_exchange), Arc::new(WallClock(clock)))
-            .with_protocol_versions(&[&TLS13])
-            .expect("the provider has cipher suites for TLS 1.3");
+    let builder = start(key_exchange, clock);
     // "dangerous" is rustls' word for any verifier but its own; ours is `verify_chain`, and there is no way past it.
     client_cert(
         builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier)),
     )
+}
+
+/// What every client of weft has in common: one provider, one clock, TLS 1.3.
+pub(super) fn start(
+    key_exchange: KeyExchange,
+    clock: Clock,
+) -> ConfigBuilder<ClientConfig, WantsVerifier> {
+    ClientConfig::builder_with_details(provider(key_exchange), Arc::new(WallClock(clock)))
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider has cipher suites for TLS 1.3")
 }
 
 pub(super) fn finish(mut config: ClientConfig, alpn: &[&[u8]]) -> ClientConfig {

@@ -7,13 +7,11 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::NoServerSessionStorage;
-use rustls::version::TLS13;
-use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
 
-use super::client::{PeerVerifier, builder, finish};
+use super::client::{PeerVerifier, builder};
 use super::server::Presenter;
-use super::{Failure, KeyExchange, WallClock, protocols, provider};
+use super::{Failure, KeyExchange, client, server};
 use crate::{BundleSet, Clock, Error, ExpectedPeer, IdentitySource, SpiffeId, verify_expected};
 
 /// `https_spiffe`, as client: the server must be `expected`, by these bundles.
@@ -31,7 +29,7 @@ pub fn spiffe_endpoint_client(
     let config = builder(KeyExchange::Preferred, clock, verifier, |builder| {
         builder.with_no_client_auth()
     });
-    finish(config, alpn)
+    client::finish(config, alpn)
 }
 
 /// `https_web`, as client: the server's certificate must be for the host's name, by these roots.
@@ -50,14 +48,10 @@ pub fn web_endpoint_client(
             reason: "there is no root certificate in it".to_owned(),
         });
     }
-    let builder: ConfigBuilder<ClientConfig, WantsVerifier> = ClientConfig::builder_with_details(
-        provider(KeyExchange::Preferred),
-        Arc::new(WallClock(clock)),
-    )
-    .with_protocol_versions(&[&TLS13])
-    .expect("the provider has cipher suites for TLS 1.3");
-    let config = builder.with_root_certificates(store).with_no_client_auth();
-    Ok(finish(config, alpn))
+    let config = client::start(KeyExchange::Preferred, clock)
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    Ok(client::finish(config, alpn))
 }
 
 /// `https_spiffe`, as server: presents the SVID of the moment of each handshake.
@@ -66,8 +60,8 @@ pub fn spiffe_endpoint_server(
     alpn: &[&[u8]],
     clock: Clock,
 ) -> ServerConfig {
-    served(
-        server(clock).with_cert_resolver(Arc::new(Presenter(source))),
+    server::finish(
+        unasked(clock).with_cert_resolver(Arc::new(Presenter(source))),
         alpn,
     )
 }
@@ -89,25 +83,15 @@ pub fn web_endpoint_server(
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| broken("the certificates", &error))?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| broken("the key", &error))?;
-    let config = server(clock).with_single_cert(chain, key);
+    let config = unasked(clock).with_single_cert(chain, key);
     config
-        .map(|config| served(config, alpn))
+        .map(|config| server::finish(config, alpn))
         .map_err(|error| broken("certificate and key", &error))
 }
 
 type WantsCertificate = ConfigBuilder<ServerConfig, rustls::server::WantsServerCert>;
 
 /// Federation §5.2.1: the server MUST NOT ask for a client's certificate.
-fn server(clock: Clock) -> WantsCertificate {
-    ServerConfig::builder_with_details(provider(KeyExchange::Preferred), Arc::new(WallClock(clock)))
-        .with_protocol_versions(&[&TLS13])
-        .expect("the provider has cipher suites for TLS 1.3")
-        .with_no_client_auth()
-}
-
-fn served(mut config: ServerConfig, alpn: &[&[u8]]) -> ServerConfig {
-    config.alpn_protocols = protocols(alpn);
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    config
+fn unasked(clock: Clock) -> WantsCertificate {
+    server::start(KeyExchange::Preferred, clock).with_no_client_auth()
 }

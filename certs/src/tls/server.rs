@@ -8,7 +8,10 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
+use rustls::{
+    ConfigBuilder, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+    WantsVerifier,
+};
 
 use super::{
     KeyExchange, WallClock, protocols, provider, refuse, verify_handshake, wall, whole_chain,
@@ -45,12 +48,24 @@ pub fn server_config(
         client_auth,
         observer,
     });
-    let mut config =
-        ServerConfig::builder_with_details(provider(key_exchange), Arc::new(WallClock(clock)))
-            .with_protocol_versions(&[&TLS13])
-            .expect("the provider has cipher suites for TLS 1.3")
-            .with_client_cert_verifier(verifier)
-            .with_cert_resolver(Arc::new(Presenter(source)));
+    let config = start(key_exchange, clock)
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(Presenter(source)));
+    finish(config, alpn)
+}
+
+/// What every server of weft has in common: one provider, one clock, TLS 1.3.
+pub(super) fn start(
+    key_exchange: KeyExchange,
+    clock: Clock,
+) -> ConfigBuilder<ServerConfig, WantsVerifier> {
+    ServerConfig::builder_with_details(provider(key_exchange), Arc::new(WallClock(clock)))
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider has cipher suites for TLS 1.3")
+}
+
+/// Nothing of a connection outlives it.
+pub(super) fn finish(mut config: ServerConfig, alpn: &[&[u8]]) -> ServerConfig {
     config.alpn_protocols = protocols(alpn);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;

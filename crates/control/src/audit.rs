@@ -10,7 +10,7 @@ use weft_env::Env;
 use crate::admin::types::AuditPage;
 use crate::error::ControlError;
 use crate::issue::RateLimit;
-use crate::store::{Condition, Op, Revision, Store, StoreError, Txn};
+use crate::store::{Condition, Op, Revision, Store, StoreError, Txn, json};
 use crate::time::unix_ms;
 
 /// The end of the log.
@@ -202,10 +202,6 @@ fn chunk_prefix(chunk: u64) -> String {
 
 fn key(seq: u64) -> String {
     format!("{}{:03}", chunk_prefix(seq / CHUNK), seq % CHUNK)
-}
-
-fn json(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("the value has string keys only")
 }
 
 #[cfg(test)]

@@ -12,12 +12,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use weft_env::{Env, Listener, Tasks};
 use weft_telemetry::{METRICS_CONTENT_TYPE, Side, Telemetry};
 
 use crate::VERSION;
+use crate::accept;
 use crate::error::ControlError;
 use crate::node::Node;
 
@@ -25,8 +25,6 @@ use crate::node::Node;
 const MAX_CONNECTIONS: usize = 32;
 /// Longest life of a connection: a scrape takes milliseconds.
 const LIFE: Duration = Duration::from_secs(30);
-/// Pause after a failed accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Opens the port.
 pub(crate) async fn listen(
@@ -45,25 +43,11 @@ pub(crate) async fn listen(
 
 /// Serves it until the owner of `tasks` stops.
 pub(crate) async fn serve(node: Arc<Node>, listener: Listener, tasks: Tasks) {
-    let stop = tasks.token();
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let telemetry = Arc::new(Telemetry::new(VERSION));
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
-            continue;
-        };
+    let (stop, telemetry) = (tasks.token(), Arc::new(Telemetry::new(VERSION)));
+    let at_once = ("the metrics port", MAX_CONNECTIONS);
+    accept::each(listener, at_once, tasks, |stream| {
         let (node, telemetry, stop) = (node.clone(), telemetry.clone(), stop.clone());
-        tasks.spawn(async move {
-            let _slot = slot;
+        Some(async move {
             let service = service_fn(|request| {
                 let reply = answer(&node, &telemetry, &request);
                 async move { Ok::<_, Infallible>(reply) }
@@ -76,8 +60,9 @@ pub(crate) async fn serve(node: Arc<Node>, listener: Listener, tasks: Tasks) {
                 () = stop.cancelled() => {}
                 _ = timeout(LIFE, serving) => {}
             }
-        });
-    }
+        })
+    })
+    .await;
 }
 
 fn answer(

@@ -20,6 +20,7 @@
 //! a delta is, whose grace is over, whose receipt is missing, how far a rotation has come) are plain
 //! functions that get the time as an argument.
 
+mod accept;
 mod admin;
 mod audit;
 mod backup;

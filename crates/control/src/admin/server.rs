@@ -13,14 +13,15 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weft_env::{Listener, Stream, Tasks};
 
 use super::routes::{Answer, Reply};
 use super::types::{Phase, Progress};
 use super::{MAX_BODY, routes};
+use crate::accept;
 use crate::node::Node;
 use crate::problem::Reject;
 
@@ -28,41 +29,19 @@ use crate::problem::Reject;
 const MAX_CONNECTIONS: usize = 64;
 /// Time for a request's head and body to arrive; the sender is on this machine.
 const ARRIVAL: Duration = Duration::from_secs(10);
-/// Pause after a failed accept, such as too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the socket until the owner of `tasks` stops.
 pub(crate) async fn serve(node: Arc<Node>, listener: Listener, tasks: Tasks) {
     let stop = tasks.token();
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "the admin socket cannot accept");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    let at_once = ("the admin socket", MAX_CONNECTIONS);
+    accept::each(listener, at_once, tasks, |stream| {
         if !may_use(&stream) {
             tracing::warn!(peer = ?stream.peer_cred(), "refused at the admin socket");
-            continue;
+            return None;
         }
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
-            tracing::warn!("too many admin connections");
-            continue;
-        };
-        let (node, stop) = (node.clone(), stop.clone());
-        tasks.spawn(async move {
-            let _slot = slot;
-            connection(node, stream, stop).await;
-        });
-    }
+        Some(connection(node.clone(), stream, stop.clone()))
+    })
+    .await;
 }
 
 /// Whoever connects must be the user of this process, or root. The socket's mode says the same; this holds

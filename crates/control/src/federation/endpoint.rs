@@ -13,13 +13,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use weft_certs::tls;
 use weft_env::{Env, Listener, Stream, Tasks};
 
+use crate::accept;
 use crate::error::ControlError;
 use crate::node::Node;
 
@@ -27,8 +27,6 @@ use crate::node::Node;
 const MAX_CONNECTIONS: usize = 64;
 /// Longest life of a connection, its handshake included.
 const LIFE: Duration = Duration::from_secs(10);
-/// Pause after a failed accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Larger than any chain or key.
 const MAX_PEM: usize = 1024 * 1024;
 const ALPN: &[&[u8]] = &[b"http/1.1"];
@@ -84,46 +82,40 @@ pub(crate) async fn listen(env: &Env, how: BundleEndpoint) -> Result<Serving, Co
 /// Serves it until the owner of `tasks` stops.
 pub(crate) async fn serve(node: Arc<Node>, serving: Serving, tasks: Tasks) {
     let stop = tasks.token();
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let Serving { listener, how, .. } = serving;
-    let how = Arc::new(how);
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
-            continue;
-        };
-        let (node, how, stop) = (node.clone(), how.clone(), stop.clone());
-        tasks.spawn(async move {
-            let _slot = slot;
+    let own = tls::spiffe_endpoint_server(node.own.source.clone(), ALPN, node.env.clock());
+    let (how, own) = (Arc::new(how), Arc::new(own));
+    let at_once = ("the bundle endpoint", MAX_CONNECTIONS);
+    accept::each(listener, at_once, tasks, |stream| {
+        let (node, how, own, stop) = (node.clone(), how.clone(), own.clone(), stop.clone());
+        Some(async move {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                _ = timeout(LIFE, connection(&node, &how, stream)) => {}
+                _ = timeout(LIFE, connection(&node, &how, own, stream)) => {}
             }
-        });
-    }
+        })
+    })
+    .await;
 }
 
-async fn connection(node: &Arc<Node>, how: &BundleEndpoint, stream: Stream) {
+async fn connection(
+    node: &Arc<Node>,
+    how: &BundleEndpoint,
+    own: Arc<ServerConfig>,
+    stream: Stream,
+) {
     let config = match &how.web {
-        None => tls::spiffe_endpoint_server(node.own.source.clone(), ALPN, node.env.clock()),
+        None => own,
         Some(web) => match web_config(&node.env, web).await {
-            Ok(config) => config,
+            Ok(config) => Arc::new(config),
             Err(reason) => {
                 tracing::warn!(reason, "the bundle endpoint cannot answer");
                 return;
             }
         },
     };
-    let stream = match TlsAcceptor::from(Arc::new(config)).accept(stream).await {
+    let stream = match TlsAcceptor::from(config).accept(stream).await {
         Ok(stream) => stream,
         Err(error) => {
             tracing::debug!(%error, "a handshake with the bundle endpoint failed");

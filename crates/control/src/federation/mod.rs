@@ -22,13 +22,14 @@ use tokio::sync::watch;
 use weft_ca::audit::Event;
 use weft_certs::{BundleSet, TrustBundle, TrustDomain};
 use weft_env::Env;
+use weft_wire::ResourcePath;
 
 use self::rules::Judged;
 use self::types::{FederateRequest, FederationInfo, FetchFailure, Profile, Relation};
 use crate::error::ControlError;
 use crate::issue::CaService;
 use crate::problem::Reject;
-use crate::store::{Condition, Store, Txn};
+use crate::store::{Condition, Store, Txn, json};
 use crate::time::unix_s;
 
 pub use endpoint::{BundleEndpoint, WebCertificate};
@@ -336,9 +337,6 @@ fn key(domain: &TrustDomain) -> String {
 }
 
 fn trust_key(domain: &TrustDomain) -> String {
-    format!("trust/{domain}")
-}
-
-fn json(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("the value has string keys only")
+    let trust_domain = domain.to_string();
+    ResourcePath::Trust { trust_domain }.to_string()
 }

@@ -20,7 +20,7 @@ use crate::audit::Audit;
 use crate::error::ControlError;
 use crate::problem::Reject;
 use crate::settings::MeshSettings;
-use crate::store::{Condition, Revision, Store, StoreError, Txn};
+use crate::store::{Condition, Revision, Store, StoreError, Txn, json};
 use crate::time::{seconds_left, unix_s};
 
 /// Where the journal is kept.
@@ -525,10 +525,6 @@ async fn load(
 fn trust_entry(bundle: &TrustBundle) -> (String, Vec<u8>) {
     let key = format!("trust/{}", bundle.trust_domain);
     (key, json(&bundle.to_jwks()))
-}
-
-fn json(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("the value has string keys only")
 }
 
 /// A loaded journal's certificates are readable: `Authority::load` has read them.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use weft_ca::Issued;
 use weft_certs::{RootPin, SpiffeId};
 
-use crate::store::{Store, StoreError, Txn};
+use crate::store::{Store, StoreError, Txn, json};
 use crate::time::unix_s;
 
 const PREFIX: &str = "issued/";
@@ -38,8 +38,7 @@ pub(crate) fn remember(txn: Txn, issued: &Issued) -> Txn {
         issuer: issued.issuer.clone(),
         not_after_unix: unix_s(issued.not_after),
     };
-    let json = serde_json::to_vec(&leaf).expect("a record has string keys only");
-    txn.put(format!("{PREFIX}{}", leaf.serial), json)
+    txn.put(format!("{PREFIX}{}", leaf.serial), json(&leaf))
 }
 
 /// All that have not ended at `now`, by any clock that is not too far off.

@@ -16,7 +16,7 @@ use crate::admin::types::{CaPlan, Named, Phase, Progress, RotateCa, RotateCerts}
 use crate::error::ControlError;
 use crate::problem::Reject;
 use crate::registry::{Registry, Sidecar};
-use crate::store::{Condition, Store, Txn};
+use crate::store::{Condition, Store, Txn, json};
 
 /// The rotation under way, if there is one.
 const PLAN: &str = "ca/rotation";
@@ -276,8 +276,7 @@ impl Shared {
 
     /// With the plan as it is to be stored.
     pub(super) fn put(txn: Txn, plan: &Plan) -> Txn {
-        let json = serde_json::to_vec(plan).expect("a plan has string keys only");
-        txn.put(PLAN, json)
+        txn.put(PLAN, json(plan))
     }
 
     /// Without a plan: it is done.

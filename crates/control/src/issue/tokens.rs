@@ -15,7 +15,7 @@ use weft_resources::{SYSTEM_NAMESPACE, ServiceName};
 use super::CaService;
 use crate::admin::types::{TokenInfo, TokenRequest, TokenState};
 use crate::problem::Reject;
-use crate::store::{Condition, Entry, Store, StoreError, Txn};
+use crate::store::{Condition, Entry, Store, StoreError, Txn, json};
 use crate::time::unix_s;
 
 const PREFIX: &str = "token/";
@@ -49,10 +49,6 @@ struct Stored {
 impl Stored {
     fn read(entry: &Entry) -> Option<Self> {
         serde_json::from_slice(&entry.value).ok()
-    }
-
-    fn json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a token record has string keys only")
     }
 
     fn is_over(&self, now: SystemTime) -> bool {
@@ -115,7 +111,7 @@ pub(crate) async fn create(
     let key = key(&token);
     let mut txn = Txn::new()
         .when(Condition::Absent(key.clone()))
-        .put(key, stored.json());
+        .put(key, json(&stored));
     let mut kept = 0;
     for entry in &store.range(PREFIX).await?.entries {
         match Stored::read(entry) {
@@ -221,7 +217,7 @@ pub(crate) fn redeem(token: Redeemable) -> (Txn, SystemTime) {
     if broken(Mutant::KeepsTokens) {
         stored.record.used = None;
     }
-    let json = stored.json();
+    let json = json(&stored);
     let txn = Txn::new()
         .when(Condition::At(
             token.entry.key.clone(),
@@ -275,7 +271,7 @@ pub(crate) async fn note_expired(ca: &CaService) -> Result<(), StoreError> {
         events.push(event);
         txn = txn
             .when(Condition::At(entry.key.clone(), entry.mod_revision))
-            .put(entry.key, stored.json());
+            .put(entry.key, json(&stored));
     }
     if !events.is_empty() {
         ca.audit().commit(txn, events).await?;
@@ -300,7 +296,7 @@ pub(crate) async fn revoke_all(
         stored.revoked = true;
         txn = txn
             .when(Condition::At(entry.key.clone(), entry.mod_revision))
-            .put(entry.key.clone(), stored.json());
+            .put(entry.key.clone(), json(&stored));
         revoked.push(short(&stored.record.hash));
     }
     Ok((txn, revoked))
@@ -322,7 +318,7 @@ pub(crate) async fn revoke(store: &dyn Store, id: &str) -> Result<(Txn, SpiffeId
             revoked.revoked = true;
             let txn = Txn::new()
                 .when(Condition::At(entry.key.clone(), entry.mod_revision))
-                .put(entry.key.clone(), revoked.json());
+                .put(entry.key.clone(), json(&revoked));
             Ok((txn, stored.record.spiffe_id.clone()))
         }
         [_] => Err(none(format!(

@@ -17,6 +17,11 @@ use bytes::Bytes;
 pub use contract::store_contract;
 pub use redb::RedbStore;
 
+/// A value in the form in which it is stored: JSON.
+pub(crate) fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("what is stored has string keys only")
+}
+
 /// A future of a trait object's method.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 

@@ -32,7 +32,7 @@ pub(super) async fn follow(
         ));
     };
     output::show(format, &last, || sentence(&last))?;
-    if matches!(last.phase, Phase::Done | Phase::Waiting) {
+    if !has_failed(&last) {
         return Ok(());
     }
     let absent = if last.absent.is_empty() {
@@ -46,8 +46,15 @@ pub(super) async fn follow(
             "{}{absent}",
             last.message.as_deref().unwrap_or("it did not finish")
         ),
-        "see which sidecars are absent with `weft cert show`, then run it again",
+        match last.absent.is_empty() {
+            true => "mend that, and run it again: it goes on where it stopped",
+            false => "see which sidecars are absent with `weft cert show`, then run it again",
+        },
     ))
+}
+
+fn has_failed(progress: &Progress) -> bool {
+    !matches!(progress.phase, Phase::Done | Phase::Waiting)
 }
 
 fn bar() -> ProgressBar {
@@ -76,7 +83,7 @@ fn phase(phase: Phase) -> &'static str {
 fn sentence(progress: &Progress) -> String {
     let mut table = output::Table::new(
         &["SERVICE", "INSTANCE", "SERIAL BEFORE", "SERIAL NOW"],
-        "no sidecar is connected; nothing changed",
+        "no sidecar is connected: no certificate of one has changed",
     );
     for one in &progress.rotated {
         table.row([
@@ -86,7 +93,11 @@ fn sentence(progress: &Progress) -> String {
             one.serial_after.clone(),
         ]);
     }
-    let mut out = table.render();
+    // Why none has changed, if it failed, is in the error.
+    let mut out = match has_failed(progress) && progress.rotated.is_empty() {
+        true => String::new(),
+        false => table.render(),
+    };
     if let (Some(before), Some(after)) = (&progress.issuer_before, &progress.issuer_after) {
         out.push_str(&format!("\nissuing certificate {before} → {after}\n"));
     }
@@ -94,14 +105,46 @@ fn sentence(progress: &Progress) -> String {
         out.push_str(&format!("left behind: {}\n", progress.missing.join(", ")));
     }
     if let Some(until) = progress.until_unix {
+        let whose = match progress.asleep.is_empty() {
+            true => "those who have not been seen since".to_owned(),
+            false => progress.asleep.join(", "),
+        };
         out.push_str(&format!(
-            "the old root stays trusted until {}, for certificates of: {}\nthe control node then drops it by itself; `--now` drops it at once\n",
-            date(until),
-            progress.asleep.join(", ")
+            "the old root stays trusted until {}, for certificates of: {whose}\nthe control node then drops it by itself; `--now` drops it at once\n",
+            date(until)
         ));
     }
     if let Some(number) = progress.evidence {
         out.push_str(&format!("proof: weft ca evidence {number}\n"));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(phase: Phase) -> Progress {
+        Progress {
+            phase,
+            finished: true,
+            ..Progress::default()
+        }
+    }
+
+    #[test]
+    fn a_rotation_that_failed_is_not_blamed_on_absent_sidecars() {
+        assert_eq!(sentence(&progress(Phase::Failed)), "");
+        assert!(sentence(&progress(Phase::Done)).starts_with("no sidecar is connected"));
+    }
+
+    #[test]
+    fn what_the_old_root_waits_for_is_never_an_empty_list() {
+        let mut waiting = progress(Phase::Waiting);
+        waiting.until_unix = Some(1_800_000_000);
+        let told = sentence(&waiting);
+        assert!(told.contains("for certificates of: those who"), "{told}");
+        waiting.asleep = vec!["orders".to_owned()];
+        assert!(sentence(&waiting).contains("certificates of: orders"));
+    }
 }
