@@ -87,8 +87,9 @@ impl Fallback {
     /// QUIC won a dial.
     pub(crate) fn quic_won(&mut self, addr: SocketAddr, now: Instant) {
         match self.paths.get(&addr).map(|path| path.state) {
-            Some(State::Blocked) => self.set(addr, State::Returned(now), now, now + MEMORY),
-            Some(State::Suspect) => drop(self.paths.remove(&addr)),
+            Some(State::Blocked | State::Suspect) => {
+                self.set(addr, State::Returned(now), now, now + MEMORY);
+            }
             Some(State::Returned(_)) | None => {}
         }
     }
@@ -216,6 +217,16 @@ mod tests {
         assert_eq!(paths.plan(addr(1), now + SUSPICION).lead, HEAD_START);
         paths.quic_won(addr(1), now);
         assert_eq!(paths.plan(addr(1), now).lead, HEAD_START, "it is back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quic_whose_handshakes_pass_and_which_falls_silent_twice_is_blocked() {
+        let (mut paths, now) = (Fallback::new(8), Instant::now());
+        paths.fell_silent(addr(1), now);
+        paths.quic_won(addr(1), now);
+        paths.fell_silent(addr(1), now + SECOND * 3);
+        let plan = paths.plan(addr(1), now + SECOND * 3);
+        assert_eq!(plan.first, Carrier::Tcp);
     }
 
     #[tokio::test(start_paused = true)]

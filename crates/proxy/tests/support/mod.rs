@@ -10,6 +10,8 @@
 
 pub mod apps;
 pub mod client;
+#[path = "../../../../tests/support/middlebox.rs"]
+pub mod middlebox;
 pub mod offline;
 
 use std::net::SocketAddr;

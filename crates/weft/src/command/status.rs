@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use weft_control::{AdminClient, SidecarState, SidecarStatus, Status};
-use weft_wire::EarlierProcess;
+use weft_wire::{ConnectionReport, EarlierProcess};
 
 use weft_env::Env;
 
@@ -163,6 +163,9 @@ fn shown(status: &Status) -> String {
             );
         }
     }
+    for line in status.sidecars.iter().filter_map(around_udp) {
+        out.push_str(&line);
+    }
     out
 }
 
@@ -170,4 +173,37 @@ fn earlier(sidecar: &SidecarStatus) -> String {
     let process = |p: &EarlierProcess| format!("process {} (version {})", p.pid, p.version);
     let all: Vec<String> = sidecar.earlier.iter().map(process).collect();
     all.join(", ")
+}
+
+/// Whom a sidecar reaches over TCP only. Said because it costs: a lost packet holds up every request.
+fn around_udp(sidecar: &SidecarStatus) -> Option<String> {
+    const NAMED: usize = 4;
+    if sidecar.state != SidecarState::Live {
+        return None;
+    }
+    let over_tcp = |c: &&ConnectionReport| c.direction == "outbound" && c.transport == "tcp";
+    let mut whom: Vec<_> = sidecar
+        .connections
+        .iter()
+        .filter(over_tcp)
+        .map(|connection| connection.addr.clone())
+        .collect();
+    if sidecar.transport == "tcp" {
+        whom.push("this control node".to_owned());
+    }
+    if whom.is_empty() {
+        return None;
+    }
+    let more = whom.len().saturating_sub(NAMED);
+    whom.truncate(NAMED);
+    let more = match more {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!(
+        "\n{}/{} reaches {}{more} over TCP, because no UDP passes: let UDP through to the port of the mesh\n",
+        sidecar.service,
+        sidecar.instance,
+        whom.join(", "),
+    ))
 }
