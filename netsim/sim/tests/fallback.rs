@@ -123,15 +123,18 @@ fn a_path_that_breaks_quic_again_and_again_is_left_alone_for_longer_and_longer()
             });
         }
         let end = Instant::now() + Duration::from_secs(600);
+        let (mut all, mut failed) = (0, 0);
         while Instant::now() < end {
-            // Some fail, in the seconds in which QUIC looks good.
-            let _ = request(&pool, &target).await;
+            all += 1;
+            // In the seconds in which QUIC looks good.
+            failed += u32::from(request(&pool, &target).await.is_err());
             sleep(1_000 * MS).await;
         }
+        assert!(failed <= 8 && all > 500, "{failed} of {all} failed");
         let stats = client.endpoint.fallback();
         assert!(
-            (2..=12).contains(&stats.to_quic),
-            "ten minutes, waits of 1 to 60 s: {stats:?}"
+            (2..=6).contains(&stats.to_quic),
+            "ten minutes, waits from 30 s on that double: {stats:?}"
         );
     });
 }
