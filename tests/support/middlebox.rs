@@ -104,5 +104,9 @@ async fn copy(
             return;
         }
     }
+    if !pass.load(Ordering::Relaxed) {
+        // Nor does an end: whoever notices the silence second must notice it alone. Dropping `to` would tell.
+        std::future::pending::<()>().await;
+    }
     let _ = to.shutdown().await;
 }

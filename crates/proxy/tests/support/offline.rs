@@ -18,6 +18,8 @@ struct Planned {
     service: &'static str,
     apps: Vec<AppPort>,
     mesh: SocketAddr,
+    /// Keeps the port from everybody else until the sidecar takes it.
+    reserved: (UdpSocket, TcpListener),
     /// Where others are told to reach it.
     reached_at: SocketAddr,
 }
@@ -53,11 +55,12 @@ impl Offline {
 
     /// Plans an instance of a service.
     pub fn instance(mut self, service: &'static str, apps: &[AppPort]) -> Self {
-        let mesh = free_port();
+        let (mesh, reserved) = free_port();
         self.planned.push(Planned {
             service,
             apps: apps.to_vec(),
             mesh,
+            reserved,
             reached_at: mesh,
         });
         self
@@ -72,7 +75,7 @@ impl Offline {
     }
 
     /// Starts all instances, in their order, with these resources in force.
-    pub async fn start(self, yaml: &str) -> Vec<Sidecar> {
+    pub async fn start(mut self, yaml: &str) -> Vec<Sidecar> {
         let mut keys = BTreeMap::new();
         for resource in weft_resources::parse_yaml(yaml, "test").unwrap() {
             keys.insert(format!("config/{}", resource.key()), resource.to_json());
@@ -88,7 +91,7 @@ impl Offline {
             keys.insert(format!("endpoint/default/{}/i{n}", planned.service), record);
         }
         let mut started = Vec::new();
-        for planned in &self.planned {
+        for planned in std::mem::take(&mut self.planned) {
             started.push(self.start_one(planned, &keys).await);
         }
         started
@@ -125,21 +128,22 @@ impl Offline {
         SpiffeId::for_service(&self.domain, "default", service).unwrap()
     }
 
-    async fn start_one(&self, planned: &Planned, keys: &BTreeMap<String, Value>) -> Sidecar {
+    async fn start_one(&self, planned: Planned, keys: &BTreeMap<String, Value>) -> Sidecar {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         std::fs::create_dir(&state).unwrap();
-        self.save(&state, planned, keys);
+        self.save(&state, &planned, keys);
         let mut config = SidecarConfig::new(state, self.domain.clone());
         config.control = vec!["127.0.0.1:9".to_owned()];
         config.token = TokenSource::None;
-        config.apps.clone_from(&planned.apps);
+        config.apps = planned.apps;
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         (config.outbound_listen, config.metrics_listen) = (any, any);
         config.mesh_listen = planned.mesh;
         config.tcp_listeners = vec![super::local("invoices:5432"), super::local("nobody:1")];
         config.ready_file = Some(dir.path().join("ready.json"));
         config.drain_deadline = super::PATIENCE;
+        drop(planned.reserved);
         Sidecar::start(&self.env, dir, config).await
     }
 
@@ -156,13 +160,13 @@ impl Offline {
     }
 }
 
-/// A port that is free for UDP and TCP.
-fn free_port() -> SocketAddr {
+/// A port that is free for UDP and TCP, and what keeps it so.
+fn free_port() -> (SocketAddr, (UdpSocket, TcpListener)) {
     loop {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let addr = socket.local_addr().unwrap();
-        if TcpListener::bind(addr).is_ok() {
-            return addr;
+        if let Ok(listener) = TcpListener::bind(addr) {
+            return (addr, (socket, listener));
         }
     }
 }
