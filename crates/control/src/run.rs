@@ -78,7 +78,7 @@ impl ControlConfig {
 pub struct ControlReady {
     /// Process id.
     pub pid: u32,
-    /// Where sidecars reach it (UDP).
+    /// Where sidecars reach it (UDP, and TCP where no UDP passes).
     pub mesh: SocketAddr,
     /// Where metrics are (TCP).
     pub metrics: Option<SocketAddr>,

@@ -65,6 +65,7 @@ fn sidecar(sidecar: &Sidecar, now: SystemTime) -> SidecarStatus {
         connections: report.map_or_else(Vec::new, |report| report.connections.clone()),
         unreachable: report.map_or_else(Vec::new, |report| report.unreachable.clone()),
         rtt_us: report.map_or(0, |report| report.control_rtt_us),
+        transport: report.map_or_else(String::new, |report| report.control_transport.clone()),
         refusals: report.map_or_else(Default::default, |report| report.refusals.clone()),
         unsaved: sidecar.unsaved.clone(),
         earlier: report.map_or_else(Vec::new, |report| report.earlier.clone()),

@@ -11,7 +11,7 @@ use weft_certs::{IdentitySource, SpiffeId};
 use weft_env::{Env, Tasks};
 use weft_resources::ServiceName;
 use weft_telemetry::{Party, Side, Telemetry};
-use weft_transport::{Pool, Relay};
+use weft_transport::{Carrier, Pool, Relay};
 
 use crate::admin::Readiness;
 use crate::dice::Dice;
@@ -41,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) dice: Dice,
     pub(crate) outbound: Face,
     pub(crate) inbound: Face,
+    /// What every tunnel says of the caller's service, beside its certificate.
+    pub(crate) baggage: HeaderValue,
     /// This service as one end of an edge.
     pub(crate) party: Party,
     /// Stands where there is no peer, rule or authority.
@@ -64,15 +66,29 @@ pub(crate) struct Face {
     pub(crate) node: Arc<str>,
     /// This node's entry in `via` (RFC 9110 §7.6.3): the version that the message came in, and a name.
     pub(crate) via: HeaderValue,
+    /// The same for a message that came over TCP.
+    via_http2: HeaderValue,
 }
 
 impl Face {
     fn new(side: Side, service: &ServiceName, received: &str) -> Self {
+        let via = |version: &str| {
+            HeaderValue::try_from(format!("{version} {service}"))
+                .expect("names of services are visible ASCII")
+        };
         Self {
             side,
             node: format!("{service}/{side}").into(),
-            via: HeaderValue::try_from(format!("{received} {service}"))
-                .expect("names of services are visible ASCII"),
+            via: via(received),
+            via_http2: via("2"),
+        }
+    }
+
+    /// The entry for a message that the mesh brought.
+    pub(crate) fn via_from(&self, carrier: Option<Carrier>) -> &HeaderValue {
+        match carrier {
+            Some(Carrier::Tcp) => &self.via_http2,
+            Some(Carrier::Quic) | None => &self.via,
         }
     }
 }
@@ -92,12 +108,21 @@ pub(crate) struct Parts {
     pub(crate) apps: Tasks,
 }
 
+fn baggage(service: &ServiceName) -> HeaderValue {
+    let (namespace, name) = (service.namespace(), service.name());
+    HeaderValue::try_from(format!(
+        "k8s.namespace.name={namespace},service.name={name}"
+    ))
+    .expect("names of services are visible ASCII")
+}
+
 impl Node {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let id = parts.identity.current().svid.id().clone();
         let service = parts.service;
         Arc::new(Self {
             party: Party::service(service.namespace(), service.name(), id.as_str()),
+            baggage: baggage(&service),
             outbound: Face::new(Side::Outbound, &service, "1.1"),
             inbound: Face::new(Side::Inbound, &service, "3"),
             dice: Dice::new(&parts.env, "data-path"),

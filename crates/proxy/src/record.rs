@@ -10,7 +10,7 @@ use weft_telemetry::{
     AccessEntry, Edge, HttpExchange, Protocol, Side, TcpConnection, Telemetry, access,
 };
 
-use weft_transport::Negotiated;
+use weft_transport::{Carrier, Negotiated};
 
 use crate::node::Face;
 use crate::request_id;
@@ -36,6 +36,8 @@ pub(crate) struct Record {
     pub(crate) authority: Arc<str>,
     /// SPIFFE ID of the other end.
     pub(crate) peer: Arc<str>,
+    /// What carries it in the mesh; none while nothing does.
+    pub(crate) carrier: Option<Carrier>,
     /// What decided.
     pub(crate) rule: Arc<str>,
     pub(crate) attempts: u32,
@@ -78,6 +80,7 @@ impl Record {
             edge: None,
             authority: Arc::clone(none),
             peer: Arc::clone(none),
+            carrier: None,
             rule: Arc::clone(none),
             attempts: 0,
             negotiated: Negotiated::default(),
@@ -197,6 +200,7 @@ impl Record {
             request_id: self.request_id(),
             side: self.side,
             protocol: self.protocol,
+            transport: self.carrier.map_or("", Carrier::label),
             peer: &self.peer,
             authority: &self.authority,
             method: self.method.as_str(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
-use weft_telemetry::{Direction, PathSample, PathTotals, Side};
+use weft_telemetry::{Direction, PathSample, PathTotals, Side, Telemetry};
 use weft_transport::{Carrier, ConnectionStats, Direction as Dialler, Endpoint, Measured};
 
 use crate::node::Node;
@@ -28,6 +28,7 @@ pub(crate) async fn keep(node: Arc<Node>, endpoint: Endpoint) {
         tick.tick().await;
         let connections = endpoint.connections();
         paths(&node, &connections);
+        tell_fallbacks(&node.telemetry, &endpoint);
         warn_balancer(&node, &connections);
         let telemetry = &node.telemetry;
         for ((direction, reason), total) in endpoint.refusals_by_direction() {
@@ -44,23 +45,27 @@ pub(crate) async fn keep(node: Arc<Node>, endpoint: Endpoint) {
 }
 
 fn paths(node: &Node, connections: &[ConnectionStats]) {
-    let count = |direction| {
-        let of = connections.iter().filter(|c| c.direction == direction);
-        of.count()
-    };
     let telemetry = &node.telemetry;
-    telemetry.set_connections(Direction::Dialled, count(Dialler::Outbound));
-    telemetry.set_connections(Direction::Accepted, count(Dialler::Inbound));
+    for carrier in [Carrier::Quic, Carrier::Tcp] {
+        let count = |direction| {
+            let of_kind = |c: &&ConnectionStats| c.direction == direction && c.carrier == carrier;
+            connections.iter().filter(of_kind).count()
+        };
+        let (dialled, accepted) = (count(Dialler::Outbound), count(Dialler::Inbound));
+        telemetry.set_connections(Direction::Dialled, carrier.label(), dialled);
+        telemetry.set_connections(Direction::Accepted, carrier.label(), accepted);
+    }
     let samples: Vec<PathSample<'_>> = connections.iter().map(sample).collect();
     telemetry.set_paths(&samples);
 }
 
-/// What metrics and reports call it.
-pub(crate) fn transport(carrier: Carrier) -> &'static str {
-    match carrier {
-        Carrier::Quic => "quic",
-        Carrier::Tcp => "tcp",
-    }
+/// Who had to be reached over TCP, and who is again over QUIC.
+fn tell_fallbacks(telemetry: &Telemetry, endpoint: &Endpoint) {
+    let fallback = endpoint.fallback();
+    telemetry.set_fallback_paths(fallback.blocked);
+    telemetry.fallbacks_total("to_tcp", fallback.to_tcp);
+    telemetry.fallbacks_total("to_quic", fallback.to_quic);
+    telemetry.fallbacks_total("probe_failed", fallback.probes_failed);
 }
 
 fn sample(stats: &ConnectionStats) -> PathSample<'_> {
@@ -74,7 +79,7 @@ fn sample(stats: &ConnectionStats) -> PathSample<'_> {
             .peer
             .as_ref()
             .map_or("unknown", |peer| peer.id.as_str()),
-        transport: transport(stats.carrier),
+        transport: stats.carrier.label(),
         key_exchange: stats.negotiated.key_exchange,
         cipher: stats.negotiated.cipher,
         rtt: stats.rtt,

@@ -13,6 +13,8 @@ pub struct AccessEntry<'a> {
     pub side: Side,
     /// How the traffic is carried.
     pub protocol: Protocol,
+    /// What carried it between the nodes: `quic` (HTTP/3) or `tcp` (HTTP/2); empty if nothing did.
+    pub transport: &'a str,
     /// Identity of the peer: the called on the outbound side, the caller on the inbound side. Empty if
     /// there was none.
     pub peer: &'a str,
@@ -53,6 +55,7 @@ pub fn access(entry: &AccessEntry<'_>) {
         request_id = entry.request_id,
         side = entry.side.as_str(),
         protocol = entry.protocol.as_str(),
+        transport = entry.transport,
         peer = entry.peer,
         authority = entry.authority,
         method = entry.method,
@@ -108,6 +111,7 @@ mod tests {
                 request_id: "r-1",
                 side: Side::Outbound,
                 protocol: Protocol::Http,
+                transport: "tcp",
                 peer: "spiffe://weft.local/ns/default/sa/invoices",
                 authority: "invoices.default:80",
                 method: "GET",
@@ -129,6 +133,7 @@ mod tests {
         for part in [
             "\"target\":\"access\"",
             "\"request_id\":\"r-1\"",
+            "\"transport\":\"tcp\"",
             "\"code\":504",
             "\"key_exchange\":\"X25519MLKEM768\"",
             "\"cipher\":\"TLS_AES_128_GCM_SHA256\"",

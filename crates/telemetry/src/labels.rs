@@ -199,13 +199,27 @@ impl EncodeLabelSet for RefusalLabels {
     }
 }
 
-/// The direction of a connection.
+/// A kind of mesh connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct DirectionLabels(pub(crate) &'static str);
+pub(crate) struct ConnectionLabels {
+    pub(crate) direction: &'static str,
+    pub(crate) transport: &'static str,
+}
 
-impl EncodeLabelSet for DirectionLabels {
+impl EncodeLabelSet for ConnectionLabels {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        ("direction", self.0).encode(encoder.encode_label())
+        ("direction", self.direction).encode(encoder.encode_label())?;
+        ("transport", self.transport).encode(encoder.encode_label())
+    }
+}
+
+/// A kind of event.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct EventLabels(pub(crate) &'static str);
+
+impl EncodeLabelSet for EventLabels {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        ("event", self.0).encode(encoder.encode_label())
     }
 }
 

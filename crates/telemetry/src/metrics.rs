@@ -14,7 +14,9 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::edge::{Edge, EdgeDelta};
-use crate::labels::{AuthorityLabels, CodeLabels, DirectionLabels, EdgeLabels, RefusalLabels};
+use crate::labels::{
+    AuthorityLabels, CodeLabels, ConnectionLabels, EdgeLabels, EventLabels, RefusalLabels,
+};
 use crate::paths::Paths;
 use crate::{Direction, EdgeKey, Party, PathSample, Side};
 
@@ -47,7 +49,9 @@ pub(crate) struct Families {
     pub(crate) tcp_sent: EdgeCounters,
     pub(crate) tcp_received: EdgeCounters,
     refusals: Family<RefusalLabels, Counter>,
-    connections: Family<DirectionLabels, Gauge>,
+    connections: Family<ConnectionLabels, Gauge>,
+    fallbacks: Family<EventLabels, Counter>,
+    fallback_paths: Gauge,
     revision: Gauge,
     nacks: Counter,
     unsaved: Gauge,
@@ -141,13 +145,30 @@ impl Telemetry {
             .get_or_create_owned(&RefusalLabels { side, reason })
     }
 
-    /// Sets the number of open mesh connections.
-    pub fn set_connections(&self, direction: Direction, open: usize) {
-        self.0
+    /// Sets the number of open mesh connections over `quic` (HTTP/3) or `tcp` (HTTP/2).
+    pub fn set_connections(&self, direction: Direction, transport: &'static str, open: usize) {
+        let labels = ConnectionLabels {
+            direction: direction.as_str(),
+            transport,
+        };
+        let connections = &self.0.families.connections;
+        let gauge = connections.get_or_create_owned(&labels);
+        gauge.set(clamp(open as u64));
+    }
+
+    /// Brings the counter of one kind of event around blocked UDP up to a total.
+    pub fn fallbacks_total(&self, event: &'static str, total: u64) {
+        let counter = self
+            .0
             .families
-            .connections
-            .get_or_create_owned(&DirectionLabels(direction.as_str()))
-            .set(clamp(open as u64));
+            .fallbacks
+            .get_or_create_owned(&EventLabels(event));
+        counter.inc_by(total.saturating_sub(counter.get()));
+    }
+
+    /// Sets the number of addresses that are reached over TCP because no UDP passes.
+    pub fn set_fallback_paths(&self, paths: u64) {
+        self.0.families.fallback_paths.set(clamp(paths));
     }
 
     /// Shows these paths, all that there are now.
@@ -229,6 +250,8 @@ impl Families {
             tcp_received: Family::default(),
             refusals: Family::default(),
             connections: Family::default(),
+            fallbacks: Family::default(),
+            fallback_paths: Gauge::default(),
             revision: Gauge::default(),
             nacks: Counter::default(),
             unsaved: Gauge::default(),
@@ -314,8 +337,18 @@ impl Families {
         );
         registry.register(
             "connections",
-            "Open mesh connections, by who dialled",
+            "Open mesh connections, by who dialled and by transport (quic, or tcp where no UDP passes)",
             self.connections.clone(),
+        );
+        registry.register(
+            "fallbacks",
+            "Connections that went to TCP because no UDP passed (to_tcp), came back (to_quic), probes in vain (probe_failed)",
+            self.fallbacks.clone(),
+        );
+        registry.register(
+            "fallback_paths",
+            "Addresses that are reached over TCP because no UDP passes",
+            self.fallback_paths.clone(),
         );
         registry.register(
             "config_revision",

@@ -40,7 +40,9 @@ fn one_prefix_base_units_and_istio_label_names() {
         failed: false,
     });
     telemetry.refused(Side::Inbound, "policy");
-    telemetry.set_connections(Direction::Dialled, 2);
+    telemetry.set_connections(Direction::Dialled, "tcp", 2);
+    telemetry.fallbacks_total("to_tcp", 3);
+    telemetry.set_fallback_paths(1);
     telemetry.set_revision(42);
     telemetry.set_svid_left(Duration::from_secs(1800));
     telemetry.set_authorities_left([("root", "root-1", Duration::from_secs(9))]);
@@ -74,7 +76,9 @@ fn one_prefix_base_units_and_istio_label_names() {
         "weft_tcp_sent_bytes_total{",
         "weft_tcp_connections_opened_total{",
         "weft_refusals_total{side=\"inbound\",reason=\"policy\"} 1",
-        "weft_connections{direction=\"outbound\"} 2",
+        "weft_connections{direction=\"outbound\",transport=\"tcp\"} 2",
+        "weft_fallbacks_total{event=\"to_tcp\"} 3",
+        "weft_fallback_paths 1",
         "weft_config_revision 42",
         "weft_config_nacks_total 1",
         "weft_svid_remaining_seconds 1800",

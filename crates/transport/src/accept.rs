@@ -38,6 +38,8 @@ pub struct ServerRequest {
     pub remote: SocketAddr,
     /// What the handshake of its connection agreed on.
     pub negotiated: Negotiated,
+    /// The address of this node that was dialled, where it is known: over TCP. HBONE names an application's port by it.
+    pub local: Option<SocketAddr>,
     /// Its header.
     pub request: Request<()>,
     /// Takes the response.
@@ -287,6 +289,7 @@ async fn answer(
             peer,
             remote,
             negotiated: link.negotiated,
+            local: None,
             request,
             send: send.into(),
             recv: recv.into(),

@@ -21,6 +21,8 @@ const SUSPICION: Duration = Duration::from_secs(10);
 const PROBATION: Duration = Duration::from_secs(60);
 /// First and longest wait between probes, each of them somewhere between half of it and the whole.
 const PROBES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The same where QUIC was returned to and broke again: each such return costs requests some seconds.
+const CAUTIOUS_PROBES: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -34,6 +36,8 @@ struct Path {
     state: State,
     /// Probes since UDP last proved good.
     probes: u32,
+    /// Times that it proved good and broke again soon.
+    broken: u32,
     forget: Instant,
 }
 
@@ -87,8 +91,9 @@ impl Fallback {
     /// QUIC won a dial.
     pub(crate) fn quic_won(&mut self, addr: SocketAddr, now: Instant) {
         match self.paths.get(&addr).map(|path| path.state) {
-            Some(State::Blocked) => self.set(addr, State::Returned(now), now, now + MEMORY),
-            Some(State::Suspect) => drop(self.paths.remove(&addr)),
+            Some(State::Blocked | State::Suspect) => {
+                self.set(addr, State::Returned(now), now, now + MEMORY);
+            }
             Some(State::Returned(_)) | None => {}
         }
     }
@@ -104,6 +109,9 @@ impl Fallback {
         match self.paths.get(&addr).map(|path| path.state) {
             Some(State::Returned(at)) if now.duration_since(at) < PROBATION => {
                 self.set(addr, State::Blocked, now, now + MEMORY);
+                if let Some(path) = self.paths.get_mut(&addr) {
+                    path.broken = path.broken.saturating_add(1);
+                }
             }
             Some(State::Blocked) => {}
             _ => {
@@ -115,10 +123,15 @@ impl Fallback {
 
     /// How long to wait for the next probe. `draw` is 64 random bits.
     pub(crate) fn probe_in(&mut self, addr: SocketAddr, now: Instant, draw: u64) -> Duration {
-        let probes = self.paths.get(&addr).map_or(0, |path| path.probes);
-        let longest = PROBES.0.saturating_mul(1 << probes.min(16)).min(PROBES.1);
+        let known = self.paths.get(&addr);
+        let (probes, broken) = known.map_or((0, 0), |path| (path.probes, path.broken));
+        let (doublings, (first, most)) = match broken {
+            0 => (probes, PROBES),
+            again => (again - 1, CAUTIOUS_PROBES),
+        };
+        let longest = first.saturating_mul(1 << doublings.min(16)).min(most);
         // It is still in use: what is known of it is not forgotten before the next probe.
-        self.set(addr, State::Blocked, now, now + MEMORY);
+        self.set(addr, State::Blocked, now, now + MEMORY + longest);
         if let Some(path) = self.paths.get_mut(&addr) {
             path.probes = probes.saturating_add(1);
         }
@@ -139,10 +152,12 @@ impl Fallback {
 
     fn set(&mut self, addr: SocketAddr, state: State, now: Instant, forget: Instant) {
         self.make_room(&addr, now);
-        let probes = self.paths.get(&addr).map_or(0, |path| path.probes);
+        let known = self.paths.get(&addr);
+        let (probes, broken) = known.map_or((0, 0), |path| (path.probes, path.broken));
         let path = Path {
             state,
             probes,
+            broken,
             forget,
         };
         self.paths.insert(addr, path);
@@ -184,7 +199,8 @@ mod tests {
         let later = now + SECOND * 500;
         paths.probe_in(addr(1), later, 0);
         assert_eq!(paths.plan(addr(1), now + SECOND * 601).first, Carrier::Tcp);
-        assert_eq!(paths.plan(addr(1), later + MEMORY), quic, "forgotten");
+        let end = later + SECOND * 2 + MEMORY;
+        assert_eq!(paths.plan(addr(1), end), quic, "forgotten");
         assert_eq!(paths.stats(now).blocked, 1);
         paths.returned(addr(1), later);
         assert_eq!(paths.plan(addr(1), later), quic);
@@ -219,10 +235,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn quic_whose_handshakes_pass_and_which_falls_silent_twice_is_blocked() {
+        let (mut paths, now) = (Fallback::new(8), Instant::now());
+        paths.fell_silent(addr(1), now);
+        paths.quic_won(addr(1), now);
+        paths.fell_silent(addr(1), now + SECOND * 3);
+        let plan = paths.plan(addr(1), now + SECOND * 3);
+        assert_eq!(plan.first, Carrier::Tcp);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn quic_that_breaks_again_soon_is_probed_ever_more_rarely() {
         let (mut paths, mut now) = (Fallback::new(8), Instant::now());
         paths.tcp_won(addr(1), now);
-        for expected in [1, 2, 4] {
+        for expected in [1, 30, 60, 120, 240, 480, 600] {
             assert_eq!(paths.probe_in(addr(1), now, u64::MAX), SECOND * expected);
             paths.returned(addr(1), now);
             now += SECOND * 5;

@@ -215,6 +215,15 @@ impl From<RecvHalf> for RecvStream {
 }
 
 impl RecvStream {
+    /// What carries it.
+    #[must_use]
+    pub fn carrier(&self) -> Carrier {
+        match &self.0 {
+            Recv::Quic(_) => Carrier::Quic,
+            Recv::Tcp(_) => Carrier::Tcp,
+        }
+    }
+
     /// Client: the final response header. Interim responses are passed over.
     ///
     /// # Errors

@@ -24,12 +24,12 @@ pub enum Carrier {
 }
 
 impl Carrier {
-    /// A stable label: that of the application protocol in the handshake.
+    /// A stable label, for metrics and reports.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
-            Self::Quic => "h3",
-            Self::Tcp => "h2",
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
         }
     }
 }

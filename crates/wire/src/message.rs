@@ -148,6 +148,8 @@ pub struct Report {
     pub connections: Vec<ConnectionReport>,
     /// Round-trip time of its connection to this control node, microseconds.
     pub control_rtt_us: u64,
+    /// What carries that connection: `quic`, or `tcp` where no UDP passes.
+    pub control_transport: String,
     /// Traffic by edge since the last report (a delta: the receiver adds).
     pub edges: Vec<EdgeReport>,
     /// Refused peers and dials since the start, by reason (a total: the receiver replaces).

@@ -13,7 +13,6 @@ use weft_wire::{
 
 use super::control_id;
 use crate::node::Node;
-use crate::vitals;
 
 /// Edges in one report: the rest comes with the next one.
 const MAX_EDGES: usize = 512;
@@ -54,6 +53,7 @@ impl Reporter {
             not_after_unix: end.map_or(0, |end| end.as_secs()),
             connections: connections(endpoint, &control_id(node.id.trust_domain())),
             control_rtt_us: micros(control.rtt()),
+            control_transport: control.carrier().label().to_owned(),
             edges: self.waiting[..self.told].to_vec(),
             refusals: endpoint
                 .refusals()
@@ -173,7 +173,7 @@ fn connection(stats: &ConnectionStats) -> ConnectionReport {
         rtt_us: micros(stats.rtt),
         streams: stats.requests_carried,
         lost_packets: stats.lost_packets,
-        transport: vitals::transport(stats.carrier).to_owned(),
+        transport: stats.carrier.label().to_owned(),
         age_s: stats.age.as_secs(),
         retired: stats
             .retired

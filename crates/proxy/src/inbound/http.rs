@@ -136,7 +136,7 @@ impl Forward<'_> {
         if !(broken(Mutant::BelievesTheCaller) && headers.contains_key(xfcc::HEADER)) {
             headers.insert(xfcc::HEADER, self.caller.xfcc.clone());
         }
-        if !append_via(headers, &self.node.inbound.via) {
+        if !append_via(headers, self.node.inbound.via_from(record.carrier)) {
             let details = "the request has been through this sidecar several times already";
             return Err((Refusal::new(Fact::Loop, details), recv));
         }

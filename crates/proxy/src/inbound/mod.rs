@@ -10,6 +10,7 @@ mod http;
 mod tcp;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ::http::{Method, Request, Uri};
@@ -50,6 +51,8 @@ struct Port {
 struct Call {
     caller: PeerIdentity,
     negotiated: Negotiated,
+    /// Where this node was dialled, over TCP.
+    local: Option<SocketAddr>,
     request: Request<()>,
     send: SendStream,
     recv: RecvStream,
@@ -63,6 +66,7 @@ impl Handler for Inbound {
             self.answer(Call {
                 caller,
                 negotiated: request.negotiated,
+                local: request.local,
                 request: request.request,
                 send: request.send,
                 recv: request.recv,
@@ -96,6 +100,7 @@ impl Inbound {
         let Call {
             caller,
             negotiated,
+            local,
             mut request,
             mut send,
             recv,
@@ -121,10 +126,11 @@ impl Inbound {
             &node.nothing,
         );
         record.negotiated = negotiated;
+        record.carrier = Some(send.carrier());
         let caller = self.callers.get(&caller);
         record.peer = Arc::clone(&caller.id_text);
         record.edge = Some(caller.edge(tunnel).clone());
-        let admitted = self.admit(running.as_deref(), &caller.id, &request, &mut record);
+        let admitted = self.admit(running.as_deref(), &caller.id, &request, local, &mut record);
         match admitted {
             Err(refusal) => refuse(&mut send, recv, &mut record, &refusal).await,
             Ok(admitted) if tunnel => {
@@ -148,6 +154,7 @@ impl Inbound {
         running: Option<&Running>,
         caller: &weft_certs::SpiffeId,
         request: &Request<()>,
+        local: Option<SocketAddr>,
         record: &mut Record,
     ) -> Result<Admitted, Refusal> {
         let running = running.ok_or_else(|| {
@@ -157,7 +164,7 @@ impl Inbound {
             )
         })?;
         let tunnel = *request.method() == Method::CONNECT;
-        let port = self.port(request.uri(), tunnel, record)?;
+        let port = self.port(request.uri(), tunnel, local, record)?;
         let snapshot = &running.snapshot;
         let (home, own) = (self.node.id.trust_domain(), &self.node.service);
         if tunnel {
@@ -178,7 +185,13 @@ impl Inbound {
     }
 
     /// The application's port that the authority names. This sidecar answers for its own service only.
-    fn port(&self, uri: &Uri, tunnel: bool, record: &mut Record) -> Result<&Port, Refusal> {
+    fn port(
+        &self,
+        uri: &Uri,
+        tunnel: bool,
+        local: Option<SocketAddr>,
+        record: &mut Record,
+    ) -> Result<&Port, Refusal> {
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         let wanted = if tunnel {
             Protocol::Tcp
@@ -190,6 +203,7 @@ impl Inbound {
             .ports
             .get(authority)
             .or_else(|| self.spelled(authority))
+            .or_else(|| self.at_address(authority, local))
         else {
             record.authority = authority.into();
             return Err(self.not_here(authority));
@@ -214,6 +228,15 @@ impl Inbound {
             }
             _ => None,
         }
+    }
+
+    /// The port of `ip:port`, as HBONE names it: the IP must be the one that was dialled, or anybody could have
+    /// this node connect to anything.
+    fn at_address(&self, authority: &str, local: Option<SocketAddr>) -> Option<&Port> {
+        let named: SocketAddr = authority.parse().ok()?;
+        let here = local?.ip().to_canonical() == named.ip().to_canonical();
+        let port = format!("{}:{}", self.node.service, named.port());
+        here.then(|| self.ports.get(port.as_str())).flatten()
     }
 
     fn not_here(&self, authority: &str) -> Refusal {

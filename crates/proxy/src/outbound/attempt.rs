@@ -82,7 +82,10 @@ impl Transaction<'_> {
             }
             record.peer = Arc::clone(&instance.id);
             let missed = match self.attempt(&instance, request, upload, record).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    record.carrier = Some(answer.recv.carrier());
+                    return Ok(answer);
+                }
                 Err(missed) => missed,
             };
             let retry = retry::decide(

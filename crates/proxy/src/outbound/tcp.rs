@@ -1,10 +1,11 @@
 //! Byte streams of the own application: by CONNECT to the HTTP listener, or on a local port of their own.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
@@ -30,6 +31,9 @@ use crate::{accept, request_id, target};
 /// The longest that a tunnel may take to stand, with all attempts. No route says anything about it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Facts about the caller (W3C Baggage), as HBONE has them.
+const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+
 /// A tunnel that stands.
 struct Tunnel {
     send: SendStream,
@@ -51,7 +55,7 @@ pub(super) async fn connect(
         node.service.namespace(),
     );
     let opened = match named {
-        Ok((service, port)) => open(node, running, &service, port, &mut record).await,
+        Ok((service, port)) => open(node, running, &service, port, None, &mut record).await,
         Err(refusal) => Err(refusal),
     };
     let tunnel = match opened {
@@ -119,7 +123,17 @@ async fn accepted(node: &Arc<Node>, stream: Stream, service: &ServiceName, port:
         &node.nothing,
     );
     let opened = match &running {
-        Some(running) => open(node, running, service, port, &mut record).await,
+        Some(running) => {
+            open(
+                node,
+                running,
+                service,
+                port,
+                stream.peer_addr(),
+                &mut record,
+            )
+            .await
+        }
         None => Err(not_ready()),
     };
     match opened {
@@ -150,12 +164,13 @@ async fn carry(stream: Stream, early: Bytes, tunnel: Tunnel, mut record: Record)
     }
 }
 
-/// Makes a tunnel to an instance of the service.
+/// Makes a tunnel to an instance of the service, for a connection `from` there, if that is known.
 async fn open(
     node: &Arc<Node>,
     running: &Running,
     service: &ServiceName,
     number: u16,
+    from: Option<SocketAddr>,
     record: &mut Record,
 ) -> Result<Tunnel, Refusal> {
     record.authority = format!("{service}:{number}").into();
@@ -171,7 +186,8 @@ async fn open(
     record.edge = Some(edge(node, service, upstream, Protocol::Tcp));
     record.authority = Arc::clone(&port.name);
     record.tcp_opened();
-    let attempts = attempts(node, service, port, record);
+    let request = request(node, port, from, record);
+    let attempts = attempts(node, service, port, &request, record);
     timeout(PATIENCE, attempts).await.unwrap_or_else(|_| {
         Err(Refusal::new(
             Fact::Timeout,
@@ -184,9 +200,9 @@ async fn attempts(
     node: &Arc<Node>,
     service: &ServiceName,
     port: &Port,
+    request: &Request<()>,
     record: &mut Record,
 ) -> Result<Tunnel, Refusal> {
-    let request = request(port, record);
     let policy = RetryPolicy::default();
     let mut tried: Vec<Arc<Instance>> = Vec::new();
     let mut last = None;
@@ -197,8 +213,11 @@ async fn attempts(
         };
         record.attempts += 1;
         record.peer = Arc::clone(&instance.id);
-        let missed = match attempt(node, service, &instance, &request, record).await {
-            Ok(tunnel) => return Ok(tunnel),
+        let missed = match attempt(node, service, &instance, request, record).await {
+            Ok(tunnel) => {
+                record.carrier = Some(tunnel.send.carrier());
+                return Ok(tunnel);
+            }
             Err(missed) => missed,
         };
         // Nothing of the stream was sent yet; that it may have been opened is no processing.
@@ -211,13 +230,25 @@ async fn attempts(
     }
 }
 
-fn request(port: &Port, record: &Record) -> Request<()> {
+/// What HBONE sends, and weft's id of the request. Who calls is in the certificate; these say more about it to whom it
+/// may interest.
+fn request(node: &Node, port: &Port, from: Option<SocketAddr>, record: &Record) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = Method::CONNECT;
     *request.version_mut() = Version::HTTP_3;
     *request.uri_mut() = Uri::from(port.authority.clone());
     let id = HeaderValue::try_from(record.request_id()).expect("ids are visible ASCII");
-    request.headers_mut().insert(request_id::HEADER, id);
+    let headers = request.headers_mut();
+    headers.insert(request_id::HEADER, id);
+    headers.insert(BAGGAGE, node.baggage.clone());
+    if let Some(from) = from {
+        // RFC 7239 §4: an address with a port is quoted.
+        let forwarded = HeaderValue::try_from(format!("for=\"{from}\""));
+        headers.insert(
+            header::FORWARDED,
+            forwarded.expect("addresses are visible ASCII"),
+        );
+    }
     request
 }
 

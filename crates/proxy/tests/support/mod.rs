@@ -11,6 +11,8 @@
 pub mod apps;
 pub mod client;
 pub mod faulty;
+#[path = "../../../../tests/support/middlebox.rs"]
+pub mod middlebox;
 pub mod offline;
 
 use std::net::SocketAddr;

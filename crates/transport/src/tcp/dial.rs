@@ -51,7 +51,7 @@ pub(crate) async fn dial(
     profile: &Profile,
     limits: &Limits,
 ) -> Result<Dialled, DialError> {
-    let wire = TcpWire::new(addr);
+    let wire = TcpWire::new(addr, None);
     let patience = limits.dial_timeout;
     let dialled = handshake(env, tls, first_expected, &wire, profile, limits);
     match timeout(patience, dialled).await {

@@ -100,6 +100,7 @@ async fn handshake(
         core.refusals
             .record(Direction::Inbound, from, reason, detail)
     };
+    let local = stream.local_addr();
     let stream = match timeout(patience, secure(&core, stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err((reason, detail))) => return refuse(reason, detail),
@@ -116,7 +117,7 @@ async fn handshake(
         // even so.
         Err(error) => return refuse(error.reason(), error.to_string()),
     };
-    let wire = TcpWire::new(from);
+    let wire = TcpWire::new(from, local);
     wire.agreed(stream.get_ref().1);
     let stream = Counted::new(stream, Arc::clone(&wire));
     let Ok(http) = timeout(patience, server::handshake(&core, stream)).await else {

@@ -118,6 +118,7 @@ fn serve(
         peer: link.peer.clone(),
         remote: link.remote(),
         negotiated: link.negotiated,
+        local: wire.local(),
         request,
         recv: RecvHalf::request(Arc::clone(&stream), body).into(),
         send: SendHalf::response(stream, tunnel).into(),

@@ -21,6 +21,7 @@ use crate::Negotiated;
 pub(crate) struct TcpWire {
     remote: SocketAddr,
     negotiated: OnceLock<Negotiated>,
+    local: Option<SocketAddr>,
     /// Cancelled to end the connection now.
     cut: CancellationToken,
     /// Cancelled when it has ended.
@@ -41,10 +42,11 @@ pub(crate) struct TcpWire {
 }
 
 impl TcpWire {
-    pub(super) fn new(remote: SocketAddr) -> Arc<Self> {
+    pub(super) fn new(remote: SocketAddr, local: Option<SocketAddr>) -> Arc<Self> {
         Arc::new(Self {
             remote,
             negotiated: OnceLock::new(),
+            local,
             cut: CancellationToken::new(),
             closed: CancellationToken::new(),
             lost: OnceLock::new(),
@@ -71,6 +73,11 @@ impl TcpWire {
 
     pub(crate) fn remote(&self) -> SocketAddr {
         self.remote
+    }
+
+    /// The address that an accepted one was dialled at.
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        self.local
     }
 
     /// Ends it, whatever is under way.

@@ -21,7 +21,7 @@ async fn apart(ca: &Ca) -> (Node, Node, Middlebox) {
         Node::new(ca, "orders").await,
         Node::new(ca, "invoices").await,
     );
-    let middlebox = Middlebox::before(&invoices).await;
+    let middlebox = Middlebox::before(invoices.addr()).await;
     (orders, invoices, middlebox)
 }
 
@@ -129,7 +129,7 @@ async fn without_the_fallback_nothing_listens_and_nothing_is_dialled() {
     let refused = std::net::TcpStream::connect(alone.addr()).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     let invoices = Node::new(&ca, "invoices").await;
-    let middlebox = Middlebox::before(&invoices).await;
+    let middlebox = Middlebox::before(invoices.addr()).await;
     let error = alone.get(&target(&middlebox), "/").await.unwrap_err();
     let RequestError::Dial(error) = error else {
         panic!("{error}")
@@ -208,7 +208,7 @@ async fn a_joiner_comes_in_over_tcp_where_it_may() {
         key_exchange: KeyExchange::Preferred,
     };
     let (env, tasks) = (&sidecar.env, &sidecar.tasks);
-    let middlebox = Middlebox::before(&control).await;
+    let middlebox = Middlebox::before(control.addr()).await;
     let known = join(ca.pin(), id("control"));
     let connection = join_connection(env, tasks, middlebox.addr(), &known);
     let connection = connection.await.unwrap();
@@ -224,7 +224,7 @@ async fn a_joiner_comes_in_over_tcp_where_it_may() {
     let error = join_connection(env, tasks, middlebox.addr(), &wrong).await;
     assert_eq!(error.unwrap_err().reason(), "wrong_pin");
 
-    let middlebox = Middlebox::before(&sidecar).await;
+    let middlebox = Middlebox::before(sidecar.addr()).await;
     let known = join(ca.pin(), id("invoices"));
     let error = join_connection(env, tasks, middlebox.addr(), &known).await;
     let error = error.unwrap_err();
@@ -286,7 +286,7 @@ async fn a_connection_ends_with_the_peers_certificate() {
     let orders = Node::new(&ca, "orders").await;
     let life = Duration::from_secs(4);
     let invoices = Node::with(&ca, "invoices", life, |_| {}).await;
-    let middlebox = Middlebox::before(&invoices).await;
+    let middlebox = Middlebox::before(invoices.addr()).await;
     let (way, began) = (target(&middlebox), Instant::now());
     let connection = connect(&orders, &way).await;
     let slow = connection.request(&head("/wait")).await.unwrap();

@@ -10,6 +10,7 @@ mod fallback;
 mod identity;
 mod lab;
 mod limits;
+#[path = "../../../../tests/support/middlebox.rs"]
 mod middlebox;
 mod paths;
 mod pool;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use weft_control::{AdminClient, SidecarState, SidecarStatus, Status};
-use weft_wire::EarlierProcess;
+use weft_wire::{ConnectionReport, EarlierProcess};
 
 use weft_env::Env;
 
@@ -133,6 +133,9 @@ fn shown(status: &Status) -> String {
             );
         }
     }
+    for line in status.sidecars.iter().filter_map(around_udp) {
+        out.push_str(&line);
+    }
     if let Some(note) = on_loopback(&status.sidecars) {
         let _ = write!(out, "\n{note}\n");
     }
@@ -187,6 +190,39 @@ fn cells(sidecar: &SidecarStatus) -> [String; 9] {
     ]
 }
 
+/// Whom a sidecar reaches over TCP only. Said because it costs: a lost packet holds up every request.
+fn around_udp(sidecar: &SidecarStatus) -> Option<String> {
+    const NAMED: usize = 4;
+    if sidecar.state != SidecarState::Live {
+        return None;
+    }
+    let over_tcp = |c: &&ConnectionReport| c.direction == "outbound" && c.transport == "tcp";
+    let mut whom: Vec<_> = sidecar
+        .connections
+        .iter()
+        .filter(over_tcp)
+        .map(|connection| connection.addr.clone())
+        .collect();
+    if sidecar.transport == "tcp" {
+        whom.push("this control node".to_owned());
+    }
+    if whom.is_empty() {
+        return None;
+    }
+    let more = whom.len().saturating_sub(NAMED);
+    whom.truncate(NAMED);
+    let more = match more {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!(
+        "\n{}/{} reaches {}{more} over TCP, because no UDP passes: let UDP through to the port of the mesh\n",
+        sidecar.service,
+        sidecar.instance,
+        whom.join(", "),
+    ))
+}
+
 /// Who is registered at an address that means this machine to every other one, in a mesh of several machines.
 fn on_loopback(sidecars: &[SidecarStatus]) -> Option<String> {
     let live = || sidecars.iter().filter(|s| s.state == SidecarState::Live);
@@ -230,6 +266,7 @@ mod tests {
             connections: Vec::new(),
             unreachable: Vec::new(),
             rtt_us: 0,
+            transport: "quic".to_owned(),
             refusals: std::collections::BTreeMap::new(),
             unsaved: None,
             earlier: Vec::new(),

@@ -26,7 +26,7 @@ pub struct ControlStatus {
     pub trust_domain: String,
     /// Its own identity.
     pub spiffe_id: String,
-    /// Where sidecars reach it (UDP).
+    /// Where sidecars reach it (UDP, and TCP where no UDP passes).
     pub mesh_addr: SocketAddr,
     /// The newest revision that is pushed to sidecars.
     pub revision: u64,
@@ -107,6 +107,9 @@ pub struct SidecarStatus {
     pub unreachable: Vec<UnreachableReport>,
     /// Round-trip time between it and this node, microseconds; 0 until it has reported.
     pub rtt_us: u64,
+    /// What carries its connection to this node: `quic`, or `tcp` where no UDP passes; empty until it has reported.
+    #[serde(default)]
+    pub transport: String,
     /// Peers that it refused or could not dial since its start, by reason.
     pub refusals: BTreeMap<String, u64>,
     /// Why what is in force there is not on its disk: after a restart it would begin with what was saved before.

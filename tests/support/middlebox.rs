@@ -8,9 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
-use crate::lab::Node;
-
-/// Stands before one node.
+/// Stands before one address.
 pub struct Middlebox {
     addr: SocketAddr,
     udp: Arc<AtomicBool>,
@@ -20,8 +18,8 @@ pub struct Middlebox {
 
 impl Middlebox {
     /// Lets TCP pass and no UDP.
-    pub async fn before(node: &Node) -> Self {
-        let (behind, local) = (node.addr(), "127.0.0.1:0");
+    pub async fn before(behind: SocketAddr) -> Self {
+        let local = "127.0.0.1:0";
         let (socket, listener) = loop {
             let socket = UdpSocket::bind(local).await.unwrap();
             if let Ok(listener) = TcpListener::bind(socket.local_addr().unwrap()).await {
@@ -85,7 +83,9 @@ async fn datagrams(front: UdpSocket, behind: SocketAddr, pass: Arc<AtomicBool>) 
 async fn streams(listener: TcpListener, behind: SocketAddr, pass: Arc<AtomicBool>) {
     let mut both = JoinSet::new();
     while let Ok((front, _)) = listener.accept().await {
-        let back = TcpStream::connect(behind).await.unwrap();
+        let Ok(back) = TcpStream::connect(behind).await else {
+            continue;
+        };
         let (front_in, front_out) = front.into_split();
         let (back_in, back_out) = back.into_split();
         both.spawn(copy(front_in, back_out, pass.clone()));
@@ -103,6 +103,10 @@ async fn copy(
         if pass.load(Ordering::Relaxed) && to.write_all(&buffer[..size]).await.is_err() {
             return;
         }
+    }
+    if !pass.load(Ordering::Relaxed) {
+        // Nor does an end: whoever notices the silence second must notice it alone. Dropping `to` would tell.
+        std::future::pending::<()>().await;
     }
     let _ = to.shutdown().await;
 }
