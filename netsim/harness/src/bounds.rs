@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use weft_netsim_sim::Process;
 
 use crate::mesh::Mesh;
-use crate::observer::Observer;
+use crate::observer::{Observer, Seen};
 use crate::schedule::PLACES;
 
 /// Tasks of one process under load: a few for itself, for each connection, and for each request, of which a flood
@@ -114,13 +114,24 @@ fn judge(observer: &Observer, process: &Process, at_rest: bool) {
             process.name()
         ));
     }
-    let mut seen = observer.lock();
-    let most = if at_rest {
-        &mut seen.tasks_at_rest
+    let bytes = process.bytes();
+    let Seen {
+        most_tasks,
+        tasks_at_rest,
+        most_bytes,
+        bytes_at_rest,
+        ..
+    } = &mut *observer.lock();
+    let (tasks, held) = if at_rest {
+        (tasks_at_rest, bytes_at_rest)
     } else {
-        &mut seen.most_tasks
+        (most_tasks, most_bytes)
     };
-    *most = all.max(*most);
+    *tasks = all.max(*tasks);
+    *held = bytes.max(*held);
+    if std::env::var_os("BYTES").is_some() {
+        eprintln!("BYTES {} {at_rest} {all} {bytes}", process.name());
+    }
 }
 
 /// No process has more tasks than it needs, and none piles them up.

@@ -75,6 +75,8 @@ pub(crate) struct Seen {
     pub(crate) unsaved: BTreeSet<Place>,
     pub(crate) most_tasks: usize,
     pub(crate) tasks_at_rest: usize,
+    pub(crate) most_bytes: usize,
+    pub(crate) bytes_at_rest: usize,
     pub(crate) requests: u64,
     pub(crate) answered: u64,
     pub(crate) denied: u64,

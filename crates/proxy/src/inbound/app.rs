@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -10,7 +10,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use weft_env::{Env, Stream, Tasks};
 
 use super::body::AppBody;
@@ -19,7 +20,7 @@ use crate::respond::{Fact, Refusal};
 /// Idle connections kept. More only help an application that is slower than its callers are many, and
 /// hold one of its threads or descriptors each.
 const MAX_IDLE: usize = 64;
-/// Idle connections older than this are not used again: many servers close theirs after a minute, some
+/// Idle connections older than this are not used again, and closed before they are twice as old: many servers close theirs after a minute, some
 /// after five seconds; the race is handled, but better not run.
 const IDLE_LIFE: Duration = Duration::from_secs(30);
 /// The application is on this machine or next to it.
@@ -41,12 +42,14 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn new(addr: SocketAddr, env: &Env, tasks: &Tasks) -> Arc<Self> {
-        Arc::new(Self {
+        let app = Arc::new(Self {
             addr,
             env: env.clone(),
             tasks: tasks.clone(),
             idle: Mutex::default(),
-        })
+        });
+        drop(tasks.spawn(age(Arc::downgrade(&app), tasks.token())));
+        app
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<(Connection, Instant)>> {
@@ -111,14 +114,31 @@ impl App {
         if connection.sender.ready().await.is_err() {
             return;
         }
+        let mut idle = self.idle();
+        if idle.len() < MAX_IDLE {
+            idle.push((connection, Instant::now()));
+        }
+    }
+
+    /// Closes what a busier time has left behind: the one used last is taken first, so nobody comes to those below.
+    fn close_aged(&self) {
         let now = Instant::now();
         let mut idle = self.idle();
-        // Those that a busier time has left behind lie at the bottom, and nobody would come to them.
         let aged = idle.partition_point(|(_, since)| now.duration_since(*since) > IDLE_LIFE);
         idle.drain(..aged);
-        if idle.len() < MAX_IDLE {
-            idle.push((connection, now));
+    }
+}
+
+/// Looks after the idle connections of an application for as long as there is somebody to use them.
+async fn age(app: Weak<App>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = sleep(IDLE_LIFE) => {}
         }
+        let Some(app) = app.upgrade() else { return };
+        app.close_aged();
     }
 }
 
