@@ -1,4 +1,4 @@
-//! How many tasks a process may have, by the place in the code that spawned them.
+//! How many tasks a process may have, by the place in the code that spawned them, and how much memory it may hold.
 //!
 //! A sum over all of them would have to leave room for the load; a task that is leaked now and then would hide in
 //! that. What there is one of for a process is one, under whatever load; what comes with connections is as many as
@@ -17,11 +17,19 @@ use crate::schedule::PLACES;
 const MOST_TASKS: usize = 400;
 /// quinn has a task for each connection, which ends last.
 const CONNECTIONS: &str = "/quinn-";
-/// Connections of a process: one each way with every other node, and as many that are being replaced or have died
-/// without anybody knowing yet.
-const MOST_CONNECTIONS: usize = 4 * PLACES;
+/// Connections of a process: one each way with every other node, as many that are being replaced or have died without
+/// anybody knowing yet, and handshakes: whoever wakes from a long sleep finds those of all who have tried meanwhile.
+const MOST_CONNECTIONS: usize = 4 * PLACES + MOST_HANDSHAKES;
+/// weft's own limit (`weft_transport::Limits`).
+const MOST_HANDSHAKES: usize = 512;
 /// With nothing wrong for minutes, one each way is all there is.
 const MOST_CONNECTIONS_AT_REST: usize = 2 * PLACES;
+/// Bytes of memory for each connection: quinn's books of streams, TLS, packets that are not acknowledged.
+const BYTES_OF_CONNECTION: usize = 500_000;
+/// What a process needs besides at rest: config, certificates, code's own books.
+const BYTES_AT_REST: usize = 2_500_000;
+/// Under load: each of some requests may have a stream's window (1 MiB) at its sender and at its receiver, and read-ahead.
+const BYTES_UNDER_LOAD: usize = 16_000_000;
 /// Kept to the application, idle, for the next request.
 const MOST_IDLE_AT_REST: usize = 8;
 
@@ -66,12 +74,26 @@ fn purpose(file: &str) -> Purpose {
 /// Tasks by file and line.
 type ByPlace<'a> = BTreeMap<(&'a str, u32), usize>;
 
-/// The place in the code that has more tasks than it may, if there is one.
-fn excess(tasks: &ByPlace<'_>, at_rest: bool) -> Option<String> {
+fn connections(tasks: &ByPlace<'_>) -> usize {
     let of_quinn = tasks
         .iter()
         .filter(|((file, _), _)| purpose(file) == Purpose::Connections);
-    let connections: usize = of_quinn.map(|(_, count)| count).sum();
+    of_quinn.map(|(_, count)| count).sum()
+}
+
+/// Bytes that a process with so many connections may hold.
+fn most_bytes(connections: usize, at_rest: bool) -> usize {
+    let own = if at_rest {
+        BYTES_AT_REST
+    } else {
+        BYTES_UNDER_LOAD
+    };
+    own + connections * BYTES_OF_CONNECTION
+}
+
+/// The place in the code that has more tasks than it may, if there is one.
+fn excess(tasks: &ByPlace<'_>, at_rest: bool) -> Option<String> {
+    let connections = connections(tasks);
     tasks.iter().find_map(|((file, line), count)| {
         let most = most(purpose(file), connections, at_rest);
         // Where a library lies on this machine is nobody's business.
@@ -108,13 +130,25 @@ fn judge(observer: &Observer, process: &Process, at_rest: bool) {
         observer.violate(format!("{} has {excess}{when}", process.name()));
     }
     let all: usize = by_place.values().sum();
-    if all > MOST_TASKS {
+    let connections = connections(&by_place);
+    // A connection has two tasks, and another one for a request.
+    if all > MOST_TASKS + 2 * connections {
         observer.violate(format!(
             "{} has {all} tasks{when}: {by_place:?}",
             process.name()
         ));
     }
     let bytes = process.bytes();
+    let allowed = most_bytes(connections, at_rest);
+    if bytes > allowed {
+        observer.violate(format!(
+            "{} holds {bytes} bytes of memory{when}, where {allowed} may be with {connections} connections",
+            process.name()
+        ));
+    }
+    if at_rest && bytes == 0 {
+        observer.violate("nobody counts memory in this program".to_owned());
+    }
     let Seen {
         most_tasks,
         tasks_at_rest,
@@ -129,9 +163,6 @@ fn judge(observer: &Observer, process: &Process, at_rest: bool) {
     };
     *tasks = all.max(*tasks);
     *held = bytes.max(*held);
-    if std::env::var_os("BYTES").is_some() {
-        eprintln!("BYTES {} {at_rest} {all} {bytes}", process.name());
-    }
 }
 
 /// No process has more tasks than it needs, and none piles them up.
@@ -179,7 +210,7 @@ mod tests {
         let request = tasks(&[("crates/proxy/src/accept.rs", 1)]);
         assert_eq!(excess(&request, false), None);
         assert!(excess(&request, true).is_some());
-        let told = excess(&tasks(&[(QUINN, 100)]), false).unwrap();
+        let told = excess(&tasks(&[(QUINN, 1_000)]), false).unwrap();
         assert!(
             told.contains("tasks of quinn-0.11.12/src/connection.rs:7")
                 && !told.contains("somewhere"),

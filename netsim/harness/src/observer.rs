@@ -63,8 +63,8 @@ pub(crate) struct Seen {
     pub(crate) up: BTreeSet<Place>,
     /// Processes that were told to stop.
     leaving: BTreeSet<String>,
-    /// Whether a node that stands still was up when that began.
-    pub(crate) up_when_paused: BTreeMap<Place, bool>,
+    /// Whether a process that stands still was up when that began.
+    pub(crate) up_when_paused: BTreeMap<String, bool>,
     /// When a node's clock or pace last changed.
     pub(crate) shaken: BTreeMap<Place, Duration>,
     /// Certificates (by hash) that a node has said it refuses, and since when.

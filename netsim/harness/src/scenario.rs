@@ -347,10 +347,13 @@ impl Scenario {
                     self.observer.disturbed(a);
                     if pause {
                         process.pause();
-                        self.observer.lock().up_when_paused.insert(a, was_up);
+                        self.observer
+                            .lock()
+                            .up_when_paused
+                            .insert(process.name().to_owned(), was_up);
                     } else {
                         process.resume();
-                        let was_up = self.observer.lock().up_when_paused.remove(&a);
+                        let was_up = self.observer.lock().up_when_paused.remove(process.name());
                         if was_up == Some(true) {
                             self.observer.up(process.name());
                         }
