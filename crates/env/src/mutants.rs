@@ -44,6 +44,8 @@ mutants! {
     WaitsByTheWallClock = "waits-by-the-wall-clock",
     /// Each lost link to a control node leaves behind a task that waits for ever.
     LeaksAtReconnect = "leaks-at-reconnect",
+    /// A sidecar takes the whole of a request's content into its memory, however long it is.
+    ReadsAhead = "reads-ahead",
     /// A sidecar acknowledges config before it is on its disk.
     AcknowledgesUnsaved = "acknowledges-unsaved",
     /// The control node says that config is stored before it is on its disk.

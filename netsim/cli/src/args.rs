@@ -172,6 +172,9 @@ pub(crate) struct MutantsArgs {
     /// Seeds in which each must be noticed
     #[arg(long, default_value_t = 1_000)]
     pub(crate) seeds: u64,
+    /// Only the one seed that is known to notice each: quick enough for every change
+    #[arg(long, conflicts_with = "seeds")]
+    pub(crate) known: bool,
     /// How many seeds at a time
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: u16,

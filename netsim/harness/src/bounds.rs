@@ -1,4 +1,4 @@
-//! How many tasks a process may have, by the place in the code that spawned them.
+//! How many tasks a process may have, by the place in the code that spawned them, and how much memory it may hold.
 //!
 //! A sum over all of them would have to leave room for the load; a task that is leaked now and then would hide in
 //! that. What there is one of for a process is one, under whatever load; what comes with connections is as many as
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use weft_netsim_sim::Process;
 
 use crate::mesh::Mesh;
-use crate::observer::Observer;
+use crate::observer::{Observer, Seen};
 use crate::schedule::PLACES;
 
 /// Tasks of one process under load: a few for itself, for each connection, and for each request, of which a flood
@@ -24,6 +24,13 @@ const MOST_CONNECTIONS: usize = 4 * PLACES + MOST_HANDSHAKES;
 const MOST_HANDSHAKES: usize = 512;
 /// With nothing wrong for minutes, one each way is all there is.
 const MOST_CONNECTIONS_AT_REST: usize = 2 * PLACES;
+/// Bytes of memory for each connection: quinn's books of streams, TLS, packets that are not acknowledged.
+const BYTES_OF_CONNECTION: usize = 500_000;
+/// What a process needs besides at rest: config, certificates, code's own books.
+const BYTES_AT_REST: usize = 2_500_000;
+/// Under load: each of some requests may have a stream's window (1 MiB) at its sender and at its receiver, and
+/// read-ahead.
+const BYTES_UNDER_LOAD: usize = 16_000_000;
 /// Kept to the application, idle, for the next request.
 const MOST_IDLE_AT_REST: usize = 8;
 
@@ -78,6 +85,16 @@ fn connections(tasks: &ByPlace<'_>) -> usize {
     of_quinn.map(|(_, count)| count).sum()
 }
 
+/// Bytes that a process with so many connections may hold.
+fn most_bytes(connections: usize, at_rest: bool) -> usize {
+    let own = if at_rest {
+        BYTES_AT_REST
+    } else {
+        BYTES_UNDER_LOAD
+    };
+    own + connections * BYTES_OF_CONNECTION
+}
+
 /// The place in the code that has more tasks than it may, if there is one.
 fn excess(tasks: &ByPlace<'_>, at_rest: bool) -> Option<String> {
     let connections = connections(tasks);
@@ -117,20 +134,39 @@ fn judge(observer: &Observer, process: &Process, at_rest: bool) {
         observer.violate(format!("{} has {excess}{when}", process.name()));
     }
     let all: usize = by_place.values().sum();
+    let connections = connections(&by_place);
     // A connection has two tasks, and another one for a request.
-    if all > MOST_TASKS + 2 * connections(&by_place) {
+    if all > MOST_TASKS + 2 * connections {
         observer.violate(format!(
             "{} has {all} tasks{when}: {by_place:?}",
             process.name()
         ));
     }
-    let mut seen = observer.lock();
-    let most = if at_rest {
-        &mut seen.tasks_at_rest
+    let bytes = process.bytes();
+    let allowed = most_bytes(connections, at_rest);
+    if bytes > allowed {
+        observer.violate(format!(
+            "{} holds {bytes} bytes of memory{when}, where {allowed} may be with {connections} connections",
+            process.name()
+        ));
+    }
+    if at_rest && bytes == 0 {
+        observer.violate("nobody counts memory in this program".to_owned());
+    }
+    let Seen {
+        most_tasks,
+        tasks_at_rest,
+        most_bytes,
+        bytes_at_rest,
+        ..
+    } = &mut *observer.lock();
+    let (tasks, held) = if at_rest {
+        (tasks_at_rest, bytes_at_rest)
     } else {
-        &mut seen.most_tasks
+        (most_tasks, most_bytes)
     };
-    *most = all.max(*most);
+    *tasks = all.max(*tasks);
+    *held = bytes.max(*held);
 }
 
 /// No process has more tasks than it needs, and none piles them up.

@@ -1,11 +1,11 @@
 //! The certificates and keys that sidecars have had, read from their state directories.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use memchr::memmem;
+use memchr::memmem::Finder;
 use weft_certs::X509Svid;
 use weft_certs::tls::peer_identity;
 
@@ -17,16 +17,18 @@ pub(crate) struct Certificates {
 
 #[derive(Default)]
 struct Known {
-    dirs: Vec<PathBuf>,
+    /// With what was read there last.
+    dirs: Vec<(PathBuf, String)>,
     ends: BTreeMap<String, SystemTime>,
-    /// Private keys (PKCS #8 or SEC 1, DER), with the directory that they belong to.
-    keys: BTreeSet<(PathBuf, Vec<u8>)>,
+    /// Private keys (PKCS #8 or SEC 1, DER), with the directory that they belong to, and what looks for each: every
+    /// datagram is searched for all of them.
+    keys: BTreeMap<(PathBuf, Vec<u8>), Option<Finder<'static>>>,
 }
 
 impl Certificates {
     /// The directories in which to look.
     pub(crate) fn look_in(&self, dirs: Vec<PathBuf>) {
-        self.lock().dirs = dirs;
+        self.lock().dirs = dirs.into_iter().map(|dir| (dir, String::new())).collect();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -44,16 +46,23 @@ impl Certificates {
 
     /// Reads what is on the disks now.
     pub(crate) fn refresh(&self) {
-        let dirs = self.lock().dirs.clone();
-        for dir in dirs {
-            let Some(svid) = read(&dir) else { continue };
+        let mut known = self.lock();
+        let Known { dirs, ends, keys } = &mut *known;
+        for (dir, before) in dirs {
+            let Some(pem) = pem(dir).filter(|pem| pem != before) else {
+                continue;
+            };
+            let Ok(svid) = X509Svid::from_pem(&pem) else {
+                continue;
+            };
+            *before = pem;
             let Ok(peer) = peer_identity(svid.chain()) else {
                 continue;
             };
-            let mut known = self.lock();
-            known.ends.insert(peer.fingerprint, svid.not_after());
+            ends.insert(peer.fingerprint, svid.not_after());
             let key = svid.private_key().secret_der().to_vec();
-            known.keys.insert((dir, key));
+            let finder = secret_of(&key).map(|secret| Finder::new(secret).into_owned());
+            keys.insert((dir.clone(), key), finder);
         }
     }
 
@@ -61,15 +70,16 @@ impl Certificates {
     pub(crate) fn owner_of_key_in(&self, text: &[u8]) -> Option<PathBuf> {
         let known = self.lock();
         let mut keys = known.keys.iter();
-        keys.find(|(_, key)| {
-            secret_of(key).is_some_and(|secret| memmem::find(text, secret).is_some())
+        keys.find(|(_, finder)| {
+            let found = finder.as_ref().map(|finder| finder.find(text));
+            found.flatten().is_some()
         })
-        .map(|(home, _)| home.clone())
+        .map(|((home, _), _)| home.clone())
     }
 
     /// The keys seen so far, with their homes.
     pub(crate) fn keys(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        self.lock().keys.iter().cloned().collect()
+        self.lock().keys.keys().cloned().collect()
     }
 }
 
@@ -80,6 +90,9 @@ pub(crate) fn secret_of(key: &[u8]) -> Option<&[u8]> {
 
 /// The identity in a sidecar's state directory.
 pub(crate) fn read(dir: &Path) -> Option<X509Svid> {
-    let pem = std::fs::read_to_string(dir.join("svid.pem")).ok()?;
-    X509Svid::from_pem(&pem).ok()
+    X509Svid::from_pem(&pem(dir)?).ok()
+}
+
+fn pem(dir: &Path) -> Option<String> {
+    std::fs::read_to_string(dir.join("svid.pem")).ok()
 }

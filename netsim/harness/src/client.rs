@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Method, Request};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rand::Rng;
@@ -15,12 +14,15 @@ use rand::rngs::StdRng;
 use tokio::time::{sleep, timeout};
 use weft_env::Env;
 
+use crate::content::Content;
 use crate::model::SERVICES;
 use crate::observer::Observer;
 use crate::schedule::{Place, name};
 
 /// Where the sidecar takes requests.
 const OUTBOUND: ([u8; 4], u16) = ([127, 0, 0, 1], 15001);
+/// The first part of the path of a request whose content the application does not read until it has waited.
+pub(crate) const LATE: &str = "late";
 /// Far more than any route allows.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// Requests of one client under way.
@@ -50,6 +52,8 @@ pub(crate) struct Outcome {
     pub(crate) callee: &'static str,
     pub(crate) started: Duration,
     pub(crate) ending: Ending,
+    /// Whether it had more content than a connection takes at once.
+    pub(crate) long: bool,
 }
 
 /// The client of one node. Cheap to clone.
@@ -102,10 +106,26 @@ impl Client {
 
     /// One request to a service, whose application takes `wait` milliseconds.
     pub(crate) async fn request(&self, callee: &'static str, method: Method, wait: u64) -> Outcome {
+        let body = match method {
+            Method::POST => Content::of("a body"),
+            _ => Content::of(""),
+        };
+        self.ask(callee, method, wait, body).await
+    }
+
+    /// Sends so many bytes to a service, whose application looks at them only after `wait` milliseconds, and takes
+    /// no more of them than it needs to answer: none.
+    pub(crate) async fn upload(&self, callee: &'static str, bytes: u64, wait: u64) -> Outcome {
+        let body = Content::long(bytes);
+        self.ask(callee, Method::POST, wait, body).await
+    }
+
+    async fn ask(&self, callee: &'static str, method: Method, wait: u64, body: Content) -> Outcome {
         let count = self.next.fetch_add(1, Ordering::Relaxed);
         let number = self.place as u64 * 1_000_000 + count;
         let started = self.observer.now();
-        let exchange = self.exchange(callee, &method, number, wait);
+        let long = body.is_long();
+        let exchange = self.exchange(callee, &method, number, wait, body);
         let ending = match timeout(PATIENCE, exchange).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(reason)) => Ending::Broken(reason),
@@ -122,6 +142,7 @@ impl Client {
             callee,
             started,
             ending,
+            long,
         }
     }
 
@@ -131,20 +152,17 @@ impl Client {
         method: &Method,
         number: u64,
         wait: u64,
+        body: Content,
     ) -> Result<Ending, String> {
         let addr = SocketAddr::from(OUTBOUND);
         let stream = self.env.connect(addr).await.map_err(|e| e.to_string())?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|e| e.to_string())?;
         let driver = self.env.spawn(connection);
-        let body = if *method == Method::POST {
-            "a body"
-        } else {
-            ""
-        };
+        let kind = if body.is_long() { LATE } else { "r" };
         let request = Request::builder()
             .method(method)
-            .uri(format!("/r/{number}/{wait}"))
+            .uri(format!("/{kind}/{number}/{wait}"))
             .header("host", callee)
             .header("x-test-caller", self.service)
             .header("x-test-callee", callee)
@@ -152,7 +170,7 @@ impl Client {
                 "x-forwarded-client-cert",
                 "Hash=00;URI=spiffe://weft.local/ns/default/sa/somebody-else",
             )
-            .body(Full::new(Bytes::from(body)))
+            .body(body)
             .map_err(|e| e.to_string())?;
         let response = sender
             .send_request(request)

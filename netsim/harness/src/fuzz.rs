@@ -49,6 +49,10 @@ pub struct FuzzReport {
     pub most_tasks: usize,
     /// The most that one had at the end of a run, at rest.
     pub tasks_at_rest: usize,
+    /// The most memory that a process held, in bytes.
+    pub most_bytes: usize,
+    /// The most that one held at the end of a run, at rest.
+    pub bytes_at_rest: usize,
     /// The fullest that a socket's buffer was, in datagrams.
     pub fullest_socket: usize,
     /// Seeds that did not, lowest first.
@@ -80,6 +84,8 @@ pub fn fuzz(fuzzing: &Fuzzing, progress: &dyn Progress) -> FuzzReport {
                     report.requests += summary.requests;
                     report.most_tasks = report.most_tasks.max(summary.most_tasks);
                     report.tasks_at_rest = report.tasks_at_rest.max(summary.tasks_at_rest);
+                    report.most_bytes = report.most_bytes.max(summary.most_bytes);
+                    report.bytes_at_rest = report.bytes_at_rest.max(summary.bytes_at_rest);
                     report.fullest_socket = report.fullest_socket.max(summary.fullest_socket);
                     report.slowest = report.slowest.max(summary.converged_after);
                 }

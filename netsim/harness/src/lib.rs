@@ -25,6 +25,7 @@ mod bounds;
 mod certificates;
 mod check;
 mod client;
+mod content;
 mod fuzz;
 mod listen;
 mod mesh;

@@ -6,6 +6,7 @@ use std::fmt;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
+use weft_netsim_heap::Outside;
 use weft_netsim_sim::current_process;
 
 use crate::observer::Observer;
@@ -38,6 +39,8 @@ impl Subscriber for Ears {
         let Some(process) = current_process() else {
             return;
         };
+        // What is noted of a process is not its own.
+        let _outside = Outside::step();
         let mut fields = Collected(Fields::new());
         event.record(&mut fields);
         if event.metadata().target() == "access" {

@@ -23,7 +23,7 @@ use crate::operator::Operator;
 use crate::schedule::{PLACES, Place, name};
 
 /// Life of certificates: short enough that some end while nobody can renew them.
-pub(crate) const LEAF_TTL: Duration = Duration::from_secs(120);
+pub(crate) const LEAF_TTL: Duration = Duration::from_secs(60);
 /// What a supervisor waits before it starts a process again that has ended by itself.
 const RESTART: Duration = Duration::from_secs(1);
 /// How long an instance whose certificate is revoked goes on before the operator sees to it.

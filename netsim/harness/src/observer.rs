@@ -63,8 +63,8 @@ pub(crate) struct Seen {
     pub(crate) up: BTreeSet<Place>,
     /// Processes that were told to stop.
     leaving: BTreeSet<String>,
-    /// Whether a node that stands still was up when that began.
-    pub(crate) up_when_paused: BTreeMap<Place, bool>,
+    /// Whether a process that stands still was up when that began.
+    pub(crate) up_when_paused: BTreeMap<String, bool>,
     /// When a node's clock or pace last changed.
     pub(crate) shaken: BTreeMap<Place, Duration>,
     /// Certificates (by hash) that a node has said it refuses, and since when.
@@ -75,6 +75,8 @@ pub(crate) struct Seen {
     pub(crate) unsaved: BTreeSet<Place>,
     pub(crate) most_tasks: usize,
     pub(crate) tasks_at_rest: usize,
+    pub(crate) most_bytes: usize,
+    pub(crate) bytes_at_rest: usize,
     pub(crate) requests: u64,
     pub(crate) answered: u64,
     pub(crate) denied: u64,

@@ -80,6 +80,10 @@ pub struct Summary {
     pub most_tasks: usize,
     /// The most that one had at the end, at rest.
     pub tasks_at_rest: usize,
+    /// The most memory that a process held, in bytes.
+    pub most_bytes: usize,
+    /// The most that one held at the end, at rest.
+    pub bytes_at_rest: usize,
     /// What is hashed, if it was to be kept.
     pub lines: Vec<String>,
 }
@@ -159,6 +163,11 @@ fn replay(seed: u64) -> String {
     )
 }
 
+/// Within this everything must be right again: the longest back-offs one after the other, and a certificate that ends
+/// in the midst of them.
+const CONVERGES_WITHIN: Duration = Duration::from_secs(120);
+/// Bytes of an upload: far more than may be under way on a stream.
+const UPLOAD: u64 = 16 << 20;
 /// Mean pause between the requests of a client when nothing happens.
 const QUIET_PACE: Duration = Duration::from_secs(4);
 /// How often everything is looked at then.
@@ -338,10 +347,13 @@ impl Scenario {
                     self.observer.disturbed(a);
                     if pause {
                         process.pause();
-                        self.observer.lock().up_when_paused.insert(a, was_up);
+                        self.observer
+                            .lock()
+                            .up_when_paused
+                            .insert(process.name().to_owned(), was_up);
                     } else {
                         process.resume();
-                        let was_up = self.observer.lock().up_when_paused.remove(&a);
+                        let was_up = self.observer.lock().up_when_paused.remove(process.name());
                         if was_up == Some(true) {
                             self.observer.up(process.name());
                         }
@@ -387,6 +399,23 @@ impl Scenario {
         }
     }
 
+    /// Uploads at once, each to another service in turn, which outlast the longest route.
+    fn upload(&self, place: Place, count: u32) {
+        let Some(client) = self.clients.iter().find(|client| client.place == place) else {
+            return;
+        };
+        for number in 0..count {
+            let owner = client.env.clone();
+            let client = client.clone();
+            let callee = SERVICES[number as usize % SERVICES.len()];
+            let wait = 1_000 * u64::from(number);
+            drop(owner.spawn(async move {
+                let outcome = client.upload(callee, UPLOAD, wait).await;
+                check::outcome(&client.observer, &outcome);
+            }));
+        }
+    }
+
     /// What the operator does takes its time, in which other faults happen.
     fn ask(self: &Arc<Self>, fault: Fault) {
         let this = self.clone();
@@ -400,6 +429,10 @@ impl Scenario {
                 Fault::Revoke(place) => mesh.revoke(*place).await,
                 Fault::Flood(place, count) => {
                     this.flood(*place, *count).await;
+                    Ok(())
+                }
+                Fault::Upload(place, count) => {
+                    this.upload(*place, *count);
                     Ok(())
                 }
                 Fault::ReuseToken(place) => {
@@ -450,8 +483,7 @@ impl Scenario {
 
     /// Waits until everything is right, or says what is not.
     async fn until_converged(&self, after: &str) -> Result<(), String> {
-        // The longest back-offs one after the other, and a certificate that ends in the midst of them.
-        let limit = LEAF_TTL;
+        let limit = CONVERGES_WITHIN;
         let began = self.world.now();
         loop {
             let wrong = match self.is_right().await {
@@ -552,6 +584,8 @@ impl Scenario {
             fullest_socket: counters.fullest_socket,
             most_tasks: seen.most_tasks,
             tasks_at_rest: seen.tasks_at_rest,
+            most_bytes: seen.most_bytes,
+            bytes_at_rest: seen.bytes_at_rest,
             lines: self.world.take_lines(),
         }
     }

@@ -66,3 +66,26 @@ fn a_flood_leaves_no_idle_connections_to_the_application() {
         at(3, Fault::Flood(2, 150)),
     ]);
 }
+
+/// Seed 1485: a process that stood still was killed and followed by another one, which was taken for ready when its
+/// predecessor would have gone on. A fault of the harness.
+#[test]
+fn a_successor_of_a_process_that_stood_still_does_not_count_as_running_before_it_is_ready() {
+    passes(vec![
+        at(1, Fault::Pause(2, true)),
+        at(2, Fault::Revoke(2)),
+        at(4, Fault::Isolate(0, true)),
+        at(7, Fault::Pause(2, false)),
+        at(15, Fault::Isolate(0, false)),
+    ]);
+}
+
+/// What is on its way to an application that does not read stays with whoever sends it, but for a stream's window.
+#[test]
+fn long_uploads_to_who_does_not_read_fill_no_memory() {
+    passes(vec![
+        at(2, Fault::Upload(1, 7)),
+        at(3, Fault::Upload(2, 7)),
+        at(4, Fault::Upload(3, 7)),
+    ]);
+}

@@ -49,6 +49,8 @@ pub(crate) enum Fault {
     Revoke(Place),
     /// So many requests at once.
     Flood(Place, u32),
+    /// So many long uploads at once, to applications that do not read.
+    Upload(Place, u32),
     /// Somebody tries a token that has been used.
     ReuseToken(Place),
 }
@@ -90,6 +92,7 @@ impl fmt::Display for Fault {
             Self::RotateRoot => f.write_str("the root is rotated"),
             Self::Revoke(a) => write!(f, "the certificate of {} is revoked", n(a)),
             Self::Flood(a, count) => write!(f, "{count} requests at once at {}", n(a)),
+            Self::Upload(a, count) => write!(f, "{count} uploads at once at {}", n(a)),
             Self::ReuseToken(a) => write!(f, "a used token is tried at {}", n(a)),
         }
     }
@@ -178,7 +181,7 @@ impl Drawing {
     }
 
     fn fault(&mut self) {
-        match self.below(28) {
+        match self.below(29) {
             0..=1 => self.bad_link(),
             2..=3 => {
                 let (a, b) = self.pair();
@@ -235,6 +238,10 @@ impl Drawing {
             26 => {
                 let (a, count) = (self.sidecar(), 50 + self.below(100) as u32);
                 self.one(Fault::Flood(a, count));
+            }
+            27 => {
+                let (a, count) = (self.sidecar(), 2 + self.below(6) as u32);
+                self.one(Fault::Upload(a, count));
             }
             _ => {
                 let a = self.sidecar();

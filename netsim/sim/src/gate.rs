@@ -9,6 +9,7 @@ use std::task::{Context, Waker};
 
 use tokio::task::AbortHandle;
 use weft_env::TaskGate;
+use weft_netsim_heap::Account;
 
 use crate::wakes::Wakes;
 
@@ -29,6 +30,8 @@ pub(crate) struct Gate {
     /// Polls of all tasks in the world: whether anything has run since the last look.
     polls: Arc<AtomicU64>,
     wakes: Arc<Wakes>,
+    /// What it holds in memory.
+    account: Account,
     state: Mutex<State>,
 }
 
@@ -51,6 +54,7 @@ impl Gate {
             name,
             polls,
             wakes,
+            account: Account::open(),
             state: Mutex::default(),
         }
     }
@@ -86,13 +90,31 @@ impl Gate {
 
     /// Tasks that have not ended, by the place in the code that spawned them.
     pub(crate) fn living_by_place(&self) -> BTreeMap<&'static Location<'static>, usize> {
-        let mut counts = BTreeMap::new();
+        // There are few places: comparing where they lie in memory is cheaper than comparing paths. The compiler may
+        // have one place at several addresses; the map makes them one again.
+        let mut counts: Vec<(&'static Location<'static>, usize)> = Vec::new();
         for (task, at) in &self.lock().tasks {
-            if !task.is_finished() {
-                *counts.entry(*at).or_default() += 1;
+            if task.is_finished() {
+                continue;
+            }
+            match counts
+                .iter_mut()
+                .find(|(known, _)| std::ptr::eq(*known, *at))
+            {
+                Some((_, count)) => *count += 1,
+                None => counts.push((at, 1)),
             }
         }
-        counts
+        let mut map = BTreeMap::new();
+        for (at, count) in counts {
+            *map.entry(at).or_default() += count;
+        }
+        map
+    }
+
+    /// Bytes that it holds in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.account.bytes()
     }
 
     pub(crate) fn pause(&self) {
@@ -116,6 +138,7 @@ impl Gate {
 impl TaskGate for Gate {
     fn may_run(&self, cx: &mut Context<'_>) -> bool {
         self.polls.fetch_add(1, Ordering::Relaxed);
+        self.account.enter();
         {
             let mut state = self.lock();
             if state.fenced {

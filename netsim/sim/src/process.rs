@@ -117,6 +117,13 @@ impl Process {
         self.gate.living()
     }
 
+    /// Bytes that it holds in memory, with what the libraries below it do. What others have sent and it has not yet
+    /// read is not among them.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.gate.bytes()
+    }
+
     /// Those tasks by the place in the code that spawned them. All of quinn's have one place, `platform.rs` of this
     /// crate: one task for each connection and one for each endpoint.
     #[must_use]

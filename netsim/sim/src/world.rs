@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use weft_netsim::{Fate, Link, LinkSpec, SpecError};
+use weft_netsim_heap::Outside;
 
 use crate::clock::elapsed_ns;
 use crate::event::{Datagram, Event, NodeId};
@@ -149,6 +150,7 @@ impl Shared {
 
     /// Delivers all that is due.
     pub(crate) fn deliver(self: &Arc<Self>, now: u64) {
+        let _outside = Outside::step();
         loop {
             let event = {
                 let mut state = self.state();
@@ -179,6 +181,8 @@ impl Shared {
         ecn: Option<quinn::udp::EcnCodepoint>,
         content: &[u8],
     ) {
+        // From here on the kernel holds it.
+        let _outside = Outside::step();
         let now = self.now_ns();
         let mut state = self.state();
         let Some((node, port)) = state.owner(from, to) else {

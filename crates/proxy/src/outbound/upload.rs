@@ -8,6 +8,7 @@ use http::{HeaderMap, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use weft_env::mutants::{Mutant, broken};
 use weft_transport::{Code, SendStream, StreamError};
 
 use crate::headers::sanitise_trailers;
@@ -84,6 +85,11 @@ pub(crate) async fn pump(
     mut send: SendStream,
     sent: Arc<AtomicU64>,
 ) -> Result<(), Cut> {
+    if broken(Mutant::ReadsAhead) {
+        let whole = body.collect().await.map_err(Cut::Local)?.to_bytes();
+        send.send_data(whole).await.map_err(Cut::Mesh)?;
+        return send.finish().await.map_err(Cut::Mesh);
+    }
     loop {
         let frame = match body.frame().await {
             Some(Ok(frame)) => frame,

@@ -103,8 +103,8 @@ fn told(report: &FuzzReport, took: f64, whole: bool) -> String {
     let virtual_s = report.virtual_time.as_secs_f64();
     text.push_str(&format!(
         "{} of {done} seeds passed: {virtual_s:.0} s of mesh life in {took:.1} s ({:.0} x), {:.2} s a seed, \
-         {} requests, right again {:.1} s after the faults at the latest, at most {} tasks a process ({} at rest) and \
-         {} datagrams in a socket\n",
+         {} requests, right again {:.1} s after the faults at the latest, at most {} tasks ({} at rest) and \
+         {:.1} MB ({:.1} at rest) a process and {} datagrams in a socket\n",
         report.passed,
         virtual_s / took.max(0.001),
         took / (done.max(1) as f64),
@@ -112,6 +112,8 @@ fn told(report: &FuzzReport, took: f64, whole: bool) -> String {
         report.slowest.as_secs_f64(),
         report.most_tasks,
         report.tasks_at_rest,
+        report.most_bytes as f64 / 1e6,
+        report.bytes_at_rest as f64 / 1e6,
         report.fullest_socket,
     ));
     text

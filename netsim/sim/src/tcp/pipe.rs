@@ -11,6 +11,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use weft_netsim::Fate;
+use weft_netsim_heap::Outside;
 
 use crate::event::{Event, NodeId};
 use crate::world::{Shared, State, ns};
@@ -145,6 +146,8 @@ impl Pipe {
         data: &[u8],
         waker: &Waker,
     ) -> Write {
+        // From here on the kernel holds it.
+        let _outside = Outside::step();
         let mut inner = self.lock();
         if inner.reset || inner.finished || (self.is_local() && inner.reader_gone) {
             return Write::Reset;
