@@ -456,29 +456,6 @@ async fn a_control_node_that_lost_an_essential_part_gives_up_and_says_which() {
 }
 
 #[tokio::test]
-async fn a_control_node_that_slept_past_the_end_of_its_issuing_ca_makes_another_one() {
-    const DAY: u64 = 24 * 3600;
-    let machine = Arc::new(Faulty::default());
-    let mut mesh = Mesh::start_on(Env::new(machine.clone())).await;
-    // Past the end, and before the begin of the one that was made then: the clock was wrong, and is set right.
-    for (ahead, signs) in [(32 * DAY, "issuing-2"), (0, "issuing-3")] {
-        mesh.stop_control().await;
-        machine.ahead.store(ahead, Ordering::SeqCst);
-        mesh.restart_control().await;
-        let ca = mesh.admin.ca().await.unwrap();
-        let active = |role: &str| {
-            let mut all = ca.authorities.iter();
-            all.find(|a| a.role == role && a.state == "active").unwrap()
-        };
-        assert_eq!(active("issuing").name, signs);
-        assert_eq!(active("root").name, "root-1");
-        let joined = mesh.sidecar("orders", &[]).await;
-        mesh.settle().await;
-        joined.stop().await;
-    }
-}
-
-#[tokio::test]
 async fn what_cannot_be_saved_is_told_and_saved_once_it_can_be() {
     let mesh = Mesh::start().await;
     let orders = mesh.sidecar("orders", &[]).await;
