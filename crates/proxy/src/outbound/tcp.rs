@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +16,7 @@ use weft_telemetry::Protocol;
 use weft_transport::{RecvStream, SendStream};
 
 use super::attempt::{Missed, app_was_not_reached, blame, broken, no_endpoint, unsent};
+use super::content::Content;
 use super::reply::Reply;
 use super::request::{edge, not_ready, refused, upstream};
 use super::unparsed::Wire;
@@ -41,7 +41,7 @@ struct Tunnel {
 pub(super) async fn connect(
     node: &Arc<Node>,
     running: &Running,
-    request: Request<Incoming>,
+    request: Request<Content>,
     mut record: Record,
 ) -> Response<Reply> {
     let named = target::resolve(
