@@ -15,7 +15,10 @@ use http_body_util::Full;
 use support::apps::HttpApp;
 use support::client::{get, send};
 use support::offline::{Offline, pair};
-use support::{ORDERS_MAY, eventually, http, timeout_route};
+use support::{ORDERS_MAY, PATIENCE, eventually, http, timeout_route};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn a_request_passes_with_proof_of_who_called_and_one_id_on_both_sides() {
@@ -197,6 +200,42 @@ async fn bodies_and_trailers_pass_unchanged() {
         .unwrap();
     let reply = send(orders.ready.outbound, request).await;
     assert_eq!(reply.trailers.expect("trailers")["x-checksum"], "42");
+}
+
+/// RFC 9112 §9.6. A client that reads nothing before it has sent everything is the plainest kind there is.
+#[tokio::test]
+async fn an_answer_that_comes_before_the_end_of_an_upload_is_not_lost() {
+    const LENGTH: usize = 32 << 20;
+    let app = HttpApp::start("a").await;
+    let (orders, invoices) = pair(&[&[http(app.addr)]], ORDERS_MAY).await;
+    for (host, path, status) in [
+        // Of the application, which reads nothing of it, and of weft itself.
+        ("invoices", "/status/413", "413"),
+        ("nobody", "/", "404"),
+    ] {
+        let mut stream = TcpStream::connect(orders.ready.outbound).await.unwrap();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {LENGTH}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..LENGTH >> 20 {
+            let sent = stream.write_all(&[b'x'; 1 << 20]).await;
+            sent.unwrap_or_else(|error| panic!("{host}: the connection was cut: {error}"));
+        }
+        let mut answer = String::new();
+        let read = timeout(PATIENCE, stream.read_to_string(&mut answer)).await;
+        read.expect("the answer ends")
+            .unwrap_or_else(|error| panic!("{host}: the answer was lost: {error}"));
+        let head = answer.to_ascii_lowercase();
+        assert!(
+            head.starts_with(&format!("http/1.1 {status} ")),
+            "{host}: {answer}"
+        );
+        if status == "404" {
+            // Where weft knows that this was the connection's last request, it says so.
+            assert!(head.contains("\r\nconnection: close\r\n"), "{answer}");
+        }
+    }
+    drop((invoices, orders));
 }
 
 #[tokio::test]

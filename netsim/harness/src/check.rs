@@ -127,16 +127,6 @@ impl App {
     }
 }
 
-/// Whether the answer may have come too early for its client: when HTTP/1.1 has begun to answer, or while the client
-/// still sends, there is no way to say that something failed but to close the connection.
-fn early(outcome: &Outcome) -> bool {
-    match outcome.ending {
-        Ending::Cut(..) => true,
-        Ending::Broken(_) => outcome.long,
-        Ending::Reply { .. } | Ending::Silence => false,
-    }
-}
-
 /// What must hold when a client has its answer, or none.
 pub(crate) fn outcome(observer: &Observer, outcome: &Outcome) {
     let Outcome {
@@ -154,13 +144,13 @@ pub(crate) fn outcome(observer: &Observer, outcome: &Outcome) {
             Ending::Reply { status: 200, .. } => seen.answered += 1,
             Ending::Reply { status: 403, .. } => seen.denied += 1,
             Ending::Reply { .. } => seen.failed += 1,
-            Ending::Cut(..) | Ending::Broken(_) if early(outcome) => {
+            Ending::Cut(..) => {
                 seen.broken += 1;
                 if !excused {
                     seen.cut.insert(*number);
                 }
             }
-            Ending::Cut(..) | Ending::Broken(_) | Ending::Silence => seen.broken += 1,
+            Ending::Broken(_) | Ending::Silence => seen.broken += 1,
         }
     }
     let here = name(*place);
@@ -183,9 +173,9 @@ pub(crate) fn outcome(observer: &Observer, outcome: &Outcome) {
         )),
         Ending::Reply { .. } => {}
         // Its reason is in the access log, which may be written a moment later: see `afterwards`.
-        Ending::Cut(..) | Ending::Broken(_) if early(outcome) => {}
+        Ending::Cut(..) => {}
         Ending::Broken(_) | Ending::Silence if excused => {}
-        Ending::Cut(_, reason) | Ending::Broken(reason) => observer.violate(format!(
+        Ending::Broken(reason) => observer.violate(format!(
             "request {number} of {here} for {callee} got no answer though its sidecar ran: {reason}"
         )),
         Ending::Silence => observer.violate(format!(

@@ -52,8 +52,6 @@ pub(crate) struct Outcome {
     pub(crate) callee: &'static str,
     pub(crate) started: Duration,
     pub(crate) ending: Ending,
-    /// Whether it had more content than a connection takes at once.
-    pub(crate) long: bool,
 }
 
 /// The client of one node. Cheap to clone.
@@ -124,7 +122,6 @@ impl Client {
         let count = self.next.fetch_add(1, Ordering::Relaxed);
         let number = self.place as u64 * 1_000_000 + count;
         let started = self.observer.now();
-        let long = body.is_long();
         let exchange = self.exchange(callee, &method, number, wait, body);
         let ending = match timeout(PATIENCE, exchange).await {
             Ok(Ok(reply)) => reply,
@@ -142,7 +139,6 @@ impl Client {
             callee,
             started,
             ending,
-            long,
         }
     }
 

@@ -61,6 +61,8 @@ pub(crate) struct Seen {
     pub(crate) disturbed: BTreeMap<Place, Duration>,
     /// Nodes whose sidecar has said that it is ready, and has not been disturbed since.
     pub(crate) up: BTreeSet<Place>,
+    /// The control node's process that was ready last.
+    pub(crate) control: String,
     /// Processes that were told to stop.
     leaving: BTreeSet<String>,
     /// Whether a process that stands still was up when that began.
@@ -175,6 +177,9 @@ impl Observer {
         };
         let now = self.now();
         let mut seen = self.lock();
+        if place == 0 {
+            process.clone_into(&mut seen.control);
+        }
         if seen.leaving.contains(process) {
             return;
         }

@@ -27,16 +27,25 @@ pub(crate) struct Operator {
     control: PathBuf,
     observer: Observer,
     memory: Arc<Mutex<Memory>>,
+    /// Config is pushed by one after the other: of two pushes whose outcome is not known, nobody could say which came
+    /// first.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
 struct Memory {
     /// Pushed, with the outcome not known.
-    unsure: Vec<Generation>,
+    unsure: Option<Unsure>,
     /// The highest revision that the control node has told.
     highest: u64,
     /// The highest revision that each life of an instance has acknowledged: by instance and begin of its link.
     acked: BTreeMap<(String, u64), u64>,
+}
+
+struct Unsure {
+    generation: Generation,
+    /// The control node's process that may still carry it out, unless it has answered that it does not.
+    by: Option<String>,
 }
 
 impl Operator {
@@ -46,6 +55,7 @@ impl Operator {
             control,
             observer: observer.clone(),
             memory: Arc::default(),
+            turn: Arc::default(),
         }
     }
 
@@ -57,14 +67,20 @@ impl Operator {
     where
         F: Future<Output = Result<T, AdminError>>,
     {
+        let asked = self.asked(ask).await;
+        asked.map_err(|error| error.to_string())
+    }
+
+    async fn asked<T, F>(&self, ask: impl FnOnce(AdminClient) -> F) -> Result<T, AdminError>
+    where
+        F: Future<Output = Result<T, AdminError>>,
+    {
         let asked = async {
             let client = AdminClient::connect(&self.env, &self.control).await?;
             ask(client).await
         };
-        match timeout(PATIENCE, asked).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {PATIENCE:?}")),
-        }
+        let answer = timeout(PATIENCE, asked).await;
+        answer.unwrap_or(Err(AdminError::Timeout(PATIENCE)))
     }
 
     /// A one-time token for a service.
@@ -80,16 +96,31 @@ impl Operator {
 
     /// Pushes a generation of config.
     pub(crate) async fn push(&self, generation: Generation) -> Result<(), String> {
-        self.remember().await?;
+        let _turn = self.turn.lock().await;
+        self.find_out().await?;
+        if let Some(unsure) = &self.memory().unsure {
+            return Err(format!(
+                "generation {} may still come into force",
+                unsure.generation.number
+            ));
+        }
         let resources = weft_resources::parse_yaml(&generation.yaml(), "generation")
             .map_err(|error| format!("the generation is not valid: {error:?}"))?;
-        // Before the answer: a request may meet the config before the operator hears of it.
-        self.memory().unsure.push(generation.clone());
-        let applied = self
-            .admin(async |admin| admin.apply(&resources).await)
-            .await?;
-        self.commit(applied.revision, generation);
-        Ok(())
+        let asked = self
+            .asked(async |admin| admin.apply(&resources).await)
+            .await;
+        match asked {
+            Ok(applied) => {
+                self.commit(applied.revision, generation);
+                Ok(())
+            }
+            Err(error) => {
+                let refused = matches!(error, AdminError::Refused(_));
+                let by = (!refused).then(|| self.observer.lock().control.clone());
+                self.memory().unsure = Some(Unsure { generation, by });
+                Err(error.to_string())
+            }
+        }
     }
 
     fn commit(&self, revision: u64, generation: Generation) {
@@ -98,15 +129,22 @@ impl Operator {
             generation.number
         ));
         // `highest` is not raised: what sidecars see follows what is stored by a moment, and that is what status tells.
-        self.memory().unsure.clear();
+        self.memory().unsure = None;
         self.observer.lock().committed.enter(revision, generation);
     }
 
     /// Finds out what became of a push whose outcome is not known.
     pub(crate) async fn remember(&self) -> Result<(), String> {
-        if self.memory().unsure.is_empty() {
+        let _turn = self.turn.lock().await;
+        self.find_out().await
+    }
+
+    async fn find_out(&self) -> Result<(), String> {
+        let Some(number) = self.memory().unsure.as_ref().map(|u| u.generation.number) else {
             return Ok(());
-        }
+        };
+        // Before asking: a successor knows what this one has done, and does nothing for it.
+        let control = self.observer.lock().control.clone();
         let filter = ResourceFilter {
             kind: Some("HTTPRoute".to_owned()),
             ..ResourceFilter::default()
@@ -114,16 +152,18 @@ impl Operator {
         let list = self
             .admin(async |admin| admin.resources(&filter).await)
             .await?;
-        let unsure = std::mem::take(&mut self.memory().unsure);
-        for generation in unsure {
-            let mark = format!("\"{}\"", generation.number);
-            let entry = list.resources.iter().find(|entry| {
-                let text = entry.resource.to_string();
-                text.contains("x-generation") && text.contains(&mark)
-            });
-            if let Some(entry) = entry {
-                self.commit(entry.revision, generation);
-            }
+        let mark = format!("\"{number}\"");
+        let entry = list.resources.iter().find(|entry| {
+            let text = entry.resource.to_string();
+            text.contains("x-generation") && text.contains(&mark)
+        });
+        let Some(unsure) = self.memory().unsure.take() else {
+            return Ok(());
+        };
+        match entry {
+            Some(entry) => self.commit(entry.revision, unsure.generation),
+            None if unsure.by.as_ref() == Some(&control) => self.memory().unsure = Some(unsure),
+            None => {}
         }
         Ok(())
     }

@@ -89,3 +89,17 @@ fn long_uploads_to_who_does_not_read_fill_no_memory() {
         at(4, Fault::Upload(3, 7)),
     ]);
 }
+
+/// Seed 80: a push that was still being stored counted as one that had never come, and the next one followed it
+/// before anybody knew. A fault of the harness.
+#[test]
+fn a_push_that_is_still_being_stored_when_the_control_node_stops_is_found_afterwards() {
+    passes(vec![
+        at(1, Fault::SlowDisk(0, Duration::from_millis(2_930))),
+        at(2, Fault::Push(1)),
+        at(3, Fault::Push(2)),
+        at(8, Fault::Stop(0)),
+        at(9, Fault::Start(0)),
+        at(25, Fault::SlowDisk(0, Duration::ZERO)),
+    ]);
+}

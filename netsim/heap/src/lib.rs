@@ -195,7 +195,7 @@ mod tests {
         let unseen = vec![1_u8; 1 << 20];
         drop(outside);
         let seen = vec![2_u8; 3_000];
-        drop(Outside::step());
+        let _rest = Outside::step();
         assert!((50_000..51_000).contains(&one.bytes()), "{}", one.bytes());
         assert!((3_000..4_000).contains(&other.bytes()), "{}", other.bytes());
         drop((bytes, seen, unseen));

@@ -13,6 +13,7 @@ use weft_resources::ServiceName;
 use weft_transport::{DialError, RequestError};
 use weft_transport::{RecvStream, SendStream};
 
+use super::content::Content;
 use super::upload::{Cut, Upload, pump};
 use crate::inbound::app::AbortOnDrop;
 use crate::node::Node;
@@ -227,7 +228,7 @@ impl Transaction<'_> {
     async fn streamed(
         &self,
         instance: &Arc<Instance>,
-        body: hyper::body::Incoming,
+        body: Content,
         send: SendStream,
         mut recv: RecvStream,
         record: &Record,

@@ -1,10 +1,12 @@
 //! What the own application asks of the mesh: finding who answers, and passing it on.
 //!
 //! In the order that a request meets them: `mod` (accept, HTTP/1.1), `request` (which service, which rule),
-//! `attempt` (which instance, again if it fails), `upload` and `reply` (the bodies). `tcp` does the same
-//! for byte streams, `ports` opens the local ports that lead to them; `unparsed` answers what is not HTTP.
+//! `attempt` (which instance, again if it fails), `upload` and `reply` (the bodies), `content` (what is left
+//! of a request when its answer came first). `tcp` does the same for byte streams, `ports` opens the local ports
+//! that lead to them; `unparsed` answers what is not HTTP.
 
 mod attempt;
+pub(crate) mod content;
 pub(crate) mod ports;
 pub(crate) mod reply;
 mod request;
@@ -17,7 +19,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, Method, Request, header};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,6 +29,7 @@ use weft_env::{Listener, Stream};
 
 use crate::accept;
 use crate::node::Node;
+use content::{Content, Unread};
 pub(crate) use tcp::serve as serve_tcp;
 use unparsed::{Counted, Open, Wire};
 
@@ -63,16 +67,19 @@ pub(crate) async fn serve(node: Arc<Node>, listener: Arc<Listener>) {
 
 /// One connection of the application, with any number of requests one after another.
 async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
-    let open = Open::default();
+    let (open, unread) = (Open::default(), Unread::default());
     let wire = TokioIo::new(Wire::new(stream, open.clone()));
-    let asked = Arc::clone(&node);
-    let service = service_fn(move |request| {
-        let (node, exchange) = (Arc::clone(&asked), open.begin());
+    let (asked, left) = (Arc::clone(&node), unread.clone());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (node, exchange, left) = (Arc::clone(&asked), open.begin(), left.clone());
+        let request = request.map(|body| Content::new(body, left.clone()));
         async move {
             let tunnel = request.method() == Method::CONNECT;
             let mut response = request::answer(Arc::clone(&node), request).await;
-            if node.doors.is_left() && !tunnel {
-                // The next request is for the process that has taken over (RFC 9112 §9.6).
+            // The next request is for the process that has taken over, or cannot be told from the rest of this one's
+            // content, which nobody takes any more (RFC 9112 §9.6).
+            let last = node.doors.is_left() || left.is_left() && response.body().is_whole();
+            if last && !tunnel {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
@@ -116,5 +123,5 @@ async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
         wire.into_stream().reset();
         return;
     }
-    unparsed::end(&node, wire, error.as_ref()).await;
+    unparsed::end(&node, wire, error.as_ref(), &unread).await;
 }

@@ -62,6 +62,11 @@ impl Reply {
         Self::Text(Some(Bytes::from(text)))
     }
 
+    /// Whether all of it is here, so that nothing of the exchange goes on.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self, Self::Text(_))
+    }
+
     /// The body of a response whose head has arrived. `expected` is whether it has one.
     pub(crate) fn arriving(mut arriving: Arriving, expected: bool) -> Self {
         if !expected || arriving.recv.is_end() {

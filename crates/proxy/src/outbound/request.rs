@@ -6,7 +6,6 @@ use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 use weft_env::mutants::{Mutant, broken};
 use weft_policy::{RequestHead, RouteDecision, RouteError, choose_backend, route};
@@ -14,6 +13,7 @@ use weft_resources::ServiceName;
 use weft_telemetry::{Edge, EdgeKey, Party, Protocol, Reporter};
 
 use super::attempt::{Answer, Transaction};
+use super::content::Content;
 use super::reply::{Arriving, Reply};
 use super::tcp;
 use super::upload::Upload;
@@ -28,7 +28,7 @@ use crate::{request_id, target, xfcc};
 const SHOWN_STATUS: usize = 400;
 
 /// Answers one request, from its head to the head of its response.
-pub(super) async fn answer(node: Arc<Node>, request: Request<Incoming>) -> Response<Reply> {
+pub(super) async fn answer(node: Arc<Node>, request: Request<Content>) -> Response<Reply> {
     let running = node.running.load_full();
     let (mut parts, body) = request.into_parts();
     let request_id = request_id::ensure(&mut parts.headers, || node.dice.id());
@@ -91,7 +91,7 @@ async fn forward(
     node: &Arc<Node>,
     running: &Running,
     mut parts: Parts,
-    body: Incoming,
+    body: Content,
     record: &mut Record,
 ) -> Result<Forwarded, Refusal> {
     let plan = plan(node, running, &parts, record)?;

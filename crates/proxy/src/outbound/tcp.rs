@@ -5,8 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+<<<<<<< HEAD
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
+=======
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+>>>>>>> heap
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +22,7 @@ use weft_telemetry::Protocol;
 use weft_transport::{RecvStream, SendStream};
 
 use super::attempt::{Missed, app_was_not_reached, blame, broken, no_endpoint, unsent};
+use super::content::Content;
 use super::reply::Reply;
 use super::request::{edge, not_ready, refused, upstream};
 use super::unparsed::Wire;
@@ -45,7 +50,7 @@ struct Tunnel {
 pub(super) async fn connect(
     node: &Arc<Node>,
     running: &Running,
-    request: Request<Incoming>,
+    request: Request<Content>,
     mut record: Record,
 ) -> Response<Reply> {
     let named = target::resolve(

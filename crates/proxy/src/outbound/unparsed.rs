@@ -14,11 +14,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use weft_env::Stream;
 use weft_telemetry::Protocol;
 
+use super::content::{Unread, linger};
 use super::reply::{BrokenReply, Reply};
 use super::{MAX_FIELDS, MAX_HEAD};
 use crate::node::Node;
@@ -32,10 +33,8 @@ const BARE: [&[u8]; 2] = [
 ];
 /// First byte of a TLS record that carries a handshake (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
-/// How long the application may take to read the answer.
+/// How long the application may take to make room for the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What is still read, and thrown away, so that the answer is not lost to a reset.
-const DRAINED: usize = 256 * 1024;
 
 /// Exchanges of one connection that are under way.
 #[derive(Debug, Clone, Default)]
@@ -205,7 +204,12 @@ impl AsyncWrite for Wire {
 }
 
 /// Ends a connection that hyper is done with: `error` is what it could not parse, if that is why.
-pub(super) async fn end(node: &Node, mut wire: Wire, error: Option<&hyper::Error>) {
+pub(super) async fn end(
+    node: &Node,
+    mut wire: Wire,
+    error: Option<&hyper::Error>,
+    unread: &Unread,
+) {
     let held = wire.held.take();
     let answer = match (error.filter(|error| error.is_parse()), held) {
         (Some(error), Some(_)) => refuse(node, error, wire.first),
@@ -217,26 +221,13 @@ pub(super) async fn end(node: &Node, mut wire: Wire, error: Option<&hyper::Error
             http2_refusal(text)
         }
         (_, Some(held)) => held.to_vec(),
+        (_, None) if unread.is_left() => return linger(wire.stream).await,
         (_, None) => return,
     };
     // The application may be gone, or not read: nothing is lost then but this answer.
-    let _ = timeout(PATIENCE, last_words(wire.stream, &answer)).await;
-}
-
-/// Writes the answer and waits for the application's end: closing with bytes unread would reset the
-/// connection, and the answer with it (RFC 9112 §9.6).
-async fn last_words(mut stream: Stream, answer: &[u8]) -> io::Result<()> {
-    stream.write_all(answer).await?;
-    stream.shutdown().await?;
-    let mut rest = [0; 4096];
-    let mut drained = 0;
-    while drained < DRAINED {
-        match stream.read(&mut rest).await? {
-            0 => break,
-            n => drained += n,
-        }
+    if let Ok(Ok(())) = timeout(PATIENCE, wire.stream.write_all(&answer)).await {
+        linger(wire.stream).await;
     }
-    Ok(())
 }
 
 /// What is logged and counted of a request that has no method and no target.

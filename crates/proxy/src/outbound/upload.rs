@@ -7,10 +7,10 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use weft_env::mutants::{Mutant, broken};
 use weft_transport::{Code, SendStream, StreamError};
 
+use super::content::Content;
 use crate::headers::sanitise_trailers;
 
 /// Bodies up to this are kept, so that the request can be sent again (proxy-semantics §4).
@@ -21,7 +21,7 @@ pub(crate) enum Upload {
     /// All of it: nothing, or a short one.
     Whole(Bytes),
     /// It is passed on as it comes, once.
-    Stream(Incoming),
+    Stream(Content),
     /// It has been passed on.
     Gone,
 }
@@ -31,10 +31,7 @@ impl Upload {
     ///
     /// # Errors
     /// The application broke off.
-    pub(crate) async fn take(
-        mut body: Incoming,
-        headers: &HeaderMap,
-    ) -> Result<Self, hyper::Error> {
+    pub(crate) async fn take(mut body: Content, headers: &HeaderMap) -> Result<Self, hyper::Error> {
         if body.is_end_stream() {
             return Ok(Self::Whole(Bytes::new()));
         }
@@ -81,7 +78,7 @@ pub(crate) enum Cut {
 
 /// Passes a body on to its end.
 pub(crate) async fn pump(
-    mut body: Incoming,
+    mut body: Content,
     mut send: SendStream,
     sent: Arc<AtomicU64>,
 ) -> Result<(), Cut> {
