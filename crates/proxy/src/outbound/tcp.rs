@@ -5,12 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-<<<<<<< HEAD
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
-use hyper::body::Incoming;
-=======
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
->>>>>>> heap
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
