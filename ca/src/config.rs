@@ -19,7 +19,7 @@ const ISSUING_TO_LEAF: u32 = 6;
 /// Longer than any root should live, and well within what X.509 can write.
 const LONGEST_ROOT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Leaves begin a little in the past, for peers whose clocks are behind.
-pub(crate) const BACKDATE: Duration = Duration::from_secs(60);
+pub const BACKDATE: Duration = Duration::from_secs(60);
 
 /// How long certificates live.
 #[derive(Debug, Clone, PartialEq, Eq)]

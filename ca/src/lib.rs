@@ -36,7 +36,7 @@ mod token;
 mod when;
 
 pub use authority::Authority;
-pub use config::CaConfig;
+pub use config::{BACKDATE, CaConfig};
 pub use csr::{NewKey, make_csr};
 pub use error::{Error, TokenError};
 pub use issue::{Issued, RESERVED_NAMESPACE, is_reserved};

@@ -96,6 +96,7 @@ pub(super) async fn join(
         .map_err(said)?;
     let key = make_csr(None).map_err(said)?;
     let request = JoinRequest {
+        now_unix_ms: None,
         token: token.to_owned(),
         csr: STANDARD.encode(&key.csr),
     };

@@ -115,6 +115,9 @@ pub enum ControlError {
     #[error("{0}; start it again, and report this with the lines before it in the log")]
     Broken(#[from] weft_env::Broken),
     /// The ready file could not be written.
+    #[error("the ready file cannot be written: {0}; choose another place with --ready-file")]
+    ReadyFile(#[source] DiskError),
+    /// A file that it needs.
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// A backup that cannot be used.

@@ -265,7 +265,7 @@ async fn announce(
         let write = node
             .env
             .disk(move |disk| disk.write_atomic(&file, &json, Mode::Public));
-        write.await.map_err(ControlError::Disk)?;
+        write.await.map_err(ControlError::ReadyFile)?;
     }
     node.env.tell_supervisor("READY=1");
     Ok(())

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use weft_ca::{FileKeyStore, KeyType, Secret};
 use weft_certs::{RootPin, SpiffeId, TrustDomain};
-use weft_env::{Disk, DiskError, Env, LockGuard};
+use weft_env::{Disk, DiskError, Env, LockGuard, Mode};
 
 use crate::error::ControlError;
 use crate::issue::{CERTIFICATES_PER_S, CaService, Keys};
@@ -29,6 +29,8 @@ const STORE: &str = "store.redb";
 const RESET_KEY: &str = "reset.key";
 /// Keys of the authority.
 const KEYS: &str = "ca";
+/// There while `init` is at work: without it, keys beside a store that has no mesh are those of a mesh that is lost.
+const UNFINISHED: &str = "unfinished";
 /// Held while a control node runs.
 const LOCK: &str = "lock";
 
@@ -157,6 +159,7 @@ async fn make(
         let path = dir.path.clone();
         env.disk(move |_| {
             clear(&path);
+            let _ = fs::remove_file(path.join(UNFINISHED));
             let _ = fs::remove_file(path.join(LOCK));
         })
         .await;
@@ -177,8 +180,13 @@ pub(crate) async fn hold_empty(
         let path = dir.path.clone();
         env.disk(move |disk| disk.exists(&path.join(STORE))).await?
     };
-    if started && dir.is_initialised(env).await? {
-        return Err(ControlError::AlreadyInitialised { dir: dir.path });
+    if started {
+        match dir.is_initialised(env).await {
+            Ok(true) => return Err(ControlError::AlreadyInitialised { dir: dir.path }),
+            // A store that is lost is what a backup is for.
+            Ok(false) | Err(ControlError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
     }
     let path = dir.path.clone();
     env.disk(move |_| clear(&path)).await;
@@ -202,6 +210,14 @@ pub(crate) async fn claim(
         }
         match disk.exists(&target.join(STORE)) {
             Ok(true) => Ok(()),
+            // What became of their mesh is said below.
+            Ok(false)
+                if disk
+                    .list(&target.join(KEYS))
+                    .is_ok_and(|keys| !keys.is_empty()) =>
+            {
+                Ok(())
+            }
             Ok(false) => Err(ControlError::NotInitialised { dir: target }),
             Err(error) => Err(unusable(&target, &error)),
         }
@@ -255,28 +271,32 @@ impl StateDir {
             .disk(move |disk| {
                 let keys = disk.list(&path.join(KEYS));
                 let keys = keys.is_ok_and(|keys| !keys.is_empty());
-                disk.exists(&path.join(STORE)).map(|store| (store, keys))
+                let unfinished = disk.exists(&path.join(UNFINISHED))?;
+                let store = disk.exists(&path.join(STORE))?;
+                Ok::<_, DiskError>((store, keys && !unfinished))
             })
             .await?;
-        match (store, keys) {
-            (true, _) => {
-                let file = self.path.join(STORE);
-                if let Some(holds) = RedbStore::peek(env, &file, SETTINGS).await {
-                    return Ok(holds);
-                }
-                let store = RedbStore::open(env, &self.path.join(STORE)).await;
-                let store = store.map_err(|error| ControlError::of_store(&self.path, error))?;
-                Ok(MeshSettings::load(&store).await?.is_some())
-            }
-            // `init` makes the store first: these are the keys of a mesh that lost its store.
+        let mesh = store && self.has_mesh(env).await?;
+        match (mesh, keys) {
             (false, true) => Err(ControlError::Damaged {
                 what: format!(
-                    "{} has the keys of an authority and no {STORE}",
+                    "{} has the keys of an authority and no {STORE} with its mesh",
                     self.path.display()
                 ),
             }),
-            (false, false) => Ok(false),
+            _ => Ok(mesh),
         }
+    }
+
+    /// Whether there is a mesh in the store, which is there.
+    async fn has_mesh(&self, env: &Env) -> Result<bool, ControlError> {
+        let file = self.path.join(STORE);
+        if let Some(holds) = RedbStore::peek(env, &file, SETTINGS).await {
+            return Ok(holds);
+        }
+        let store = RedbStore::open(env, &file).await;
+        let store = store.map_err(|error| ControlError::of_store(&self.path, error))?;
+        Ok(MeshSettings::load(&store).await?.is_some())
     }
 
     /// Makes the state. What a cut-off attempt has left is cleared away first.
@@ -286,13 +306,20 @@ impl StateDir {
         settings: &MeshSettings,
     ) -> Result<InitReport, ControlError> {
         let path = self.path.clone();
-        env.disk(move |_| clear(&path)).await;
+        env.disk(move |disk| {
+            disk.write_atomic(&path.join(UNFINISHED), b"", Mode::Secret)?;
+            clear(&path);
+            Ok::<_, DiskError>(())
+        })
+        .await
+        .map_err(|error| unusable(&self.path, &error))?;
         let Opened { store, keys, .. } = self.open(env).await?;
         let txn = Txn::new()
             .when(Condition::Absent(SETTINGS.to_owned()))
             .put(SETTINGS, serde_json::to_vec(settings).unwrap_or_default());
         let (txn, pin) = CaService::create(env, keys, settings, txn).await?;
         store.commit(txn).await?;
+        self.finished(env).await;
         tracing::info!(dir = %self.path.display(), %pin, "a mesh was made");
         Ok(InitReport {
             state_dir: self.path.clone(),
@@ -301,11 +328,21 @@ impl StateDir {
         })
     }
 
+    /// Takes the mark of an unfinished `init` away.
+    async fn finished(&self, env: &Env) {
+        let path = self.path.join(UNFINISHED);
+        // If it stays, the next start takes it away.
+        let _ = env.disk(move |disk| disk.remove(&path)).await;
+    }
+
     /// Opens store and keys.
     pub(crate) async fn open(&self, env: &Env) -> Result<Opened, ControlError> {
         let store = RedbStore::open(env, &self.path.join(STORE)).await;
         let store = store.map_err(|error| ControlError::of_store(&self.path, error))?;
         let settings = MeshSettings::load(&store).await?;
+        if settings.is_some() {
+            self.finished(env).await;
+        }
         let path = self.path.join(KEYS);
         let secret = self.secret.clone();
         let keys = env.disk(move |_| match secret {
@@ -350,7 +387,15 @@ fn check_target(disk: &Disk, path: &Path) -> Result<bool, ControlError> {
     if !disk.exists(path).map_err(|error| unusable(path, &error))? {
         return Ok(false);
     }
-    let known = [STORE, KEYS, RESET_KEY, LOCK, SOCKET, "lost+found"];
+    let known = [
+        STORE,
+        KEYS,
+        RESET_KEY,
+        UNFINISHED,
+        LOCK,
+        SOCKET,
+        "lost+found",
+    ];
     for entry in disk.list(path).map_err(|error| unusable(path, &error))? {
         let name = entry.file_name().unwrap_or_default().to_string_lossy();
         if !known.contains(&name.as_ref()) {

@@ -194,7 +194,9 @@ async fn join_at(
         addr: place.clone(),
         cause: reason,
     })?;
+    let since = env.wall().duration_since(SystemTime::UNIX_EPOCH);
     let request = JoinRequest {
+        now_unix_ms: since.ok().and_then(|at| at.as_millis().try_into().ok()),
         token: token.to_owned(),
         csr: pending.csr.clone(),
     };

@@ -83,7 +83,7 @@ pub enum Error {
     },
     /// No control node answered.
     #[error(
-        "no control node can be reached ({tried}): check that `weft control` runs there, the address, and that UDP passes"
+        "no control node can be reached ({tried}): check the address, that `weft control` runs there, and that UDP or TCP gets through to it"
     )]
     Unreachable {
         /// Each address with what happened.
@@ -154,7 +154,7 @@ pub enum Error {
     #[error("{0}; start it again, and report this with the lines before it in the log")]
     Broken(#[from] weft_env::Broken),
     /// The ready file cannot be written.
-    #[error("the ready file cannot be written: {0}")]
+    #[error("the ready file cannot be written: {0}; choose another place with --ready-file")]
     ReadyFile(DiskError),
 }
 

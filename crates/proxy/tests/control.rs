@@ -435,10 +435,8 @@ async fn a_sidecar_that_lost_an_essential_part_gives_up_and_says_which() {
     let orders = Sidecar::start(&Env::new(machine.clone()), dir, config).await;
     machine.broken.store(true, Ordering::SeqCst);
     let said = orders.gives_up().await;
-    for part in [
-        "stopped working (panic: the clock is broken",
-        "start it again",
-    ] {
+    // Whichever of them asks for the time first; others end with it.
+    for part in ["has stopped working (", "start it again"] {
         assert!(said.contains(part), "{said}");
     }
 }

@@ -256,7 +256,9 @@ impl Source {
                 .as_str()
                 .strip_prefix("spiffe://")
                 .unwrap_or(pattern.as_str());
-            if pattern.is_exact() && !bare.contains('/') {
+            let strange = |c: char| !c.is_ascii_alphanumeric() && !"._-/*".contains(c);
+            let broken = bare.starts_with('/') || bare.contains(strange);
+            if broken || pattern.is_exact() && !bare.contains('/') {
                 c.problem(format!(
                     "'{pattern}' is not a SPIFFE ID: expected spiffe://<trust domain>/ns/<namespace>/sa/<service>"
                 ));

@@ -54,6 +54,18 @@ pub enum LoggingError {
 /// # Errors
 /// [`LoggingError`] if the filter is malformed or logging is set up already.
 pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), LoggingError> {
+    // A lone word that is no level would be taken for a target, and switch everything else off.
+    let lone = !filter.contains(['=', ',', '[', ':']) && !filter.starts_with("weft");
+    if lone
+        && filter
+            .parse::<tracing::level_filters::LevelFilter>()
+            .is_err()
+    {
+        return Err(LoggingError::Filter {
+            filter: filter.to_owned(),
+            cause: "it is not a level: error, warn, info, debug, trace or off".to_owned(),
+        });
+    }
     let parsed = EnvFilter::try_new(filter).map_err(|cause| LoggingError::Filter {
         filter: filter.to_owned(),
         cause: cause.to_string(),
@@ -79,6 +91,11 @@ mod tests {
 
     #[test]
     fn a_bad_filter_or_format_is_named_with_an_example() {
+        let error = init_logging(LogFormat::Text, "chatty").unwrap_err();
+        assert!(
+            error.to_string().contains("'chatty'") || error.to_string().contains("chatty"),
+            "{error}"
+        );
         let error = init_logging(LogFormat::Text, "weft=loud")
             .unwrap_err()
             .to_string();

@@ -117,11 +117,11 @@ pub(crate) struct InitArgs {
     pub(crate) max_leaf_ttl: Option<Duration>,
 
     /// Life of the issuing certificate; at least 6 times the longest life of a sidecar's
-    #[arg(long, value_name = "DURATION", default_value = "720h", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = identity::days)]
     pub(crate) issuing_ttl: Duration,
 
     /// Life of the root
-    #[arg(long, value_name = "DURATION", default_value = "87648h", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "3652d", value_parser = identity::days)]
     pub(crate) root_ttl: Duration,
 
     /// Kind of the authority's keys
@@ -153,7 +153,7 @@ pub(crate) enum TokenCommand {
         #[arg(long, value_name = "NAME", default_value = "default")]
         namespace: String,
         /// How long the token may be used
-        #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+        #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = identity::days)]
         ttl: Duration,
         #[command(flatten)]
         output: OutputArgs,

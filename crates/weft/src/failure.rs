@@ -53,14 +53,18 @@ impl fmt::Display for Failure {
 /// The message of an error and of its causes, leaving out a cause that its parent repeats already.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
+    let mut parent = error;
+    while let Some(error) = parent.source() {
+        // These say in words of their own what the system says in its.
+        if parent.is::<weft_env::DiskError>() {
+            break;
+        }
         let next = error.to_string();
         if !text.contains(&next) {
             text.push_str(": ");
             text.push_str(&next);
         }
-        cause = error.source();
+        parent = error;
     }
     text
 }

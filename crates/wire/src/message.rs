@@ -355,6 +355,10 @@ pub struct JoinRequest {
     pub token: String,
     /// PKCS#10 request, DER in standard base64. Only its public key and signature count.
     pub csr: String,
+    /// The joiner's wall clock, milliseconds since 1970: a certificate that does not hold by it is not made, and the
+    /// token stays good. Absent from joiners that do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now_unix_ms: Option<u64>,
 }
 
 impl std::fmt::Debug for JoinRequest {

@@ -40,7 +40,7 @@ enum End {
 
 impl Job {
     pub(super) async fn run(self) {
-        tracing::info!(rotation = ?self.rotation, "rotation begins");
+        tracing::info!(what = self.rotation.what(), "rotation begins");
         let result = match &self.rotation {
             Rotation::Authority(_) | Rotation::Resume => self.authority().await,
             Rotation::Leaves(_) => self
@@ -90,7 +90,7 @@ impl Job {
             self.show_plan(&plan);
             let authority = self.shared.ca.authority();
             let next = plan.next(authority.journal()).map_err(|e| e.to_string())?;
-            tracing::info!(rotation = plan.number, ?next, "rotation");
+            tracing::info!(rotation = plan.number, step = next.name(), "rotation");
             if let Some(until) = self.take(plan, next).await? {
                 return Ok(End::Parked(until));
             }
@@ -427,6 +427,7 @@ impl Job {
             progress.done = standing.done;
             progress.total = standing.total;
             progress.absent = standing.absent;
+            progress.gone = standing.gone;
             progress.rotated = standing.rotated;
             before != (progress.done, progress.total)
         });

@@ -72,6 +72,24 @@ pub(crate) enum Next {
     Finish,
 }
 
+impl Next {
+    /// For the log.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Discard(..) => "discard what was prepared for something else",
+            Self::Intend(_) => "name the next key",
+            Self::Prepare(_) => "make the next authority",
+            Self::Adopt(..) => "take the one that is prepared",
+            Self::Distribute => "wait until every sidecar trusts the new root",
+            Self::Activate(..) => "sign with the new one",
+            Self::Renew(_) => "have every sidecar renew",
+            Self::RetireIssuing(_) => "drop the old issuing CA",
+            Self::RetireRoot(_) => "drop the old root",
+            Self::Finish => "sign the evidence",
+        }
+    }
+}
+
 impl Plan {
     /// A rotation that begins.
     pub(crate) fn new(number: u64, tier: Tier, old: Vec<Named>, now: SystemTime) -> Self {

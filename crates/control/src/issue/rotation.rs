@@ -38,6 +38,16 @@ pub(crate) enum Rotation {
 }
 
 impl Rotation {
+    /// In a word.
+    pub(super) fn what(&self) -> &'static str {
+        match self {
+            Self::Authority(request) if request.root => "root",
+            Self::Authority(_) => "issuing",
+            Self::Leaves(_) => "leaves",
+            Self::Resume => "the rest of the one that was begun",
+        }
+    }
+
     pub(super) fn limits(&self) -> (Option<Duration>, Duration) {
         let (within, timeout) = match self {
             Self::Authority(request) => (request.within_ms, request.timeout_ms),
@@ -395,6 +405,7 @@ impl Default for Progress {
             rotated: Vec::new(),
             missing: Vec::new(),
             asleep: Vec::new(),
+            gone: Vec::new(),
             evidence: None,
             until_unix: None,
         }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use weft_ca::Issued;
+use http::StatusCode;
 use weft_ca::audit::Event;
+use weft_ca::{BACKDATE, Issued};
 use weft_certs::SpiffeId;
 use weft_wire::{JoinRequest, JoinResponse, RenewRequest, RenewResponse};
 
@@ -31,6 +32,13 @@ pub(crate) async fn join(
         Err(reject) => return Err(token_refused(ca, &request.token, &by, reject).await),
     };
     let (csr, id) = (decode(&request.csr)?, token.identity().clone());
+    if let Err(reject) = check_clock(request.now_unix_ms, now, ca.config().leaf_ttl) {
+        let event = Event::new("certificate.refused", &id, &by)
+            .with("code", &reject.problem.code)
+            .with("reason", &reject.problem.message);
+        ca.audit().refused(event).await;
+        return Err(reject);
+    }
     let event = Event::new("token.used", &id, &by).with("token", token.shown());
     let (txn, used) = tokens::redeem(token);
     let along = Along {
@@ -48,6 +56,29 @@ pub(crate) async fn join(
             Lost::Other(reject) => Err(reject),
         },
     }
+}
+
+/// Whether a certificate made now holds by the joiner's clock, if it says what that shows.
+fn check_clock(theirs: Option<u64>, now: SystemTime, ttl: Duration) -> Result<(), Reject> {
+    let Some(theirs) = theirs.map(Duration::from_millis) else {
+        return Ok(());
+    };
+    let ours = now.duration_since(SystemTime::UNIX_EPOCH);
+    let ours = ours.unwrap_or_default();
+    let (behind, ahead) = (ours.saturating_sub(theirs), theirs.saturating_sub(ours));
+    let (off, which) = match (behind > BACKDATE, ahead >= ttl) {
+        (true, _) => (behind, "behind"),
+        (_, true) => (ahead, "ahead of"),
+        _ => return Ok(()),
+    };
+    Err(Reject::new(
+        StatusCode::CONFLICT,
+        "clock_skew",
+        format!(
+            "the joiner's clock is {} s {which} the control node's, so that no certificate made now would hold there: set the clock that is wrong, and run it again; the token is still good",
+            off.as_secs()
+        ),
+    ))
 }
 
 /// Of the token only what its list shows goes into the log.
@@ -94,5 +125,32 @@ fn response(ca: &CaService, issued: &Issued) -> JoinResponse {
             .map(|der| STANDARD.encode(der))
             .collect(),
         bundles,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_by_which_a_new_certificate_would_not_hold_costs_no_token() {
+        let (now, hour) = (
+            SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000),
+            Duration::from_secs(3_600),
+        );
+        let told = |theirs: u64| check_clock(Some(theirs * 1_000), now, hour);
+        for good in [1_000_000, 1_000_000 - 60, 1_003_599] {
+            assert!(told(good).is_ok(), "{good}");
+        }
+        assert!(check_clock(None, now, hour).is_ok());
+        for (bad, word) in [
+            (1_000_000 - 61, "61 s behind"),
+            (0, "behind"),
+            (1_003_600, "3600 s ahead"),
+        ] {
+            let reject = told(bad).unwrap_err();
+            assert!(reject.problem.message.contains(word), "{reject:?}");
+            assert_eq!(reject.problem.code, "clock_skew");
+        }
     }
 }

@@ -56,6 +56,8 @@ pub(crate) struct Standing {
     pub(crate) done: usize,
     /// The others.
     pub(crate) absent: Vec<String>,
+    /// Those of the beginning that are not connected any more, and were not done before.
+    pub(crate) gone: Vec<String>,
     /// Certificates that changed.
     pub(crate) rotated: Vec<Rotated>,
     /// When someone is to be asked again, if nothing happens before.
@@ -103,14 +105,18 @@ impl Tracker {
             total: 0,
             done: 0,
             absent: Vec::new(),
+            gone: Vec::new(),
             rotated: Vec::new(),
             look_again: None,
         };
         for sidecar in table.iter() {
+            let before = self.baseline.get(&sidecar.instance);
             let Link::Live(epoch) = sidecar.link else {
+                if before == Some(&sidecar.serial) {
+                    standing.gone.push(sidecar.label());
+                }
                 continue;
             };
-            let before = self.baseline.get(&sidecar.instance);
             let done = match &self.goal {
                 Goal::Issuer(serial) => sidecar.issuer() == serial,
                 Goal::NewLeaf => match before {
@@ -258,7 +264,9 @@ mod tests {
         assert_eq!(standing.look_again, Some(now + patience));
         assert_eq!(tracker.look(&table, now + patience).ask, ["a"]);
         table.lose("a", a, now, 1);
-        assert!(tracker.look(&table, now + patience).is_complete());
+        let without = tracker.look(&table, now + patience);
+        assert!(without.is_complete());
+        assert_eq!(without.gone, ["invoices.default/a"], "but it is named");
     }
 
     #[test]

@@ -110,6 +110,17 @@ async fn init_never_touches_a_damaged_state() {
     );
     assert_eq!(fs::read(path.join("store.redb")).unwrap().len(), 4096);
 
+    // Empty, or without the mesh in it, it is no better than gone.
+    fs::write(path.join("store.redb"), "").unwrap();
+    for _ in 0..2 {
+        let error = init(&env, &path, &InitConfig::default()).await.unwrap_err();
+        assert!(matches!(error, ControlError::Damaged { .. }), "{error}");
+        let Err(error) = claim(&env, &path, None, None).await else {
+            panic!("there is no mesh to run");
+        };
+        assert!(matches!(error, ControlError::Damaged { .. }), "{error}");
+    }
+
     fs::remove_file(path.join("store.redb")).unwrap();
     let error = init(&env, &path, &InitConfig::default()).await.unwrap_err();
     assert!(matches!(error, ControlError::Damaged { .. }), "{error}");
@@ -126,6 +137,7 @@ async fn an_init_that_was_cut_off_is_begun_anew() {
         let opened = held.open(&env).await.unwrap();
         assert!(opened.settings.is_none());
         fs::write(path.join("ca/root-1-dead.key"), "left over").unwrap();
+        fs::write(path.join("unfinished"), "").unwrap();
     }
     init(&env, &path, &InitConfig::default()).await.unwrap();
     assert!(!path.join("ca/root-1-dead.key").exists());

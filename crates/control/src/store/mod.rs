@@ -270,7 +270,9 @@ pub enum StoreError {
         path: String,
     },
     /// Anything else that the operating system says.
-    #[error("the store {path} cannot be used: {reason}")]
+    #[error(
+        "the store {path} cannot be used: {reason}; see that its disk works and that it belongs to the user who runs this, mode 0600"
+    )]
     Io {
         /// The file.
         path: String,

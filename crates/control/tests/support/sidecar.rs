@@ -112,6 +112,7 @@ pub async fn join(
         .map_err(Failed::Dial)?;
     let key = make_csr(None).unwrap();
     let request = JoinRequest {
+        now_unix_ms: None,
         token: token.to_owned(),
         csr: STANDARD.encode(&key.csr),
     };

@@ -51,6 +51,16 @@ fn what_could_not_mean_what_it_says_is_refused_at_its_field() {
             "not a SPIFFE ID",
         ),
         (
+            source("{principals: ['spiffe:/weft.local/ns/x/sa/y']}"),
+            "'spiffe:/weft.local/ns/x/sa/y'",
+            "not a SPIFFE ID",
+        ),
+        (
+            source("{principals: ['spiffe:///ns/x/sa/y']}"),
+            "'spiffe:///ns/x/sa/y'",
+            "not a SPIFFE ID",
+        ),
+        (
             source("{principals: ['a*b/c']}"),
             "'a*b/c'",
             "only once, at the start or at the end",

@@ -26,9 +26,14 @@ pub(super) async fn run(args: InitArgs) -> Result<(), Failure> {
         "pin": made.pin.to_string(),
         "spiffe_id": made.spiffe_id.to_string(),
     });
+    // Sidecars take this one to be meant unless they are told.
+    let domain = match args.trust_domain.as_str() {
+        "weft.local" => String::new(),
+        other => format!(" --trust-domain {other}"),
+    };
     output::show(args.output.output, &value, || {
         format!(
-            "a mesh of trust domain {} is in {}\npin: {}\n\nnext, here:          weft control --state-dir {}\nbeside each service: weft sidecar --pin {} --control THIS_HOST:15008 --token-file FILE\n",
+            "a mesh of trust domain {} is in {}\npin: {}\n\nnext, here:          weft control --state-dir {}\nbeside each service: weft sidecar{domain} --pin {} --control THIS_HOST:15008 --token-file FILE\n",
             args.trust_domain,
             made.state_dir.display(),
             made.pin,

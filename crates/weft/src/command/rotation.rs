@@ -104,6 +104,12 @@ fn sentence(progress: &Progress) -> String {
     if !progress.missing.is_empty() {
         out.push_str(&format!("left behind: {}\n", progress.missing.join(", ")));
     }
+    if !progress.gone.is_empty() {
+        out.push_str(&format!(
+            "not connected any more, and left with the certificate of before: {}\n",
+            progress.gone.join(", ")
+        ));
+    }
     if let Some(until) = progress.until_unix {
         let whose = match progress.asleep.is_empty() {
             true => "those who have not been seen since".to_owned(),

@@ -22,7 +22,13 @@ pub(super) async fn bytes(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, Fa
         (disk.read(&file, MAX), mode)
     });
     let (bytes, mode) = read.await;
-    let bytes = bytes.map_err(|error| Failure::because("read the secret", &error))?;
+    let bytes = bytes.map_err(|error| {
+        Failure::new(
+            "read the secret",
+            error,
+            "see that the file that is named with --ca-secret-file or --secret-file is there and is yours",
+        )
+    })?;
     if mode.is_ok_and(|mode| mode & 0o077 != 0) {
         return Err(Failure::new(
             "read the secret",

@@ -213,6 +213,9 @@ pub struct Progress {
     /// Identities that have a certificate and are not connected.
     #[serde(default)]
     pub asleep: Vec<String>,
+    /// Sidecars that were connected at its begin and are not any more, without a new certificate: `service/instance`.
+    #[serde(default)]
+    pub gone: Vec<String>,
     /// Number of the evidence that was signed.
     #[serde(default)]
     pub evidence: Option<u64>,

@@ -173,6 +173,7 @@ async fn every_act_on_a_token_is_in_the_audit_log_and_never_the_token_itself() {
     let join = async |token: &str| {
         let csr = weft_ca::make_csr(None).unwrap().csr;
         let request = weft_wire::JoinRequest {
+            now_unix_ms: None,
             token: token.to_owned(),
             csr: base64::Engine::encode(&base64::engine::general_purpose::STANDARD, csr),
         };
