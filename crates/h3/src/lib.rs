@@ -37,6 +37,7 @@ mod driver;
 mod error;
 #[cfg(test)]
 mod fuzz;
+mod gather;
 mod peer_streams;
 mod protocol;
 mod recv;
@@ -53,6 +54,7 @@ pub use config::Config;
 pub use datagrams::Datagrams;
 pub use driver::Driver;
 pub use error::Error;
+pub use gather::gather;
 pub use protocol::Protocol;
 pub use recv::RecvStream;
 pub use send::SendStream;

@@ -194,21 +194,7 @@ impl RecvStream {
     /// # Errors
     /// As [`data`](Self::data); pieces that came before an error are given first.
     pub async fn data_vectored(&mut self, pieces: &mut [Bytes]) -> Result<usize, Error> {
-        poll_fn(|cx| {
-            let mut count = 0;
-            while count < pieces.len() {
-                match self.poll_data(cx) {
-                    Poll::Ready(Ok(Some(piece))) => pieces[count] = piece,
-                    Poll::Ready(Ok(None)) => break,
-                    Poll::Ready(Err(_)) | Poll::Pending if count > 0 => break,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => return Poll::Pending,
-                }
-                count += 1;
-            }
-            Poll::Ready(Ok(count))
-        })
-        .await
+        crate::gather(pieces, |cx| self.poll_data(cx)).await
     }
 
     /// The trailers, once the content is read; what of it was not read is thrown away. `None` when there

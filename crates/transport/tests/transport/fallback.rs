@@ -12,15 +12,12 @@ use weft_transport::{
     join_connection,
 };
 
-use crate::lab::{Ca, LONG, Node, PROMPT, body, eventually, head, id, request_on};
+use crate::lab::{Ca, LONG, Node, PROMPT, body, eventually, head, id, pair, request_on};
 use crate::middlebox::Middlebox;
 
 /// `orders`, `invoices`, and a box between them.
 async fn apart(ca: &Ca) -> (Node, Node, Middlebox) {
-    let (orders, invoices) = (
-        Node::new(ca, "orders").await,
-        Node::new(ca, "invoices").await,
-    );
+    let (orders, invoices) = pair(ca).await;
     let middlebox = Middlebox::before(invoices.addr()).await;
     (orders, invoices, middlebox)
 }
@@ -30,7 +27,7 @@ fn target(middlebox: &Middlebox) -> Target {
 }
 
 async fn connect(node: &Node, target: &Target) -> Connection {
-    let connection = node.endpoint.pool().connection(target).await.unwrap();
+    let connection = node.connect(target).await;
     assert_eq!(connection.carrier(), Carrier::Tcp);
     connection
 }
@@ -76,12 +73,11 @@ async fn when_udp_passes_again_new_requests_go_over_quic_and_the_others_end_in_p
     let (orders, invoices, middlebox) = apart(&ca).await;
     let way = target(&middlebox);
     let old = connect(&orders, &way).await;
-    let slow = old.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let slow = invoices.hold(&old).await;
     middlebox.let_udp_pass(true);
     timeout(PROMPT, old.retired()).await.expect("a way back");
     assert_eq!(old.stats().retired, Some(EndReason::QuicIsBack));
-    let new = orders.endpoint.pool().connection(&way).await.unwrap();
+    let new = orders.connect(&way).await;
     assert_eq!(new.carrier(), Carrier::Quic);
     orders.get(&way, "/").await.unwrap();
     assert_eq!(old.stats().requests_active, 1, "it still carries its own");
@@ -101,10 +97,9 @@ async fn a_connection_that_falls_silent_over_udp_is_followed_by_one_over_tcp() {
     let (orders, invoices, middlebox) = apart(&ca).await;
     middlebox.let_udp_pass(true);
     let way = target(&middlebox);
-    let connection = orders.endpoint.pool().connection(&way).await.unwrap();
+    let connection = orders.connect(&way).await;
     assert_eq!(connection.carrier(), Carrier::Quic);
-    let hanging = connection.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let hanging = invoices.hold(&connection).await;
     middlebox.let_udp_pass(false);
     let error = body(hanging).await.unwrap_err();
     assert!(error.is_connection() && !error.is_unprocessed(), "{error}");
@@ -239,8 +234,7 @@ async fn a_new_svid_moves_new_requests_and_leaves_those_under_way_alone() {
     let way = target(&middlebox);
     for (renewed, service) in [(&orders, "orders"), (&invoices, "invoices")] {
         let old = connect(&orders, &way).await;
-        let slow = old.request(&head("/wait")).await.unwrap();
-        invoices.service.waiting.notified().await;
+        let slow = invoices.hold(&old).await;
         renewed.renew(&ca, service);
         timeout(PROMPT, old.retired()).await.expect("it is retired");
         orders.get(&way, "/").await.expect("new requests go on");
@@ -261,8 +255,7 @@ async fn trust_that_ends_cuts_connections_and_what_is_on_them_within_two_seconds
     let (orders, invoices, middlebox) = apart(&ca).await;
     let way = target(&middlebox);
     let connection = connect(&orders, &way).await;
-    let slow = connection.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let slow = invoices.hold(&connection).await;
     let (svid, began) = (next.svid("invoices", LONG), Instant::now());
     let bundles = Ca::bundles(2, &[&next]);
     let replaced = invoices.identity.replace(svid, bundles, SystemTime::now());
@@ -289,8 +282,7 @@ async fn a_connection_ends_with_the_peers_certificate() {
     let middlebox = Middlebox::before(invoices.addr()).await;
     let (way, began) = (target(&middlebox), Instant::now());
     let connection = connect(&orders, &way).await;
-    let slow = connection.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let slow = invoices.hold(&connection).await;
     timeout(PROMPT, connection.retired())
         .await
         .expect("retired");
@@ -304,8 +296,7 @@ async fn a_drain_lets_what_is_under_way_end_and_sends_the_rest_elsewhere() {
     let ca = Ca::new();
     let (orders, invoices, middlebox) = apart(&ca).await;
     let connection = connect(&orders, &target(&middlebox)).await;
-    let slow = connection.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let slow = invoices.hold(&connection).await;
     let endpoint = invoices.endpoint.clone();
     let drain = tokio::spawn(async move { endpoint.drain(PROMPT).await });
     let told = timeout(PROMPT, connection.retired()).await;
@@ -323,8 +314,7 @@ async fn a_peer_behind_a_dead_path_is_noticed_within_three_seconds_and_a_bit() {
     let ca = Ca::new();
     let (orders, invoices, middlebox) = apart(&ca).await;
     let connection = connect(&orders, &target(&middlebox)).await;
-    let hanging = connection.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let hanging = invoices.hold(&connection).await;
     let began = Instant::now();
     middlebox.swallow_tcp();
     let error = body(hanging).await.unwrap_err();
@@ -345,8 +335,7 @@ async fn what_goes_wrong_with_one_request_stays_with_it() {
     let ca = Ca::new();
     let (orders, invoices, middlebox) = apart(&ca).await;
     let connection = connect(&orders, &target(&middlebox)).await;
-    let neighbour = connection.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let neighbour = invoices.hold(&connection).await;
     let error = request_on(&connection, "/panic").await.unwrap_err();
     assert!(!error.is_unprocessed(), "it was begun: {error}");
     let mut large = head("/");

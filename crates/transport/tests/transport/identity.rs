@@ -9,7 +9,7 @@ use weft_transport::{
     DialError, EndReason, JoinConfig, KeyExchange, RequestError, join_connection,
 };
 
-use crate::lab::{Ca, LONG, Node, PROMPT, body, eventually, head, id, request_on};
+use crate::lab::{Ca, LONG, Node, PROMPT, body, eventually, id, pair, request_on};
 
 #[tokio::test]
 async fn a_server_that_is_somebody_else_is_refused_and_counted() {
@@ -36,10 +36,7 @@ async fn a_server_that_is_somebody_else_is_refused_and_counted() {
 #[tokio::test]
 async fn strangers_are_refused_on_both_sides_with_their_reason() {
     let (ca, other) = (Ca::new(), Ca::new());
-    let (orders, invoices) = (
-        Node::new(&ca, "orders").await,
-        Node::new(&ca, "invoices").await,
-    );
+    let (orders, invoices) = pair(&ca).await;
     let stranger = Node::with(&other, "orders", LONG, |config| {
         config.limits.dial_backoff = (PROMPT, PROMPT);
     })
@@ -126,15 +123,11 @@ async fn who_has_no_certificate_is_let_in_only_to_join() {
 #[tokio::test]
 async fn a_new_svid_moves_new_requests_and_leaves_those_under_way_alone() {
     let ca = Ca::new();
-    let (orders, invoices) = (
-        Node::new(&ca, "orders").await,
-        Node::new(&ca, "invoices").await,
-    );
+    let (orders, invoices) = pair(&ca).await;
     let target = invoices.target("invoices");
     for renewed in [&orders, &invoices] {
-        let old = orders.endpoint.pool().connection(&target).await.unwrap();
-        let slow = old.request(&head("/wait")).await.unwrap();
-        invoices.service.waiting.notified().await;
+        let old = orders.connect(&target).await;
+        let slow = invoices.hold(&old).await;
         let service = if std::ptr::eq(renewed, &orders) {
             "orders"
         } else {
@@ -145,7 +138,7 @@ async fn a_new_svid_moves_new_requests_and_leaves_those_under_way_alone() {
             .await
             .expect("the old connection is retired");
         orders.get(&target, "/").await.expect("new requests go on");
-        let new = orders.endpoint.pool().connection(&target).await.unwrap();
+        let new = orders.connect(&target).await;
         assert_ne!(new.stats().id, old.stats().id);
         assert!(
             old.stats().requests_active == 1,
@@ -163,14 +156,10 @@ async fn a_new_svid_moves_new_requests_and_leaves_those_under_way_alone() {
 #[tokio::test]
 async fn trust_that_ends_cuts_connections_and_what_is_on_them_within_two_seconds() {
     let (ca, next) = (Ca::new(), Ca::new());
-    let (orders, invoices) = (
-        Node::new(&ca, "orders").await,
-        Node::new(&ca, "invoices").await,
-    );
+    let (orders, invoices) = pair(&ca).await;
     let target = invoices.target("invoices");
-    let connection = orders.endpoint.pool().connection(&target).await.unwrap();
-    let slow = connection.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let connection = orders.connect(&target).await;
+    let slow = invoices.hold(&connection).await;
     // invoices moves to another root, and drops the one that vouches for orders.
     let svid = next.svid("invoices", LONG);
     let began = Instant::now();
@@ -196,9 +185,8 @@ async fn a_connection_is_replaced_before_a_certificate_ends_and_cut_when_it_does
     let life = Duration::from_secs(5);
     let invoices = Node::with(&ca, "invoices", life, |_| {}).await;
     let (target, began) = (invoices.target("invoices"), Instant::now());
-    let connection = orders.endpoint.pool().connection(&target).await.unwrap();
-    let slow = connection.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let connection = orders.connect(&target).await;
+    let slow = invoices.hold(&connection).await;
     timeout(PROMPT, connection.retired())
         .await
         .expect("retired before the end");
@@ -237,14 +225,10 @@ fn shown_to(node: &Node) -> Option<String> {
 #[tokio::test]
 async fn what_is_under_way_outlives_the_certificates_and_the_root_that_it_began_with() {
     let (ca, next) = (Ca::new(), Ca::new());
-    let (orders, invoices) = (
-        Node::new(&ca, "orders").await,
-        Node::new(&ca, "invoices").await,
-    );
+    let (orders, invoices) = pair(&ca).await;
     let target = invoices.target("invoices");
-    let old = orders.endpoint.pool().connection(&target).await.unwrap();
-    let slow = old.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let old = orders.connect(&target).await;
+    let slow = invoices.hold(&old).await;
     let first = [shown_to(&orders), shown_to(&invoices)];
     let nodes = [(&orders, "orders"), (&invoices, "invoices")];
     let now = SystemTime::now();
@@ -283,9 +267,8 @@ async fn what_is_under_way_goes_on_past_the_end_of_a_certificate_that_was_renewe
     let invoices = Node::with(&ca, "invoices", life, |_| {}).await;
     let began = Instant::now();
     let target = invoices.target("invoices");
-    let connection = orders.endpoint.pool().connection(&target).await.unwrap();
-    let slow = connection.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let connection = orders.connect(&target).await;
+    let slow = invoices.hold(&connection).await;
     invoices.renew(&ca, "invoices");
     let closed = eventually("the end of the first certificate", || {
         let closed = connection.stats().requests_active == 0;
@@ -299,14 +282,10 @@ async fn what_is_under_way_goes_on_past_the_end_of_a_certificate_that_was_renewe
 #[tokio::test]
 async fn a_renewed_certificate_does_not_wash_off_that_the_first_one_is_revoked() {
     let ca = Ca::new();
-    let (orders, invoices) = (
-        Node::new(&ca, "orders").await,
-        Node::new(&ca, "invoices").await,
-    );
+    let (orders, invoices) = pair(&ca).await;
     let target = invoices.target("invoices");
-    let connection = orders.endpoint.pool().connection(&target).await.unwrap();
-    let slow = connection.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let connection = orders.connect(&target).await;
+    let slow = invoices.hold(&connection).await;
     let first = shown_to(&orders).unwrap();
     invoices.renew(&ca, "invoices");
     eventually("the new certificate", || {

@@ -90,6 +90,14 @@ pub fn id(service: &str) -> SpiffeId {
     SpiffeId::for_service(&domain, "default", service).unwrap()
 }
 
+/// Who calls and who is called: `orders` and `invoices`.
+pub async fn pair(ca: &Ca) -> (Node, Node) {
+    (
+        Node::new(ca, "orders").await,
+        Node::new(ca, "invoices").await,
+    )
+}
+
 /// An hour.
 pub const LONG: Duration = Duration::from_secs(3600);
 
@@ -144,6 +152,18 @@ impl Node {
         let exchange = pool.request_with(target, &head, Bytes::new(), true);
         let exchange = timeout(PROMPT, exchange).await.expect("an answer in time");
         body(exchange?).await.map_err(RequestError::Stream)
+    }
+
+    /// The pool's connection to that node.
+    pub async fn connect(&self, target: &Target) -> Connection {
+        self.endpoint.pool().connection(target).await.unwrap()
+    }
+
+    /// A request on this connection, which has reached this node and waits there for `service.go`.
+    pub async fn hold(&self, connection: &Connection) -> Exchange {
+        let held = connection.request(&head("/wait")).await.unwrap();
+        self.service.waiting.notified().await;
+        held
     }
 
     /// Renews the own SVID.

@@ -57,9 +57,8 @@ async fn requests_beyond_the_limit_wait_for_a_place() {
     .await;
     let orders = Node::new(&ca, "orders").await;
     let target = invoices.target("invoices");
-    let connection = orders.endpoint.pool().connection(&target).await.unwrap();
-    let first = connection.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let connection = orders.connect(&target).await;
+    let first = invoices.hold(&connection).await;
     let second =
         tokio::time::timeout(Duration::from_millis(50), connection.request(&head("/"))).await;
     assert!(second.is_err(), "the only place is taken");
@@ -80,7 +79,7 @@ async fn a_header_that_is_too_large_is_refused_alone() {
     .await;
     let orders = Node::new(&ca, "orders").await;
     let target = invoices.target("invoices");
-    let connection = orders.endpoint.pool().connection(&target).await.unwrap();
+    let connection = orders.connect(&target).await;
     crate::lab::request_on(&connection, "/").await.unwrap();
     let mut large = head("/");
     large

@@ -11,7 +11,7 @@ use weft_transport::{
     RequestError,
 };
 
-use crate::lab::{Ca, LONG, Node, eventually, head, id};
+use crate::lab::{Ca, LONG, Node, eventually, head, id, pair};
 
 fn classical() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
@@ -97,12 +97,9 @@ async fn who_requires_the_hybrid_does_not_fall_back_when_it_dials() {
 #[tokio::test]
 async fn both_sides_tell_what_the_handshake_agreed_on() {
     let ca = Ca::new();
-    let (orders, invoices) = (
-        Node::new(&ca, "orders").await,
-        Node::new(&ca, "invoices").await,
-    );
+    let (orders, invoices) = pair(&ca).await;
     let target = invoices.target("invoices");
-    let connection = orders.endpoint.pool().connection(&target).await.unwrap();
+    let connection = orders.connect(&target).await;
     let exchange = connection.request(&head("/")).await.unwrap();
     let agreed = exchange.negotiated;
     assert_eq!(agreed.key_exchange, "X25519MLKEM768");
@@ -170,12 +167,9 @@ async fn a_pin_holds_for_the_peer_that_it_names_whoever_dials() {
 #[tokio::test]
 async fn a_stream_that_must_wait_for_credit_is_told_as_blocked() {
     let ca = Ca::new();
-    let (orders, invoices) = (
-        Node::new(&ca, "orders").await,
-        Node::new(&ca, "invoices").await,
-    );
+    let (orders, invoices) = pair(&ca).await;
     let target = invoices.target("invoices");
-    let connection = orders.endpoint.pool().connection(&target).await.unwrap();
+    let connection = orders.connect(&target).await;
     // The handler waits and reads nothing: the window of the stream fills.
     let mut exchange = connection.request(&head("/wait")).await.unwrap();
     let piece = bytes::Bytes::from(vec![0; 4 << 20]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use weft_transport::{DialError, Target};
 
-use crate::lab::{Ca, LONG, Node, PROMPT, eventually, head, id, request_on};
+use crate::lab::{Ca, LONG, Node, PROMPT, eventually, id, pair, request_on};
 
 #[tokio::test]
 async fn callers_at_the_same_time_share_one_dial_and_one_connection() {
@@ -30,8 +30,7 @@ async fn callers_at_the_same_time_share_one_dial_and_one_connection() {
 #[tokio::test]
 async fn a_caller_that_gives_up_does_not_end_the_dial_of_the_others() {
     let ca = Ca::new();
-    let orders = Node::new(&ca, "orders").await;
-    let invoices = Node::new(&ca, "invoices").await;
+    let (orders, invoices) = pair(&ca).await;
     let target = invoices.target("invoices");
     let pool = orders.endpoint.pool();
     let given_up = timeout(Duration::ZERO, pool.connection(&target)).await;
@@ -50,10 +49,7 @@ async fn a_caller_that_gives_up_does_not_end_the_dial_of_the_others() {
 #[tokio::test]
 async fn another_expected_identity_at_the_same_address_is_another_connection() {
     let ca = Ca::new();
-    let (orders, invoices) = (
-        Node::new(&ca, "orders").await,
-        Node::new(&ca, "invoices").await,
-    );
+    let (orders, invoices) = pair(&ca).await;
     orders.get(&invoices.target("invoices"), "/").await.unwrap();
     let either = [id("invoices"), id("billing")].into_iter().collect();
     let target = Target::new(invoices.addr(), weft_certs::ExpectedPeer::AnyOf(either));
@@ -118,9 +114,8 @@ async fn an_idle_connection_is_closed_and_the_next_request_dials() {
     .await;
     let invoices = Node::new(&ca, "invoices").await;
     let target = invoices.target("invoices");
-    let connection = orders.endpoint.pool().connection(&target).await.unwrap();
-    let under_way = connection.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let connection = orders.connect(&target).await;
+    let under_way = invoices.hold(&connection).await;
     assert!(!connection.is_retired(), "a request is under way");
     invoices.service.go.notify_one();
     crate::lab::body(under_way).await.unwrap();
@@ -145,14 +140,10 @@ async fn an_idle_connection_is_closed_and_the_next_request_dials() {
 #[tokio::test]
 async fn a_peer_that_vanishes_is_noticed_within_three_seconds_and_a_bit() {
     let ca = Ca::new();
-    let (orders, invoices) = (
-        Node::new(&ca, "orders").await,
-        Node::new(&ca, "invoices").await,
-    );
+    let (orders, invoices) = pair(&ca).await;
     let target = invoices.target("invoices");
-    let connection = orders.endpoint.pool().connection(&target).await.unwrap();
-    let hanging = connection.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let connection = orders.connect(&target).await;
+    let hanging = invoices.hold(&connection).await;
     // As a cut cable: nothing is said any more, and nothing heard. The socket stays open and mute.
     let began = Instant::now();
     invoices.tasks.token().cancel();

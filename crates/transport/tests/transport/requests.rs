@@ -5,15 +5,12 @@ use std::time::Duration;
 use tokio::time::timeout;
 use weft_transport::RequestError;
 
-use crate::lab::{Ca, Node, PROMPT, body, head, id, request_on};
+use crate::lab::{Ca, PROMPT, body, head, id, pair, request_on};
 
 #[tokio::test]
 async fn both_ends_know_who_the_other_is() {
     let ca = Ca::new();
-    let (orders, invoices) = (
-        Node::new(&ca, "orders").await,
-        Node::new(&ca, "invoices").await,
-    );
+    let (orders, invoices) = pair(&ca).await;
     let target = invoices.target("invoices");
     let caller = orders.get(&target, "/").await.unwrap();
     assert_eq!(
@@ -21,7 +18,7 @@ async fn both_ends_know_who_the_other_is() {
         id("orders").to_string(),
         "the called knows the caller"
     );
-    let connection = orders.endpoint.pool().connection(&target).await.unwrap();
+    let connection = orders.connect(&target).await;
     let peer = connection.peer().expect("a peer");
     assert_eq!(peer.id, id("invoices"), "the caller knows the called");
     let stats = connection.stats();
@@ -32,14 +29,10 @@ async fn both_ends_know_who_the_other_is() {
 #[tokio::test]
 async fn a_handler_that_panics_takes_nothing_from_its_neighbours() {
     let ca = Ca::new();
-    let (orders, invoices) = (
-        Node::new(&ca, "orders").await,
-        Node::new(&ca, "invoices").await,
-    );
+    let (orders, invoices) = pair(&ca).await;
     let target = invoices.target("invoices");
-    let connection = orders.endpoint.pool().connection(&target).await.unwrap();
-    let neighbour = connection.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let connection = orders.connect(&target).await;
+    let neighbour = invoices.hold(&connection).await;
     let error = request_on(&connection, "/panic").await.unwrap_err();
     assert!(!error.is_unprocessed(), "it was begun: {error}");
     invoices.service.go.notify_one();
@@ -54,14 +47,10 @@ async fn a_handler_that_panics_takes_nothing_from_its_neighbours() {
 #[tokio::test]
 async fn a_drain_lets_what_is_under_way_end_and_sends_the_rest_elsewhere() {
     let ca = Ca::new();
-    let (orders, invoices) = (
-        Node::new(&ca, "orders").await,
-        Node::new(&ca, "invoices").await,
-    );
+    let (orders, invoices) = pair(&ca).await;
     let target = invoices.target("invoices");
-    let connection = orders.endpoint.pool().connection(&target).await.unwrap();
-    let slow = connection.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let connection = orders.connect(&target).await;
+    let slow = invoices.hold(&connection).await;
 
     let endpoint = invoices.endpoint.clone();
     let drain = tokio::spawn(async move { endpoint.drain(PROMPT).await });
@@ -94,14 +83,10 @@ async fn a_drain_lets_what_is_under_way_end_and_sends_the_rest_elsewhere() {
 #[tokio::test]
 async fn a_drain_ends_at_its_deadline_whatever_is_under_way() {
     let ca = Ca::new();
-    let (orders, invoices) = (
-        Node::new(&ca, "orders").await,
-        Node::new(&ca, "invoices").await,
-    );
+    let (orders, invoices) = pair(&ca).await;
     let target = invoices.target("invoices");
-    let connection = orders.endpoint.pool().connection(&target).await.unwrap();
-    let hanging = connection.request(&head("/wait")).await.unwrap();
-    invoices.service.waiting.notified().await;
+    let connection = orders.connect(&target).await;
+    let hanging = invoices.hold(&connection).await;
     let drained = timeout(PROMPT, invoices.endpoint.drain(Duration::from_millis(100))).await;
     drained.expect("the deadline ends it");
     let error = body(hanging).await.unwrap_err();
