@@ -112,9 +112,9 @@ impl Renewal {
     }
 
     fn failed(&self, reason: &str, backoff: &mut Backoff) -> Due {
-        let wait = backoff.next(self.node.dice.draw());
         let end = self.node.identity.current().svid.not_after();
         let left = end.duration_since(self.wall()).unwrap_or_default();
+        let wait = in_time(backoff.next(self.node.dice.draw()), left);
         if left.is_zero() {
             tracing::error!(
                 reason,
@@ -197,6 +197,15 @@ impl Renewal {
     }
 }
 
+/// A wait after a failed renewal, where the SVID has so long to live: never so long that it ends meanwhile, and nobody
+/// has tried.
+fn in_time(wait: Duration, left: Duration) -> Duration {
+    if left.is_zero() {
+        return wait;
+    }
+    wait.min((left / 2).max(RETRY.0))
+}
+
 /// The bundles in use, each replaced by the offered one if that is of a later edition.
 fn newer(current: &BundleSet, offered: &BundleSet) -> BundleSet {
     let mut bundles = current.clone();
@@ -207,4 +216,20 @@ fn newer(current: &BundleSet, offered: &BundleSet) -> BundleSet {
         }
     }
     bundles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_wait_after_a_failed_renewal_outlasts_the_svid() {
+        let s = Duration::from_secs;
+        assert_eq!(in_time(s(44), s(16)), s(8));
+        assert_eq!(in_time(s(3), s(16)), s(3));
+        assert_eq!(in_time(s(60), s(1_800)), s(60));
+        // Neither in a spin at the end, nor after it.
+        assert_eq!(in_time(s(44), Duration::from_millis(10)), RETRY.0);
+        assert_eq!(in_time(s(44), Duration::ZERO), s(44));
+    }
 }

@@ -4,7 +4,8 @@
 //! that. What there is one of for a process is one, under whatever load; what comes with connections is as many as
 //! there are; what comes with requests is gone when nobody asks.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 
 use weft_netsim_sim::Process;
 
@@ -52,7 +53,20 @@ enum Purpose {
     Process,
 }
 
-fn purpose(file: &str) -> Purpose {
+thread_local! {
+    /// By where the path lies in memory: the same few are asked for thousands of times in a run.
+    static KNOWN: RefCell<HashMap<*const str, Purpose>> = RefCell::default();
+}
+
+fn purpose(file: &'static str) -> Purpose {
+    KNOWN.with_borrow_mut(|known| {
+        *known
+            .entry(std::ptr::from_ref(file))
+            .or_insert_with(|| read_purpose(file))
+    })
+}
+
+fn read_purpose(file: &str) -> Purpose {
     const PURPOSES: [(&str, Purpose); 12] = [
         ("transport/src/core.rs", Purpose::Connection),
         ("transport/src/accept.rs", Purpose::Stream),
@@ -76,9 +90,9 @@ fn purpose(file: &str) -> Purpose {
 }
 
 /// Tasks by file and line.
-type ByPlace<'a> = BTreeMap<(&'a str, u32), usize>;
+type ByPlace = BTreeMap<(&'static str, u32), usize>;
 
-fn connections(tasks: &ByPlace<'_>) -> usize {
+fn connections(tasks: &ByPlace) -> usize {
     let of_quinn = tasks
         .iter()
         .filter(|((file, _), _)| purpose(file) == Purpose::Connections);
@@ -96,7 +110,7 @@ fn most_bytes(connections: usize, at_rest: bool) -> usize {
 }
 
 /// The place in the code that has more tasks than it may, if there is one.
-fn excess(tasks: &ByPlace<'_>, at_rest: bool) -> Option<String> {
+fn excess(tasks: &ByPlace, at_rest: bool) -> Option<String> {
     let connections = connections(tasks);
     tasks.iter().find_map(|((file, line), count)| {
         let most = most(purpose(file), connections, at_rest);
@@ -187,7 +201,7 @@ mod tests {
 
     const QUINN: &str = "/somewhere/quinn-0.11.12/src/connection.rs";
 
-    fn tasks<'a>(of: &[(&'a str, usize)]) -> ByPlace<'a> {
+    fn tasks(of: &[(&'static str, usize)]) -> ByPlace {
         of.iter()
             .map(|(file, count)| ((*file, 7), *count))
             .collect()

@@ -103,3 +103,13 @@ fn a_push_that_is_still_being_stored_when_the_control_node_stops_is_found_afterw
         at(25, Fault::SlowDisk(0, Duration::ZERO)),
     ]);
 }
+
+/// Seed 371: while the control node could store nothing, waits between renewals grew longer than the certificates had
+/// to live, and they ended though the control node was well again.
+#[test]
+fn certificates_are_renewed_in_time_when_the_control_node_is_well_again_shortly_before_they_end() {
+    passes(vec![
+        at(20, Fault::FullDisk(0, true)),
+        at(46, Fault::FullDisk(0, false)),
+    ]);
+}

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use weft_env::{Env, Stream, Tasks};
 
 use super::body::AppBody;
+use super::patient::Patient;
 use crate::respond::{Fact, Refusal};
 
 /// Idle connections kept. More only help an application that is slower than its callers are many, and
@@ -95,7 +96,7 @@ impl App {
             .max_headers(MAX_FIELDS)
             .max_header_size(MAX_HEAD)
             .max_buf_size(READ_AHEAD)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Patient::new(stream)))
             .await
             .map_err(|error| Refusal::new(Fact::AppReset, said(&error)))?;
         let task = self.tasks.spawn(async move {

@@ -7,6 +7,7 @@ pub(crate) mod app;
 pub(crate) mod body;
 mod caller;
 mod http;
+mod patient;
 mod tcp;
 
 use std::collections::BTreeMap;

@@ -86,17 +86,16 @@ fn known(mutant: Mutant) -> u64 {
     match mutant {
         Mutant::BelievesTheCaller
         | Mutant::AppliesInTwoSteps
-        | Mutant::HidesTheReason
-        | Mutant::DropsInSilence
+        | Mutant::KeepsTokens
         | Mutant::LogsItsKey => 0,
-        Mutant::KeepsTokens => 1,
+        Mutant::DropsInSilence => 1,
         Mutant::LeaksAtReconnect => 2,
-        Mutant::ForgetsRevocation => 3,
-        Mutant::RetriesAPost => 6,
+        Mutant::ForgetsRevocation | Mutant::HidesTheReason => 3,
         Mutant::ReadsAhead => 10,
-        Mutant::WaitsByTheWallClock => 11,
-        Mutant::CommitsInMemory => 6,
-        Mutant::AcknowledgesUnsaved => 34,
-        Mutant::ForgetsExpiry => 70,
+        Mutant::RetriesAPost => 14,
+        Mutant::CommitsInMemory => 39,
+        Mutant::ForgetsExpiry => 46,
+        Mutant::AcknowledgesUnsaved => 58,
+        Mutant::WaitsByTheWallClock => 127,
     }
 }
