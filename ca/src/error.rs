@@ -168,6 +168,11 @@ pub enum Error {
     /// The place of the keys, which is outside of this process, does not do what is asked of it.
     #[error(transparent)]
     KeyPlace(Box<dyn std::error::Error + Send + Sync>),
+    /// The place of the keys has more to do than it can.
+    #[error(
+        "the place of the authority's keys has more to sign than it can: try again in a moment"
+    )]
+    KeysBusy,
     /// The keys are sealed and no secret was given.
     #[error("the keys in {} are sealed: give the passphrase or key file with --ca-secret-file", path.display())]
     KeysSealed {

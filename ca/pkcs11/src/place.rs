@@ -69,7 +69,17 @@ impl Place {
         format!("{} {key}", self.name)
     }
 
-    pub(crate) fn check(self) -> Result<Self, String> {
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice::<Self>(text)
+            .map_err(|e| format!("cannot be read: {e}; restore it from a backup"))?
+            .check()
+    }
+
+    fn check(self) -> Result<Self, String> {
         match self.mesh() {
             Some(_) => Ok(self),
             None => {
@@ -116,10 +126,6 @@ pub fn recorded(directory: &Path) -> Result<Option<Place>, TokenFault> {
     match fs::read(&path) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(fail(format!("cannot be read: {e}"))),
-        Ok(text) => serde_json::from_slice::<Place>(&text)
-            .map_err(|e| fail(format!("cannot be read: {e}; restore it from a backup")))?
-            .check()
-            .map(Some)
-            .map_err(fail),
+        Ok(text) => Place::parse(&text).map(Some).map_err(fail),
     }
 }

@@ -198,7 +198,10 @@ impl Held {
                 Attribute::Private(true),
                 Attribute::Sensitive(true),
                 Attribute::Extractable(false),
+                // To sign and for nothing else.
                 Attribute::Sign(true),
+                Attribute::Decrypt(false),
+                Attribute::Unwrap(false),
             ],
         ]
         .concat();

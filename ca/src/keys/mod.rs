@@ -96,8 +96,9 @@ pub trait KeyStore: Send + Sync {
     /// [`Error::KeyExists`]; [`Error::KeyUnusable`] if it is no key; [`Error::KeyStays`] if the store takes none in.
     fn import(&self, id: &KeyId, pkcs8: Zeroizing<Vec<u8>>) -> Result<(), Error>;
 
-    /// Where keys are that never leave their place: its name, such as that of a token. `None`: keys can be exported.
-    fn place(&self) -> Option<String> {
+    /// Of keys that never leave their place: the text by which the place is found again, for a backup. `None`: keys can
+    /// be exported.
+    fn record(&self) -> Option<String> {
         None
     }
 }

@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_ca::{FileKeyStore, KeyType, Secret};
+use weft_ca::KeyType;
 use weft_certs::{RootPin, SpiffeId, TrustDomain};
 use weft_env::{Disk, DiskError, Env, LockGuard};
 
 use crate::error::ControlError;
 use crate::issue::{CERTIFICATES_PER_S, CaService, Keys};
+use crate::keys::{KeyAccess, discard, open_keys};
 use weft_transport::ResetKey;
 
 use crate::settings::{MeshSettings, SETTINGS};
@@ -49,8 +50,8 @@ pub struct InitConfig {
     pub key_type: KeyType,
     /// Certificates that are signed per second.
     pub certificates_per_s: u32,
-    /// What seals the authority's keys; `None`: they are not sealed.
-    pub secret: Option<Arc<Secret>>,
+    /// Where the authority's keys are made.
+    pub keys: KeyAccess,
 }
 
 impl InitConfig {
@@ -66,7 +67,7 @@ impl InitConfig {
             max_leaf_ttl: None,
             key_type: KeyType::default(),
             certificates_per_s: CERTIFICATES_PER_S,
-            secret: None,
+            keys: KeyAccess::default(),
         }
     }
 
@@ -104,7 +105,7 @@ pub struct InitReport {
 /// A state directory that this process holds.
 pub(crate) struct StateDir {
     pub(crate) path: PathBuf,
-    secret: Option<Arc<Secret>>,
+    access: KeyAccess,
     _lock: LockGuard,
 }
 
@@ -133,7 +134,7 @@ pub async fn init(
         let path = state_dir.to_owned();
         env.disk(move |disk| check_target(disk, &path)).await?
     };
-    let result = make(env, state_dir, &settings, config.secret.clone()).await;
+    let result = make(env, state_dir, &settings, config.keys.clone()).await;
     if result.is_err() && !existed {
         // Only an empty directory goes: what is in it is not ours to remove.
         let path = state_dir.to_owned();
@@ -146,17 +147,17 @@ async fn make(
     env: &Env,
     path: &Path,
     settings: &MeshSettings,
-    secret: Option<Arc<Secret>>,
+    access: KeyAccess,
 ) -> Result<InitReport, ControlError> {
-    let dir = hold(env, path, secret).await?;
+    let dir = hold(env, path, access).await?;
     if dir.is_initialised(env).await? {
         return Err(ControlError::AlreadyInitialised { dir: dir.path });
     }
     let result = dir.initialise(env, settings).await;
     if result.is_err() {
-        let path = dir.path.clone();
+        let (path, access) = (dir.path.clone(), dir.access.clone());
         env.disk(move |_| {
-            clear(&path);
+            clear(&path, &access);
             let _ = fs::remove_file(path.join(LOCK));
         })
         .await;
@@ -168,11 +169,11 @@ async fn make(
 pub(crate) async fn hold_empty(
     env: &Env,
     path: &Path,
-    secret: Option<Arc<Secret>>,
+    access: KeyAccess,
 ) -> Result<StateDir, ControlError> {
     let target = path.to_owned();
     env.disk(move |disk| check_target(disk, &target)).await?;
-    let dir = hold(env, path, secret).await?;
+    let dir = hold(env, path, access).await?;
     let started = {
         let path = dir.path.clone();
         env.disk(move |disk| disk.exists(&path.join(STORE))).await?
@@ -180,8 +181,8 @@ pub(crate) async fn hold_empty(
     if started && dir.is_initialised(env).await? {
         return Err(ControlError::AlreadyInitialised { dir: dir.path });
     }
-    let path = dir.path.clone();
-    env.disk(move |_| clear(&path)).await;
+    let (path, access) = (dir.path.clone(), dir.access.clone());
+    env.disk(move |_| clear(&path, &access)).await;
     Ok(dir)
 }
 
@@ -191,7 +192,7 @@ pub(crate) async fn claim(
     env: &Env,
     path: &Path,
     missing: Option<&InitConfig>,
-    secret: Option<Arc<Secret>>,
+    access: KeyAccess,
 ) -> Result<StateDir, ControlError> {
     let target = path.to_owned();
     let may_init = missing.is_some();
@@ -207,7 +208,7 @@ pub(crate) async fn claim(
         }
     })
     .await?;
-    let dir = hold(env, path, secret).await?;
+    let dir = hold(env, path, access).await?;
     if !dir.is_initialised(env).await? {
         let Some(config) = missing else {
             return Err(ControlError::NotInitialised { dir: dir.path });
@@ -223,7 +224,7 @@ pub(crate) async fn claim(
 pub(crate) async fn hold(
     env: &Env,
     path: &Path,
-    secret: Option<Arc<Secret>>,
+    access: KeyAccess,
 ) -> Result<StateDir, ControlError> {
     let path = path.to_owned();
     env.disk(move |disk| {
@@ -237,7 +238,7 @@ pub(crate) async fn hold(
         match disk.lock(&path.join(LOCK)) {
             Ok(lock) => Ok(StateDir {
                 path,
-                secret,
+                access,
                 _lock: lock,
             }),
             Err(DiskError::Locked { .. }) => Err(ControlError::InUse { dir: path }),
@@ -285,9 +286,10 @@ impl StateDir {
         env: &Env,
         settings: &MeshSettings,
     ) -> Result<InitReport, ControlError> {
-        let path = self.path.clone();
-        env.disk(move |_| clear(&path)).await;
-        let Opened { store, keys, .. } = self.open(env).await?;
+        let (path, access) = (self.path.clone(), self.access.clone());
+        env.disk(move |_| clear(&path, &access)).await;
+        let domain = settings.trust_domain.to_string();
+        let Opened { store, keys, .. } = self.open_as(env, Some(domain)).await?;
         let txn = Txn::new()
             .when(Condition::Absent(SETTINGS.to_owned()))
             .put(SETTINGS, serde_json::to_vec(settings).unwrap_or_default());
@@ -303,19 +305,22 @@ impl StateDir {
 
     /// Opens store and keys.
     pub(crate) async fn open(&self, env: &Env) -> Result<Opened, ControlError> {
+        self.open_as(env, None).await
+    }
+
+    /// The same. Keys in a token are named after `name` if there are none yet.
+    async fn open_as(&self, env: &Env, name: Option<String>) -> Result<Opened, ControlError> {
         let store = RedbStore::open(env, &self.path.join(STORE)).await;
         let store = store.map_err(|error| ControlError::of_store(&self.path, error))?;
         let settings = MeshSettings::load(&store).await?;
-        let path = self.path.join(KEYS);
-        let secret = self.secret.clone();
-        let keys = env.disk(move |_| match secret {
-            Some(secret) => FileKeyStore::open_sealed(path, &secret),
-            None => FileKeyStore::open(path),
-        });
-        let keys = keys.await?;
+        let (path, access) = (self.path.join(KEYS), self.access.clone());
+        let domain = settings.as_ref().map(|s| s.trust_domain.to_string());
+        let name = name.or(domain).unwrap_or_default();
+        let mut rng = env.rng("ca-token");
+        let keys = env.disk(move |_| open_keys(&path, &access, &name, &mut rng));
         Ok(Opened {
+            keys: keys.await?,
             store: Arc::new(store),
-            keys: Arc::new(keys),
             settings,
         })
     }
@@ -406,8 +411,9 @@ fn words(error: &io::Error) -> String {
 }
 
 /// Removes what an unfinished `init` has made. What cannot be removed does not change the outcome.
-fn clear(path: &Path) {
+fn clear(path: &Path, access: &KeyAccess) {
     let _ = fs::remove_file(path.join(STORE));
+    discard(&path.join(KEYS), access);
     let _ = fs::remove_dir_all(path.join(KEYS));
 }
 
