@@ -124,7 +124,7 @@ impl Lab {
 }
 
 fn answered(orders: &Running) -> bool {
-    get(orders.addr("outbound"), "invoices", "/").is_ok_and(|reply| reply.status == 200)
+    get(orders.addr("outbound"), "invoices", "/echo").is_ok_and(|reply| reply.status == 200)
 }
 
 #[test]
