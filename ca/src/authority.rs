@@ -9,6 +9,7 @@ use x509_parser::parse_x509_certificate;
 
 use crate::config::BACKDATE;
 use crate::issue::{check_identity, leaf_end};
+use crate::keys::Signing;
 use crate::when::whole;
 use crate::{
     CaConfig, Error, Issued, Journal, KeyId, KeyStore, Signer, Slot, Tier, csr, is_reserved, jwt,
@@ -116,6 +117,11 @@ impl Authority {
         &self.config
     }
 
+    /// Whether to sign may wait for something outside of this process ([`Sign::waits`](crate::Sign::waits)).
+    pub fn waits(&self) -> bool {
+        self.signer.waits()
+    }
+
     /// What signs tokens, if anything does yet.
     pub(crate) fn jwt_signer(&self) -> Option<&Signer> {
         self.jwt_signer.as_ref()
@@ -183,9 +189,10 @@ impl Authority {
             .as_ref()
             .map(|serial| hex(serial.as_ref()))
             .unwrap_or_default();
+        let signing = Signing::new(&self.signer);
         let leaf = params
-            .signed_by(&key, &issuer(slot, &self.signer)?)
-            .map_err(Error::crypto("leaf certificate"))?;
+            .signed_by(&key, &issuer(slot, &signing)?)
+            .map_err(signing.failed("leaf certificate"))?;
         let root = self
             .journal
             .slot(Tier::Root, slot.issuer.as_deref().unwrap_or_default())?;
@@ -319,9 +326,9 @@ pub(crate) fn key_id(slot: &str, rng: &mut dyn CryptoRng) -> Result<KeyId, Error
 
 pub(crate) fn issuer<'a>(
     slot: &Slot,
-    signer: &'a Signer,
-) -> Result<Issuer<'static, &'a (dyn rcgen::SigningKey + Send + Sync)>, Error> {
-    Issuer::from_ca_cert_der(&slot.certificate, &**signer).map_err(Error::crypto("issuer"))
+    signing: &'a Signing<'a>,
+) -> Result<Issuer<'static, &'a Signing<'a>>, Error> {
+    Issuer::from_ca_cert_der(&slot.certificate, signing).map_err(Error::crypto("issuer"))
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

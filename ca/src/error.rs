@@ -155,6 +155,24 @@ pub enum Error {
         /// What is wrong with it. Never the key itself.
         reason: &'static str,
     },
+    /// A key that its store does not give out, or does not take in.
+    #[error(
+        "the private key {key} stays where it is: {place} neither gives keys out nor takes any in"
+    )]
+    KeyStays {
+        /// Which key.
+        key: KeyId,
+        /// The place.
+        place: String,
+    },
+    /// The place of the keys, which is outside of this process, does not do what is asked of it.
+    #[error(transparent)]
+    KeyPlace(Box<dyn std::error::Error + Send + Sync>),
+    /// The place of the keys has more to do than it can.
+    #[error(
+        "the place of the authority's keys has more to sign than it can: try again in a moment"
+    )]
+    KeysBusy,
     /// The keys are sealed and no secret was given.
     #[error("the keys in {} are sealed: give the passphrase or key file with --ca-secret-file", path.display())]
     KeysSealed {

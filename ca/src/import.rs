@@ -10,6 +10,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::parse_x509_certificate;
 
 use crate::authority::issuer;
+use crate::keys::Signing;
 use crate::prepare::{new_key, new_slot};
 use crate::when::from_unix;
 use crate::{
@@ -41,9 +42,10 @@ impl Authority {
         params
             .distinguished_name
             .push(DnType::CommonName, format!("weft {slot}"));
+        let signing = Signing::new(&signer);
         let request = params
-            .serialize_request(&&*signer)
-            .map_err(Error::crypto("certificate request"))?;
+            .serialize_request(&signing)
+            .map_err(signing.failed("certificate request"))?;
         let journal = self.journal().with_requested(Intent { slot, key });
         Ok((journal, request.der().to_vec()))
     }
@@ -183,9 +185,10 @@ fn probe(
     let id = SpiffeId::for_service(&config.trust_domain, RESERVED_NAMESPACE, "probe")
         .map_err(|e| refuse(e.to_string()))?;
     let key = SoftKey::generate(KeyType::P256)?;
+    let signing = Signing::new(signer);
     let leaf = template::leaf(&id, now, now + config.min_leaf_ttl, rng)?
-        .signed_by(&key, &issuer(slot, signer)?)
-        .map_err(Error::crypto("probe"))?;
+        .signed_by(&key, &issuer(slot, &signing)?)
+        .map_err(signing.failed("probe"))?;
     let mut chain: Vec<CertificateDer<'static>> = vec![leaf.into(), slot.certificate.clone()];
     chain.extend(slot.above.iter().cloned());
     let bundle = TrustBundle {

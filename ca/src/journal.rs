@@ -183,6 +183,12 @@ impl Journal {
             .chain(self.jwt.live().map(|slot| &slot.key))
     }
 
+    /// Every key without which the authority cannot go on: not those that were only intended.
+    pub fn live_keys(&self) -> impl Iterator<Item = &KeyId> {
+        let intended = self.intent.as_ref().map(|intent| &intent.key);
+        self.keys().filter(move |key| Some(*key) != intended)
+    }
+
     /// The tier and slot of this name.
     ///
     /// # Errors

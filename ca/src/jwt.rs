@@ -270,9 +270,7 @@ impl Authority {
         let kid = slot.public_key().ok_or(Error::NoJwtKey)?.kid().to_owned();
         let expires = whole(now + TOKEN_TTL);
         let input = jwt_signing_input(&kid, attested, audience, now, expires);
-        let signature = signer
-            .sign(input.as_bytes())
-            .map_err(Error::crypto("token"))?;
+        let signature = signer.signature(input.as_bytes())?;
         let signature = fixed(&signature).ok_or(Error::Crypto {
             what: "token",
             reason: "the key's signature is not one of P-256".to_owned(),

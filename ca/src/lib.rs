@@ -42,7 +42,7 @@ pub use error::{Error, TokenError};
 pub use issue::{Issued, RESERVED_NAMESPACE, is_reserved};
 pub use journal::{Due, Intent, Journal, LogEntry};
 pub use jwt::{IssuedJwt, JwtDue, JwtSlot, TOKEN_TTL};
-pub use keys::{FileKeyStore, KeyId, KeyStore, KeyType, MemoryKeyStore, Signer, SoftKey};
+pub use keys::{FileKeyStore, KeyId, KeyStore, KeyType, MemoryKeyStore, Sign, Signer, SoftKey};
 pub use seal::{Secret, seal, unseal};
 pub use slot::{Cross, Slot, SlotState, Tier};
 pub use token::{JoinToken, TokenRecord};

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use weft_certs::{RootPin, TrustDomain};
 
 use crate::authority::{issuer, signer_of};
+use crate::keys::Signing;
 use crate::prepare::new_slot;
 use crate::template::Level;
 use crate::when::{self, whole};
@@ -53,10 +54,11 @@ impl OfflineRoot {
         let (key, not_after) = (KeyId::new("offline-root")?, whole(now + ttl));
         let name = trust_domain.id();
         let signer = keys.generate(&key, kind)?;
+        let signing = Signing::new(&signer);
         let certificate =
             template::authority(Level::Root, "offline-root", &name, now, not_after, rng)?
-                .self_signed(&&*signer)
-                .map_err(Error::crypto("root certificate"))?;
+                .self_signed(&signing)
+                .map_err(signing.failed("root certificate"))?;
         let id = "offline-root".to_owned();
         Ok(Self {
             trust_domain,
@@ -102,6 +104,7 @@ impl OfflineRoot {
             });
         }
         let signer = signer_of(&self.root, keys)?;
+        let signing = Signing::new(&signer);
         let mut bytes = [0; 4];
         rng.fill_bytes(&mut bytes);
         let name = format!("issuing-{:08x}", u32::from_be_bytes(bytes));
@@ -113,8 +116,8 @@ impl OfflineRoot {
             not_after,
             rng,
         )?
-        .signed_by(&key, &issuer(&self.root, &signer)?)
-        .map_err(Error::crypto("issuing certificate"))?
+        .signed_by(&key, &issuer(&self.root, &signing)?)
+        .map_err(signing.failed("issuing certificate"))?
         .into();
         let key = RootPin::of(&certificate).map_err(|e| Error::Import {
             reason: e.to_string(),

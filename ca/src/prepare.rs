@@ -7,6 +7,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::authority::{issuer, key_id, signer_of};
 use crate::config::BACKDATE;
+use crate::keys::Signing;
 use crate::template::Level;
 use crate::when::whole;
 use crate::{
@@ -25,9 +26,10 @@ pub(crate) fn root(
     let not_after = whole(now + config.root_ttl);
     let name = config.trust_domain.id();
     let (key, signer) = new_key(config, journal, &id, keys, rng)?;
+    let signing = Signing::new(&signer);
     let certificate = template::authority(Level::Root, &id, &name, now, not_after, rng)?
-        .self_signed(&&*signer)
-        .map_err(Error::crypto("root certificate"))?
+        .self_signed(&signing)
+        .map_err(signing.failed("root certificate"))?
         .into();
     let cross = cross(config, journal, keys, &id, &signer, now, rng)?;
     let slot = Slot {
@@ -57,9 +59,10 @@ fn cross(
     let present_signer = signer_of(present, keys)?;
     let name = config.trust_domain.id();
     let end = present.not_after.min(whole(now + config.root_ttl));
+    let signing = Signing::new(&present_signer);
     let certificate = template::authority(Level::Cross, id, &name, now, end, rng)?
-        .signed_by(&&**signer, &issuer(present, &present_signer)?)
-        .map_err(Error::crypto("cross certificate"))?;
+        .signed_by(&&**signer, &issuer(present, &signing)?)
+        .map_err(signing.failed("cross certificate"))?;
     Ok(Some(Cross {
         by: present.id.clone(),
         certificate: certificate.into(),
@@ -86,9 +89,10 @@ pub(crate) fn issuing(
     let root_signer = signer_of(root, keys)?;
     let name = config.trust_domain.id();
     let (key, signer) = new_key(config, journal, &id, keys, rng)?;
+    let signing = Signing::new(&root_signer);
     let certificate = template::authority(Level::Issuing, &id, &name, now, not_after, rng)?
-        .signed_by(&&*signer, &issuer(root, &root_signer)?)
-        .map_err(Error::crypto("issuing certificate"))?;
+        .signed_by(&&*signer, &issuer(root, &signing)?)
+        .map_err(signing.failed("issuing certificate"))?;
     let root = Some(root.id.clone());
     let slot = new_slot(id, Some(key), root, certificate.into(), not_after, now);
     journal.with_prepared(Tier::Issuing, slot, now)

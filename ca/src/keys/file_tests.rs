@@ -37,7 +37,7 @@ fn a_key_survives_in_a_file_that_only_its_owner_reads() {
         .signer(&id("root-1"))
         .unwrap();
     assert_eq!(read.der_bytes(), made.der_bytes());
-    read.sign(b"x").unwrap();
+    read.signature(b"x").unwrap();
 }
 
 #[test]

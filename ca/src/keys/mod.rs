@@ -2,17 +2,17 @@
 
 mod file;
 mod memory;
+mod sign;
 mod soft;
 
-use std::fmt;
-use std::sync::Arc;
-
-use rcgen::SigningKey;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use zeroize::Zeroizing;
 
 pub use file::FileKeyStore;
 pub use memory::MemoryKeyStore;
+pub(crate) use sign::Signing;
+pub use sign::{Sign, Signer};
 pub use soft::{KeyType, SoftKey};
 
 use crate::Error;
@@ -64,9 +64,6 @@ impl TryFrom<String> for KeyId {
     }
 }
 
-/// Something that signs with one private key and shows the public one.
-pub type Signer = Arc<dyn SigningKey + Send + Sync>;
-
 /// Holds private keys by name. Synchronous: the shell calls it where blocking is allowed.
 pub trait KeyStore: Send + Sync {
     /// Makes a key, keeps it durably, and returns its signer.
@@ -90,12 +87,18 @@ pub trait KeyStore: Send + Sync {
     /// The key itself, PKCS#8, for a backup.
     ///
     /// # Errors
-    /// [`Error::KeyMissing`]; [`Error::KeyUnusable`] if the store does not give keys out.
+    /// [`Error::KeyMissing`]; [`Error::KeyStays`] if the store does not give keys out.
     fn export(&self, id: &KeyId) -> Result<Zeroizing<Vec<u8>>, Error>;
 
     /// Puts a key from a backup in its place.
     ///
     /// # Errors
-    /// [`Error::KeyExists`]; [`Error::KeyUnusable`] if it is no key.
+    /// [`Error::KeyExists`]; [`Error::KeyUnusable`] if it is no key; [`Error::KeyStays`] if the store takes none in.
     fn import(&self, id: &KeyId, pkcs8: Zeroizing<Vec<u8>>) -> Result<(), Error>;
+
+    /// Of keys that never leave their place: the text by which the place is found again, for a backup. `None`: keys can
+    /// be exported.
+    fn record(&self) -> Option<String> {
+        None
+    }
 }

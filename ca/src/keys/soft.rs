@@ -15,6 +15,7 @@ use rcgen::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::Sign;
 use crate::Error;
 
 /// Kind of a private key. P-256 unless there is a reason: every peer and every module knows it.
@@ -135,6 +136,12 @@ impl PublicKeyData for SoftKey {
             KeyType::P384 => &PKCS_ECDSA_P384_SHA384,
             KeyType::Ed25519 => &PKCS_ED25519,
         }
+    }
+}
+
+impl Sign for SoftKey {
+    fn signature(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        self.sign(message).map_err(Error::crypto("signature"))
     }
 }
 

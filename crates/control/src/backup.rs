@@ -6,17 +6,21 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use weft_ca::{FileKeyStore, KeyId, KeyStore, Secret, seal, unseal};
+use weft_ca::{Journal, KeyId, KeyStore, Secret, seal, unseal};
 use weft_env::Env;
+use weft_pkcs11::Place;
 use zeroize::Zeroizing;
 
 use crate::error::ControlError;
-use crate::issue::{CaService, read_journal};
+use crate::issue::{CaService, JOURNAL, read_journal};
+use crate::keys::{KeyAccess, open_keys, reopen};
 use crate::state::{StateDir, hold_empty};
 use crate::store::{RedbStore, Revision, Store};
 
 const WHAT: &str = "weft backup";
 const VERSION: u32 = 1;
+/// A backup whose keys are in a token: a program that does not know this would miss them only later.
+const VERSION_TOKEN: u32 = 2;
 /// A mesh may have gone on after the backup was made. Sidecars never go back to an older revision, so what is
 /// restored begins well beyond any that they can have seen.
 const LEAP: Revision = 1 << 32;
@@ -29,6 +33,9 @@ struct Backup {
     revision: Revision,
     entries: Vec<(String, String)>,
     keys: Vec<(KeyId, SecretText)>,
+    /// The token that has the keys, which are then not in here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<Place>,
 }
 
 /// A private key in base64; wiped when dropped.
@@ -55,8 +62,11 @@ pub struct BackupReport {
     pub revision: u64,
     /// Entries of the store.
     pub entries: usize,
-    /// Private keys of authorities.
+    /// Private keys of authorities in it.
     pub keys: usize,
+    /// The token that has them instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 impl Backup {
@@ -66,6 +76,7 @@ impl Backup {
             revision: self.revision,
             entries: self.entries.len(),
             keys: self.keys.len(),
+            token: self.token.as_ref().map(|place| place.token.clone()),
         }
     }
 }
@@ -77,10 +88,10 @@ impl Backup {
 pub async fn backup(
     env: &Env,
     state_dir: &Path,
-    ca_secret: Option<Arc<Secret>>,
+    keys: KeyAccess,
     secret: Arc<Secret>,
 ) -> Result<(Vec<u8>, BackupReport), ControlError> {
-    let dir = crate::state::claim(env, state_dir, None, ca_secret).await?;
+    let dir = crate::state::claim(env, state_dir, None, keys).await?;
     let opened = dir.open(env).await?;
     take(env, opened.store, opened.keys, secret).await
 }
@@ -90,9 +101,9 @@ pub(crate) async fn of_running(
     env: &Env,
     ca: &CaService,
     secret: Arc<Secret>,
-) -> Result<Vec<u8>, ControlError> {
+) -> Result<(Vec<u8>, BackupReport), ControlError> {
     let (store, keys) = (ca.store().clone(), ca.keys());
-    take(env, store, keys, secret).await.map(|(text, _)| text)
+    take(env, store, keys, secret).await
 }
 
 async fn take(
@@ -104,8 +115,13 @@ async fn take(
     let range = store.range("").await?;
     let journal = read_journal(&*store).await?.0;
     env.disk(move |_| {
-        let keys = journal
-            .keys()
+        let token = match keys.record() {
+            Some(text) => Some(Place::parse(text.as_bytes()).map_err(damaged)?),
+            None => None,
+        };
+        // Keys that cannot leave their token stay there; the backup says which token.
+        let leaving = journal.keys().filter(|_| token.is_none());
+        let keys = leaving
             .map(|id| {
                 let text = STANDARD.encode(keys.export(id)?);
                 Ok((id.clone(), SecretText(Zeroizing::new(text))))
@@ -113,13 +129,17 @@ async fn take(
             .collect::<Result<Vec<_>, weft_ca::Error>>()?;
         let entries = range.entries.iter();
         let backup = Backup {
-            version: VERSION,
+            version: match token {
+                None => VERSION,
+                Some(_) => VERSION_TOKEN,
+            },
             trust_domain: journal.trust_domain().to_string(),
             revision: range.revision,
             entries: entries
                 .map(|entry| (entry.key.clone(), STANDARD.encode(&entry.value)))
                 .collect(),
             keys,
+            token,
         };
         let plain = Zeroizing::new(serde_json::to_vec(&backup).map_err(damaged)?);
         let text = seal(WHAT, &plain, &secret)?;
@@ -143,7 +163,7 @@ fn damaged(error: impl std::fmt::Display) -> ControlError {
 pub async fn restore(
     env: &Env,
     state_dir: &Path,
-    ca_secret: Option<Arc<Secret>>,
+    access: KeyAccess,
     text: Vec<u8>,
     secret: Arc<Secret>,
 ) -> Result<BackupReport, ControlError> {
@@ -153,38 +173,62 @@ pub async fn restore(
             serde_json::from_slice(&plain).map_err(damaged)
         })
         .await?;
-    if backup.version != VERSION {
+    if ![VERSION, VERSION_TOKEN].contains(&backup.version) {
         return Err(ControlError::Backup {
             reason: format!(
-                "it is of version {}, this weft knows version {VERSION}",
+                "it is of version {}, this weft knows versions up to {VERSION_TOKEN}",
                 backup.version
             ),
         });
     }
     let report = backup.report();
-    let dir = hold_empty(env, state_dir, ca_secret.clone()).await?;
-    fill(env, &dir, ca_secret, backup).await?;
+    if backup.token.is_none() && access.token.is_some() {
+        return Err(ControlError::Backup {
+            reason: "its keys are files, and a token takes none in: restore it without --pkcs11-token and the like"
+                .to_owned(),
+        });
+    }
+    let dir = hold_empty(env, state_dir, access.clone()).await?;
+    fill(env, &dir, access, backup).await?;
     Ok(report)
 }
 
 async fn fill(
     env: &Env,
     dir: &StateDir,
-    ca_secret: Option<Arc<Secret>>,
+    access: KeyAccess,
     backup: Backup,
 ) -> Result<(), ControlError> {
     let Backup {
         revision,
         entries,
         keys,
+        token,
         ..
     } = backup;
-    let path = dir.keys();
+    let entries = entries
+        .into_iter()
+        .map(|(key, value)| Ok((key, STANDARD.decode(value).map_err(damaged)?.into())))
+        .collect::<Result<Vec<(String, bytes::Bytes)>, ControlError>>()?;
+    let journal = entries.iter().find(|(key, _)| key == JOURNAL);
+    let journal = journal.map(|(_, value)| value.clone());
+    let (path, mut rng) = (dir.keys(), env.rng("ca-token"));
     env.disk(move |_| {
-        let store = match ca_secret {
-            Some(secret) => FileKeyStore::open_sealed(path, &secret)?,
-            None => FileKeyStore::open(path)?,
-        };
+        if let Some(place) = token {
+            let journal: Journal =
+                serde_json::from_slice(&journal.unwrap_or_default()).map_err(damaged)?;
+            // First of all whether the token has them: nothing is written if not.
+            let store = reopen(&path, place, &access)?;
+            let missing = journal.live_keys().find_map(|id| store.signer(id).err());
+            return match missing {
+                Some(error) => {
+                    let _ = std::fs::remove_dir_all(&path);
+                    Err(error.into())
+                }
+                None => Ok(()),
+            };
+        }
+        let store = open_keys(&path, &access, "", &mut rng)?;
         for (id, pkcs8) in keys {
             let der = Zeroizing::new(STANDARD.decode(pkcs8.0.as_str()).map_err(damaged)?);
             store.import(&id, der)?;
@@ -192,10 +236,6 @@ async fn fill(
         Ok::<_, ControlError>(())
     })
     .await?;
-    let entries = entries
-        .into_iter()
-        .map(|(key, value)| Ok((key, STANDARD.decode(value).map_err(damaged)?.into())))
-        .collect::<Result<Vec<_>, ControlError>>()?;
     RedbStore::restore(env, &dir.store(), revision + LEAP, entries).await?;
     Ok(())
 }
@@ -217,16 +257,21 @@ mod tests {
         let made = crate::init(&env, &old, &InitConfig::default())
             .await
             .unwrap();
-        let (text, report) = backup(&env, &old, None, secret("correct horse"))
+        let (text, report) = backup(&env, &old, KeyAccess::default(), secret("correct horse"))
             .await
             .unwrap();
         assert_eq!(report.keys, 2);
         assert!(!String::from_utf8_lossy(&text).contains("ca/journal"));
 
-        let wrong = restore(&env, &new, None, text.clone(), secret("battery staple")).await;
+        let plain = KeyAccess::default();
+        let wrong = secret("battery staple");
+        let wrong = restore(&env, &new, plain.clone(), text.clone(), wrong).await;
         assert!(wrong.unwrap_err().to_string().contains("passphrase"));
         assert!(!new.exists(), "nothing is left behind");
-        let sealed = Some(secret("another secret"));
+        let sealed = KeyAccess {
+            secret: Some(secret("another secret")),
+            token: None,
+        };
         let restored = restore(
             &env,
             &new,
@@ -235,7 +280,7 @@ mod tests {
             secret("correct horse"),
         );
         assert_eq!(restored.await.unwrap(), report);
-        let again = restore(&env, &new, None, text, secret("correct horse")).await;
+        let again = restore(&env, &new, plain, text, secret("correct horse")).await;
         assert!(again.is_err(), "not over a state that is there");
 
         let claimed = crate::state::claim(&env, &new, None, sealed).await.unwrap();

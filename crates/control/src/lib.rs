@@ -28,6 +28,7 @@ mod error;
 mod federation;
 mod health;
 mod issue;
+mod keys;
 mod mesh;
 mod node;
 mod problem;
@@ -51,8 +52,10 @@ pub use error::ControlError;
 pub use federation::types::{FederateRequest, FederationInfo, FetchFailure, Profile, Relation};
 pub use federation::{BundleEndpoint, WebCertificate};
 pub use issue::{Anchor, Secret, verify_evidence};
+pub use keys::{KeyAccess, open_keys};
 pub use run::{ControlConfig, ControlReady, run};
 pub use state::{InitConfig, InitReport, init};
+pub use weft_pkcs11::{Pin, TokenAccess};
 
 /// Version of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");

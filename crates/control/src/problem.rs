@@ -105,6 +105,9 @@ impl From<CaError> for Reject {
             }
             CaError::NoSuchSlot { .. } => (StatusCode::NOT_FOUND, "no_such_authority"),
             CaError::OfflineRoot { .. } => (StatusCode::CONFLICT, "offline_root"),
+            CaError::KeyPlace(_) | CaError::KeysBusy => {
+                (StatusCode::SERVICE_UNAVAILABLE, "keys_out_of_reach")
+            }
             CaError::Import { .. } => (StatusCode::BAD_REQUEST, "bad_import"),
             CaError::IssuerEnding { .. } => (StatusCode::SERVICE_UNAVAILABLE, "issuer_ending"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "authority"),

@@ -15,9 +15,9 @@ use crate::audit::Audit;
 use crate::error::ControlError;
 use crate::federation::{BundleEndpoint, Federations};
 use crate::issue::{
-    CaService, OwnIdentity, Rotations, Secret, Tokens, keep_own_svid, keep_own_trust, revive,
-    upkeep,
+    CaService, OwnIdentity, Rotations, Tokens, keep_own_svid, keep_own_trust, revive, upkeep,
 };
+use crate::keys::KeyAccess;
 use crate::node::Node;
 use crate::push::Feed;
 use crate::registry::{DEFAULT_GRACE, Registry, keep_endpoints, restore};
@@ -46,8 +46,8 @@ pub struct ControlConfig {
     pub grace: Duration,
     /// How long connections may take to end after a stop.
     pub drain_deadline: Duration,
-    /// What seals the authority's keys; `None`: they are not sealed.
-    pub secret: Option<Arc<Secret>>,
+    /// How the authority's keys are reached.
+    pub keys: KeyAccess,
     /// Whether sidecars without post-quantum key exchange are let in.
     pub key_exchange: KeyExchange,
     /// Where other meshes fetch this one's trust bundle; `None`: nowhere.
@@ -66,7 +66,7 @@ impl ControlConfig {
             init_if_missing: None,
             grace: DEFAULT_GRACE,
             drain_deadline: Duration::from_secs(5),
-            secret: None,
+            keys: KeyAccess::default(),
             key_exchange: KeyExchange::Preferred,
             bundle: None,
         }
@@ -104,7 +104,7 @@ pub async fn run(
         env,
         &config.state_dir,
         config.init_if_missing.as_ref(),
-        config.secret.clone(),
+        config.keys.clone(),
     )
     .await?;
     if let Some(file) = config.ready_file.clone() {

@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_ca::{FileKeyStore, KeyType, Secret};
+use weft_ca::KeyType;
 use weft_certs::{RootPin, SpiffeId, TrustDomain};
 use weft_env::{Disk, DiskError, Env, LockGuard, Mode};
 
 use crate::error::ControlError;
 use crate::issue::{CERTIFICATES_PER_S, CaService, Keys};
+use crate::keys::{KeyAccess, discard, open_keys};
 use weft_transport::ResetKey;
 
 use crate::settings::{MeshSettings, SETTINGS};
@@ -51,8 +52,8 @@ pub struct InitConfig {
     pub key_type: KeyType,
     /// Certificates that are signed per second.
     pub certificates_per_s: u32,
-    /// What seals the authority's keys; `None`: they are not sealed.
-    pub secret: Option<Arc<Secret>>,
+    /// Where the authority's keys are made.
+    pub keys: KeyAccess,
 }
 
 impl InitConfig {
@@ -68,7 +69,7 @@ impl InitConfig {
             max_leaf_ttl: None,
             key_type: KeyType::default(),
             certificates_per_s: CERTIFICATES_PER_S,
-            secret: None,
+            keys: KeyAccess::default(),
         }
     }
 
@@ -106,7 +107,7 @@ pub struct InitReport {
 /// A state directory that this process holds.
 pub(crate) struct StateDir {
     pub(crate) path: PathBuf,
-    secret: Option<Arc<Secret>>,
+    access: KeyAccess,
     _lock: LockGuard,
 }
 
@@ -135,7 +136,7 @@ pub async fn init(
         let path = state_dir.to_owned();
         env.disk(move |disk| check_target(disk, &path)).await?
     };
-    let result = make(env, state_dir, &settings, config.secret.clone()).await;
+    let result = make(env, state_dir, &settings, config.keys.clone()).await;
     if result.is_err() && !existed {
         // Only an empty directory goes: what is in it is not ours to remove.
         let path = state_dir.to_owned();
@@ -148,17 +149,17 @@ async fn make(
     env: &Env,
     path: &Path,
     settings: &MeshSettings,
-    secret: Option<Arc<Secret>>,
+    access: KeyAccess,
 ) -> Result<InitReport, ControlError> {
-    let dir = hold(env, path, secret).await?;
+    let dir = hold(env, path, access).await?;
     if dir.is_initialised(env).await? {
         return Err(ControlError::AlreadyInitialised { dir: dir.path });
     }
     let result = dir.initialise(env, settings).await;
     if result.is_err() {
-        let path = dir.path.clone();
+        let (path, access) = (dir.path.clone(), dir.access.clone());
         env.disk(move |_| {
-            clear(&path);
+            clear(&path, &access);
             let _ = fs::remove_file(path.join(UNFINISHED));
             let _ = fs::remove_file(path.join(LOCK));
         })
@@ -171,11 +172,11 @@ async fn make(
 pub(crate) async fn hold_empty(
     env: &Env,
     path: &Path,
-    secret: Option<Arc<Secret>>,
+    access: KeyAccess,
 ) -> Result<StateDir, ControlError> {
     let target = path.to_owned();
     env.disk(move |disk| check_target(disk, &target)).await?;
-    let dir = hold(env, path, secret).await?;
+    let dir = hold(env, path, access).await?;
     let started = {
         let path = dir.path.clone();
         env.disk(move |disk| disk.exists(&path.join(STORE))).await?
@@ -188,8 +189,9 @@ pub(crate) async fn hold_empty(
             Err(error) => return Err(error),
         }
     }
+    // What is in a token stays: it may be the keys of the very mesh that is to be restored.
     let path = dir.path.clone();
-    env.disk(move |_| clear(&path)).await;
+    env.disk(move |_| clear_files(&path)).await;
     Ok(dir)
 }
 
@@ -199,7 +201,7 @@ pub(crate) async fn claim(
     env: &Env,
     path: &Path,
     missing: Option<&InitConfig>,
-    secret: Option<Arc<Secret>>,
+    access: KeyAccess,
 ) -> Result<StateDir, ControlError> {
     let target = path.to_owned();
     let may_init = missing.is_some();
@@ -223,7 +225,7 @@ pub(crate) async fn claim(
         }
     })
     .await?;
-    let dir = hold(env, path, secret).await?;
+    let dir = hold(env, path, access).await?;
     if !dir.is_initialised(env).await? {
         let Some(config) = missing else {
             return Err(ControlError::NotInitialised { dir: dir.path });
@@ -239,7 +241,7 @@ pub(crate) async fn claim(
 pub(crate) async fn hold(
     env: &Env,
     path: &Path,
-    secret: Option<Arc<Secret>>,
+    access: KeyAccess,
 ) -> Result<StateDir, ControlError> {
     let path = path.to_owned();
     env.disk(move |disk| {
@@ -253,7 +255,7 @@ pub(crate) async fn hold(
         match disk.lock(&path.join(LOCK)) {
             Ok(lock) => Ok(StateDir {
                 path,
-                secret,
+                access,
                 _lock: lock,
             }),
             Err(DiskError::Locked { .. }) => Err(ControlError::InUse { dir: path }),
@@ -305,15 +307,16 @@ impl StateDir {
         env: &Env,
         settings: &MeshSettings,
     ) -> Result<InitReport, ControlError> {
-        let path = self.path.clone();
+        let (path, access) = (self.path.clone(), self.access.clone());
         env.disk(move |disk| {
             disk.write_atomic(&path.join(UNFINISHED), b"", Mode::Secret)?;
-            clear(&path);
+            clear(&path, &access);
             Ok::<_, DiskError>(())
         })
         .await
         .map_err(|error| unusable(&self.path, &error))?;
-        let Opened { store, keys, .. } = self.open(env).await?;
+        let domain = settings.trust_domain.to_string();
+        let Opened { store, keys, .. } = self.open_as(env, Some(domain)).await?;
         let txn = Txn::new()
             .when(Condition::Absent(SETTINGS.to_owned()))
             .put(SETTINGS, serde_json::to_vec(settings).unwrap_or_default());
@@ -337,22 +340,25 @@ impl StateDir {
 
     /// Opens store and keys.
     pub(crate) async fn open(&self, env: &Env) -> Result<Opened, ControlError> {
+        self.open_as(env, None).await
+    }
+
+    /// The same. Keys in a token are named after `name` if there are none yet.
+    async fn open_as(&self, env: &Env, name: Option<String>) -> Result<Opened, ControlError> {
         let store = RedbStore::open(env, &self.path.join(STORE)).await;
         let store = store.map_err(|error| ControlError::of_store(&self.path, error))?;
         let settings = MeshSettings::load(&store).await?;
         if settings.is_some() {
             self.finished(env).await;
         }
-        let path = self.path.join(KEYS);
-        let secret = self.secret.clone();
-        let keys = env.disk(move |_| match secret {
-            Some(secret) => FileKeyStore::open_sealed(path, &secret),
-            None => FileKeyStore::open(path),
-        });
-        let keys = keys.await?;
+        let (path, access) = (self.path.join(KEYS), self.access.clone());
+        let domain = settings.as_ref().map(|s| s.trust_domain.to_string());
+        let name = name.or(domain).unwrap_or_default();
+        let mut rng = env.rng("ca-token");
+        let keys = env.disk(move |_| open_keys(&path, &access, &name, &mut rng));
         Ok(Opened {
+            keys: keys.await?,
             store: Arc::new(store),
-            keys: Arc::new(keys),
             settings,
         })
     }
@@ -451,7 +457,12 @@ fn words(error: &io::Error) -> String {
 }
 
 /// Removes what an unfinished `init` has made. What cannot be removed does not change the outcome.
-fn clear(path: &Path) {
+fn clear(path: &Path, access: &KeyAccess) {
+    discard(&path.join(KEYS), access);
+    clear_files(path);
+}
+
+fn clear_files(path: &Path) {
     let _ = fs::remove_file(path.join(STORE));
     let _ = fs::remove_dir_all(path.join(KEYS));
 }

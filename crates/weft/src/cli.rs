@@ -9,7 +9,7 @@ mod federation;
 mod identity;
 
 pub(crate) use federation::{AddArgs, FederationCommand, ProfileName};
-pub(crate) use identity::{CaCommand, CertCommand, Role as CaRole, SecretArgs};
+pub(crate) use identity::{CaCommand, CertCommand, KeyArgs, Role as CaRole};
 
 use crate::demo::DemoArgs;
 use crate::demo_app::DemoAppArgs;
@@ -133,7 +133,7 @@ pub(crate) struct InitArgs {
     pub(crate) certificates_per_second: u32,
 
     #[command(flatten)]
-    pub(crate) secret: SecretArgs,
+    pub(crate) keys: KeyArgs,
 
     #[command(flatten)]
     pub(crate) output: OutputArgs,

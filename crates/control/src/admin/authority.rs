@@ -8,8 +8,8 @@ use http::{Method, StatusCode};
 use weft_ca::Secret;
 use weft_ca::audit::Event;
 
-use super::routes::{Answer, Reply, ok, read, read_or_default, rotate};
-use super::types::{BackupRequest, EvidenceInfo, RotateCa, SlotReply, SlotRequest};
+use super::routes::{Answer, ok, read, read_or_default, rotate};
+use super::types::{BackupReply, BackupRequest, EvidenceInfo, RotateCa, SlotReply, SlotRequest};
 use crate::backup;
 use crate::issue::{self, Rotation};
 use crate::node::Node;
@@ -62,11 +62,9 @@ pub(super) async fn answer(
             let secret = Secret::new(secret)?;
             let event = Event::new("backup.made", node.settings.trust_domain.to_string(), by);
             ca.audit().note(event).await?;
-            let body = backup::of_running(&node.env, ca, Arc::new(secret)).await?;
-            Ok(Answer::Json(Reply {
-                status: StatusCode::OK,
-                body,
-            }))
+            let (sealed, report) = backup::of_running(&node.env, ca, Arc::new(secret)).await?;
+            let sealed = serde_json::from_slice(&sealed).unwrap_or_default();
+            ok(&BackupReply { report, sealed })
         }
         ("GET", ["bundle"]) => ok(&ca.authority().bundle()),
         ("GET", ["evidence"]) => {

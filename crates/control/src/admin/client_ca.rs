@@ -8,8 +8,8 @@ use weft_certs::{RevocationList, TrustBundle};
 use super::client::{AdminClient, AdminError, REPLY, request};
 use super::query;
 use super::types::{
-    AuditPage, BackupRequest, CaPlan, CsrReply, EvidenceInfo, ImportRequest, Proof, ReadmitRequest,
-    RevokeRequest, Revoked, RotateCa, SlotReply, SlotRequest,
+    AuditPage, BackupReply, BackupRequest, CaPlan, CsrReply, EvidenceInfo, ImportRequest, Proof,
+    ReadmitRequest, RevokeRequest, Revoked, RotateCa, SlotReply, SlotRequest,
 };
 
 impl AdminClient {
@@ -85,7 +85,7 @@ impl AdminClient {
     ///
     /// # Errors
     /// [`AdminError::Refused`] for a secret that is too short.
-    pub async fn backup(&self, request: &BackupRequest) -> Result<serde_json::Value, AdminError> {
+    pub async fn backup(&self, request: &BackupRequest) -> Result<BackupReply, AdminError> {
         self.call(Method::POST, "/v1/ca/backup", Some(request))
             .await
     }

@@ -1,10 +1,10 @@
 //! The authority with its journal in the store: what is signed now, and the steps of its rotation.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout};
 use weft_ca::audit::Event;
 use weft_ca::{
     Authority, CaConfig, Error as CaError, Issued, Journal, KeyStore, Slot, SlotState, Tier,
@@ -24,9 +24,14 @@ use crate::store::{Condition, Revision, Store, StoreError, Txn, json};
 use crate::time::{seconds_left, unix_s};
 
 /// Where the journal is kept.
-const JOURNAL: &str = "ca/journal";
+pub(crate) const JOURNAL: &str = "ca/journal";
 /// Where it is kept what is revoked.
 const LEDGER: &str = "ca/revoked";
+
+/// Signatures at a time by keys that are outside of this process.
+const SIGNING: usize = 4;
+/// How long anybody waits for a turn with them.
+const TURN: Duration = Duration::from_secs(10);
 
 /// Keys live here, apart from the store.
 pub(crate) type Keys = Arc<dyn KeyStore>;
@@ -45,6 +50,8 @@ struct Shared {
     current: Mutex<Current>,
     limit: Mutex<RateLimit>,
     rng: Mutex<Rng>,
+    /// Those who wait for keys outside of this process: each holds a thread that may wait.
+    waiting: Semaphore,
     /// One transition of the journal at a time.
     changing: tokio::sync::Mutex<()>,
     audit: Audit,
@@ -135,6 +142,7 @@ impl CaService {
                 }),
                 limit: Mutex::new(RateLimit::new(rate, Instant::now())),
                 rng: Mutex::new(env.rng("ca")),
+                waiting: Semaphore::new(SIGNING),
                 changing: tokio::sync::Mutex::new(()),
                 audit,
                 trust: watch::Sender::new(0),
@@ -195,6 +203,7 @@ impl CaService {
         along: impl FnOnce(&Journal) -> Along + Send,
     ) -> Result<Revision, ControlError> {
         let _one = self.shared.changing.lock().await;
+        self.catch_up().await?;
         let before = self.current();
         let (keys, now) = (self.shared.keys.clone(), self.shared.env.wall());
         let mut rng = self.shared.env.rng("ca-step");
@@ -214,11 +223,18 @@ impl CaService {
             txn = txn.put(key, value);
         }
         let revision = self.shared.audit.commit(txn, events).await?;
+        self.take_over(journal, revision).await?;
+        Ok(revision)
+    }
+
+    /// Goes on from a journal that is stored.
+    async fn take_over(&self, journal: Journal, revision: Revision) -> Result<(), ControlError> {
+        let shared = &self.shared;
         let loaded = load(
-            &self.shared.env,
-            self.shared.config.clone(),
+            &shared.env,
+            shared.config.clone(),
             journal,
-            self.shared.keys.clone(),
+            shared.keys.clone(),
         )
         .await?;
         {
@@ -226,8 +242,23 @@ impl CaService {
             current.authority = Arc::new(loaded);
             current.journal = revision;
         }
-        self.shared.trust.send_modify(|count| *count += 1);
-        Ok(revision)
+        shared.trust.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Keys may be out of reach just when a step is stored: the step holds, and is taken over later.
+    async fn catch_up(&self) -> Result<(), ControlError> {
+        let (journal, revision) = read_journal(&**self.store()).await?;
+        match revision == self.current().journal {
+            true => Ok(()),
+            false => self.take_over(journal, revision).await,
+        }
+    }
+
+    /// [`catch_up`](Self::catch_up), for the upkeep.
+    pub(crate) async fn keep_up(&self) -> Result<(), ControlError> {
+        let _one = self.shared.changing.lock().await;
+        self.catch_up().await
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Current> {
@@ -308,7 +339,7 @@ impl CaService {
         by: &str,
         along: Along,
     ) -> Result<Issued, Reject> {
-        let issued = match self.try_issue(csr, attested) {
+        let issued = match self.try_issue(csr, attested).await {
             Ok(issued) => issued,
             Err(reject) => {
                 let event = Event::new("certificate.refused", attested, by)
@@ -325,7 +356,7 @@ impl CaService {
         Ok(issued)
     }
 
-    fn try_issue(&self, csr: &[u8], attested: &SpiffeId) -> Result<Issued, Reject> {
+    async fn try_issue(&self, csr: &[u8], attested: &SpiffeId) -> Result<Issued, Reject> {
         let revoked = self.current().revoked;
         if revoked.bars(attested) {
             return Err(Reject::revoked(attested));
@@ -339,8 +370,10 @@ impl CaService {
             (limit.take(Instant::now()), limit.rate())
         };
         limited.map_err(|after| Reject::rate_limited(rate, after))?;
-        let issued =
-            self.sign(|authority, now, rng| authority.issue(csr, attested, None, now, rng))?;
+        let (csr, id) = (csr.to_vec(), attested.clone());
+        let issued = self
+            .sign(move |authority, now, rng| authority.issue(&csr, &id, None, now, rng))
+            .await?;
         match revoked.has_key(&issued.key) {
             true => Err(Reject::revoked_key(&issued.key)),
             false => Ok(issued),
@@ -362,9 +395,10 @@ impl CaService {
     /// A new SVID for the control node itself. The root goes along, for joiners to check their pin.
     pub(crate) async fn own_svid(&self, id: &SpiffeId) -> Result<X509Svid, ControlError> {
         let request = weft_ca::make_csr(Some(id))?;
-        let issued = self.sign(|authority, now, rng| {
-            authority.issue_reserved(&request.csr, id, None, now, rng)
-        })?;
+        let (csr, own) = (request.csr.clone(), id.clone());
+        let signed = self
+            .sign(move |authority, now, rng| authority.issue_reserved(&csr, &own, None, now, rng));
+        let issued = signed.await?;
         self.remember(&issued, "control", Along::default()).await?;
         let mut chain = issued.chain;
         chain.push(issued.root);
@@ -384,18 +418,25 @@ impl CaService {
             .collect()
     }
 
-    fn sign(
+    /// Has the authority sign something: here and now, or where waiting is allowed if its key is outside of this process.
+    pub(crate) async fn sign<T: Send + 'static>(
         &self,
-        sign: impl FnOnce(&Authority, SystemTime, &mut Rng) -> Result<Issued, CaError>,
-    ) -> Result<Issued, CaError> {
-        let authority = self.authority();
-        let now = self.shared.env.wall();
-        let mut rng = self
-            .shared
-            .rng
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        sign(&authority, now, &mut rng)
+        sign: impl FnOnce(&Authority, SystemTime, &mut Rng) -> Result<T, CaError> + Send + 'static,
+    ) -> Result<T, CaError> {
+        let shared = &self.shared;
+        let (authority, now) = (self.authority(), shared.env.wall());
+        if !authority.waits() {
+            let mut rng = shared.rng.lock().unwrap_or_else(PoisonError::into_inner);
+            return sign(&authority, now, &mut rng);
+        }
+        // A place that does not answer holds up a few threads, not all of those that the store needs too.
+        let turn = timeout(TURN, shared.waiting.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(CaError::KeysBusy);
+        };
+        let mut rng = shared.env.rng("ca-sign");
+        let sign = move || sign(&authority, now, &mut rng);
+        shared.env.disk(move |_| sign()).await
     }
 
     /// Whom the mesh trusts.

@@ -61,12 +61,15 @@ impl Tokens {
         if self.ca.authority().journal().active_jwt().is_none() {
             self.first_key().await?;
         }
-        let (authority, now) = (self.ca.authority(), self.ca.wall());
+        let (id, audience) = (attested.clone(), request.audience.clone());
+        let issued = self
+            .ca
+            .sign(move |authority, now, _| authority.issue_jwt(&id, &audience, now));
         let IssuedJwt {
             token,
             expires,
             key,
-        } = authority.issue_jwt(attested, &request.audience, now)?;
+        } = issued.await?;
         tracing::debug!(id = %attested, key, "token issued");
         Ok(JwtResponse {
             token,

@@ -26,7 +26,7 @@ mod crash_tests;
 pub use evidence::{Anchor, verify_evidence};
 pub use weft_ca::Secret;
 
-pub(crate) use authority::{CaService, Keys, read_journal};
+pub(crate) use authority::{CaService, JOURNAL, Keys, read_journal};
 pub(crate) use evidence::list as list_evidence;
 pub(crate) use jwt::Tokens;
 pub(crate) use limit::{CERTIFICATES_PER_S, RateLimit};

@@ -40,6 +40,9 @@ pub(crate) async fn upkeep(
             () = sleep(pause) => {}
         }
         pause = LOOK;
+        if let Err(error) = ca.keep_up().await {
+            tracing::warn!(%error, "the authority's last step is not in force yet");
+        }
         if let Err(error) = prune(&ca).await {
             tracing::warn!(%error, "what has ended is not forgotten yet");
         }

@@ -32,7 +32,7 @@ async fn init_makes_a_private_state_once() {
     assert!(matches!(error, ControlError::AlreadyInitialised { .. }));
     assert!(error.to_string().contains("weft control --state-dir"));
 
-    let opened = hold(&env, &path, None)
+    let opened = hold(&env, &path, KeyAccess::default())
         .await
         .unwrap()
         .open(&env)
@@ -115,7 +115,7 @@ async fn init_never_touches_a_damaged_state() {
     for _ in 0..2 {
         let error = init(&env, &path, &InitConfig::default()).await.unwrap_err();
         assert!(matches!(error, ControlError::Damaged { .. }), "{error}");
-        let Err(error) = claim(&env, &path, None, None).await else {
+        let Err(error) = claim(&env, &path, None, KeyAccess::default()).await else {
             panic!("there is no mesh to run");
         };
         assert!(matches!(error, ControlError::Damaged { .. }), "{error}");
@@ -133,7 +133,7 @@ async fn an_init_that_was_cut_off_is_begun_anew() {
     let path = dir.path().join("state");
     let env = Env::system();
     {
-        let held = hold(&env, &path, None).await.unwrap();
+        let held = hold(&env, &path, KeyAccess::default()).await.unwrap();
         let opened = held.open(&env).await.unwrap();
         assert!(opened.settings.is_none());
         fs::write(path.join("ca/root-1-dead.key"), "left over").unwrap();
@@ -149,8 +149,8 @@ async fn two_control_nodes_on_one_state_are_refused() {
     let env = Env::system();
     let path = dir.path().join("state");
     init(&env, &path, &InitConfig::default()).await.unwrap();
-    let _first = hold(&env, &path, None).await.unwrap();
-    let Err(error) = hold(&env, &path, None).await else {
+    let _first = hold(&env, &path, KeyAccess::default()).await.unwrap();
+    let Err(error) = hold(&env, &path, KeyAccess::default()).await else {
         panic!("the second must be refused");
     };
     assert!(matches!(error, ControlError::InUse { .. }));

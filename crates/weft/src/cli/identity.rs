@@ -16,13 +16,41 @@ pub(super) fn days(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// What seals the authority's keys.
+/// Where the authority's keys are, and what opens them. The PIN of a token is never an argument: others see those.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct SecretArgs {
+pub(crate) struct KeyArgs {
     /// File with the passphrase or key that seals the authority's private keys (mode 0600); without it they lie
     /// unsealed, readable by their owner only
     #[arg(long, env = "WEFT_CA_SECRET_FILE", value_name = "FILE")]
     pub(crate) ca_secret_file: Option<PathBuf>,
+
+    /// Library of a PKCS#11 token that the authority's keys are made in and never leave, such as
+    /// /usr/lib/softhsm/libsofthsm2.so; said once, when they are made
+    #[arg(
+        long,
+        env = "WEFT_PKCS11_MODULE",
+        value_name = "FILE",
+        conflicts_with = "ca_secret_file"
+    )]
+    pub(crate) pkcs11_module: Option<PathBuf>,
+
+    /// Label of that token; said once, when the keys are made
+    #[arg(
+        long,
+        env = "WEFT_PKCS11_TOKEN",
+        value_name = "LABEL",
+        conflicts_with = "ca_secret_file"
+    )]
+    pub(crate) pkcs11_token: Option<String>,
+
+    /// File with the PIN of that token (mode 0600); or the PIN is in the variable WEFT_PKCS11_PIN
+    #[arg(
+        long,
+        env = "WEFT_PKCS11_PIN_FILE",
+        value_name = "FILE",
+        conflicts_with = "ca_secret_file"
+    )]
+    pub(crate) pkcs11_pin_file: Option<PathBuf>,
 }
 
 /// What seals a backup.
@@ -312,7 +340,7 @@ pub(crate) enum CaCommand {
         #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = days)]
         ttl: Duration,
         #[command(flatten)]
-        secret: SecretArgs,
+        keys: KeyArgs,
     },
     /// Takes the certificates that answer a request; `weft ca rotate root` then brings them into use
     Import {
@@ -332,7 +360,7 @@ pub(crate) enum CaCommand {
         #[command(flatten)]
         secret: BackupSecret,
         #[command(flatten)]
-        ca_secret: SecretArgs,
+        keys: KeyArgs,
     },
     /// Makes a control node's state directory from a backup
     Restore {
@@ -343,6 +371,6 @@ pub(crate) enum CaCommand {
         #[command(flatten)]
         secret: BackupSecret,
         #[command(flatten)]
-        ca_secret: SecretArgs,
+        keys: KeyArgs,
     },
 }

@@ -117,13 +117,13 @@ async fn with_files(command: CaCommand) -> Result<(), Failure> {
             trust_domain,
             key_type,
             ttl,
-            secret,
+            keys,
         } => {
             let new = ca_files::NewRoot {
                 trust_domain,
                 key_type,
             };
-            ca_files::sign(root_dir, &csr, new, ttl, &secret).await
+            ca_files::sign(root_dir, &csr, new, ttl, &keys).await
         }
         CaCommand::Import {
             admin,
@@ -137,14 +137,14 @@ async fn with_files(command: CaCommand) -> Result<(), Failure> {
             admin,
             file,
             secret,
-            ca_secret,
-        } => ca_files::backup(&admin, &file, &secret.secret_file, &ca_secret).await,
+            keys,
+        } => ca_files::backup(&admin, &file, &secret.secret_file, &keys).await,
         CaCommand::Restore {
             admin,
             file,
             secret,
-            ca_secret,
-        } => ca_files::restore(&admin, &file, &secret.secret_file, &ca_secret).await,
+            keys,
+        } => ca_files::restore(&admin, &file, &secret.secret_file, &keys).await,
         _ => Ok(()),
     }
 }

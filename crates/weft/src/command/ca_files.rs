@@ -7,18 +7,18 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateSigningRequestDer;
 use rustls::pki_types::pem::PemObject;
+use weft_ca::KeyType;
 use weft_ca::offline::OfflineRoot;
-use weft_ca::{FileKeyStore, KeyType};
 use weft_certs::{CertificateDer, RootPin, TrustDomain, certificates, to_pem};
 use weft_control::{
-    AdminClient, AdminError, Anchor, BackupRequest, ImportRequest, verify_evidence,
+    AdminClient, AdminError, Anchor, BackupRequest, ImportRequest, open_keys, verify_evidence,
 };
 use weft_env::{Env, Mode};
 
 use super::admin::{date, failed};
 use super::cert_files::bundles;
 use super::secret;
-use crate::cli::{AdminArgs, SecretArgs};
+use crate::cli::{AdminArgs, KeyArgs};
 use crate::failure::{Failure, chain};
 use crate::output::{self, Format};
 
@@ -74,7 +74,7 @@ pub(super) async fn sign(
     csr: &Path,
     new: NewRoot,
     ttl: Duration,
-    keys: &SecretArgs,
+    keys: &KeyArgs,
 ) -> Result<(), Failure> {
     let text = read(csr, MAX).await?;
     let request = CertificateSigningRequestDer::from_pem_slice(&text).map_err(|_| {
@@ -85,18 +85,15 @@ pub(super) async fn sign(
         )
     })?;
     let request = request.as_ref().to_vec();
-    let secret = secret::of_keys(keys).await?;
+    let access = secret::of_keys(keys).await?;
     let env = Env::system();
     let (now, mut rng) = (env.wall(), env.rng("offline-root"));
     let fail =
         |error: &(dyn std::error::Error + 'static)| Failure::because("sign the request", error);
     let signed = env.disk(move |disk| {
         disk.create_dir_private(&dir).map_err(|e| fail(&e))?;
-        let store = match &secret {
-            Some(secret) => FileKeyStore::open_sealed(dir.join("keys"), secret),
-            None => FileKeyStore::open(dir.join("keys")),
-        };
-        let store = store.map_err(|e| fail(&e))?;
+        let name = new.trust_domain.to_string();
+        let store = open_keys(&dir.join("keys"), &access, &name, &mut rng).map_err(|e| fail(&e))?;
         let record = dir.join("root.json");
         let mut root = match disk.read_optional(&record, MAX).map_err(|e| fail(&e))? {
             Some(text) => serde_json::from_slice(&text).map_err(|e| fail(&e))?,
@@ -105,12 +102,12 @@ pub(super) async fn sign(
                     trust_domain,
                     key_type,
                 } = new;
-                OfflineRoot::create(trust_domain, key_type, OFFLINE_TTL, &store, now, &mut rng)
+                OfflineRoot::create(trust_domain, key_type, OFFLINE_TTL, &*store, now, &mut rng)
                     .map_err(|e| fail(&e))?
             }
         };
         let issuing = root
-            .sign(&request, ttl, &store, now, &mut rng)
+            .sign(&request, ttl, &*store, now, &mut rng)
             .map_err(|e| fail(&e))?;
         let json = serde_json::to_vec_pretty(&root).map_err(|e| fail(&e))?;
         disk.write_atomic(&record, &json, Mode::Secret)
@@ -136,7 +133,7 @@ pub(super) async fn backup(
     admin: &AdminArgs,
     file: &Path,
     secret_file: &Path,
-    keys: &SecretArgs,
+    keys: &KeyArgs,
 ) -> Result<(), Failure> {
     if file.exists() {
         return Err(Failure::new(
@@ -146,14 +143,15 @@ pub(super) async fn backup(
         ));
     }
     let env = Env::system();
-    let text = match AdminClient::connect(&env, &admin.state_dir).await {
+    let (text, report) = match AdminClient::connect(&env, &admin.state_dir).await {
         Ok(client) => {
             let request = BackupRequest {
                 secret: STANDARD.encode(&*secret::bytes(secret_file).await?),
             };
-            let sealed = client.backup(&request).await.map_err(failed)?;
-            serde_json::to_vec_pretty(&sealed)
-                .map_err(|error| Failure::because("back up", &error))?
+            let made = client.backup(&request).await.map_err(failed)?;
+            let text = serde_json::to_vec_pretty(&made.sealed)
+                .map_err(|error| Failure::because("back up", &error))?;
+            (text, made.report)
         }
         Err(AdminError::NotRunning { .. }) => {
             let (keys, secret) = (
@@ -161,7 +159,7 @@ pub(super) async fn backup(
                 secret::read(secret_file).await?,
             );
             let made = weft_control::backup(&env, &admin.state_dir, keys, secret).await;
-            made.map_err(|error| Failure::because("back up", &error))?.0
+            made.map_err(|error| Failure::because("back up", &error))?
         }
         Err(error) => return Err(failed(error)),
     };
@@ -171,14 +169,21 @@ pub(super) async fn backup(
         "{} bytes in {}; without the secret it is of no use, so keep the two apart",
         len,
         file.display()
-    ))
+    ))?;
+    match report.token {
+        None => Ok(()),
+        Some(token) => output::line(&format!(
+            "the authority's private keys are not in it: they cannot leave the token '{token}'. If that token is lost, \
+             so is the authority, and every sidecar joins a new mesh; keep a copy by the means of the token's maker"
+        )),
+    }
 }
 
 pub(super) async fn restore(
     admin: &AdminArgs,
     file: &Path,
     secret_file: &Path,
-    keys: &SecretArgs,
+    keys: &KeyArgs,
 ) -> Result<(), Failure> {
     let text = read(file, MAX_BACKUP).await?;
     let (keys, secret) = (
@@ -188,13 +193,26 @@ pub(super) async fn restore(
     let env = Env::system();
     let restored = weft_control::restore(&env, &admin.state_dir, keys, text, secret).await;
     let report = restored.map_err(|error| Failure::because("restore", &error))?;
+    let (keys, pin) = match &report.token {
+        None => (format!("{} keys are in {}", report.keys, dir(admin)), ""),
+        Some(token) => (
+            format!(
+                "the record of its keys, which the token '{token}' has, are in {}",
+                dir(admin)
+            ),
+            " --pkcs11-pin-file FILE",
+        ),
+    };
     output::line(&format!(
-        "trust domain {}: {} entries and {} keys are in {dir}\nnext: weft control --state-dir {dir}",
+        "trust domain {}: {} entries and {keys}\nnext: weft control --state-dir {}{pin}",
         report.trust_domain,
         report.entries,
-        report.keys,
-        dir = admin.state_dir.display()
+        dir(admin)
     ))
+}
+
+fn dir(admin: &AdminArgs) -> std::path::Display<'_> {
+    admin.state_dir.display()
 }
 
 /// Checks evidence by a pin or a bundle.

@@ -16,7 +16,7 @@ pub(super) async fn run(settings: ControlSettings) -> Result<(), Failure> {
     config.drain_deadline = settings.drain;
     config.ready_file = settings.process.ready_file;
     config.bundle = settings.bundle.endpoint();
-    config.secret = super::secret::of_keys(&settings.secret).await?;
+    config.keys = super::secret::of_keys(&settings.keys).await?;
     weft_control::run(&env, config, stop)
         .await
         .map_err(|error| Failure::because("control", &error))

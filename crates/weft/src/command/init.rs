@@ -16,7 +16,11 @@ pub(super) async fn run(args: InitArgs) -> Result<(), Failure> {
     config.root_ttl = args.root_ttl;
     config.key_type = args.key_type;
     config.certificates_per_s = args.certificates_per_second;
-    config.secret = super::secret::of_keys(&args.secret).await?;
+    config.keys = super::secret::of_keys(&args.keys).await?;
+    let pin = match config.keys.token {
+        Some(_) => " --pkcs11-pin-file FILE",
+        None => "",
+    };
     let made = weft_control::init(&Env::system(), &args.state_dir, &config)
         .await
         .map_err(|error| Failure::because("init", &error))?;
@@ -33,7 +37,7 @@ pub(super) async fn run(args: InitArgs) -> Result<(), Failure> {
     };
     output::show(args.output.output, &value, || {
         format!(
-            "a mesh of trust domain {} is in {}\npin: {}\n\nnext, here:          weft control --state-dir {}\nbeside each service: weft sidecar{domain} --pin {} --control THIS_HOST:15008 --token-file FILE\n",
+            "a mesh of trust domain {} is in {}\npin: {}\n\nnext, here:          weft control --state-dir {}{pin}\nbeside each service: weft sidecar{domain} --pin {} --control THIS_HOST:15008 --token-file FILE\n",
             args.trust_domain,
             made.state_dir.display(),
             made.pin,

@@ -1,16 +1,18 @@
-//! Passphrases and key files.
+//! Passphrases, key files and PINs.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use weft_control::Secret;
+use weft_control::{KeyAccess, Pin, Secret, TokenAccess};
 use weft_env::Env;
 
-use crate::cli::SecretArgs;
+use crate::cli::KeyArgs;
 use crate::failure::Failure;
 
 /// Larger than any passphrase.
 const MAX: usize = 64 * 1024;
+/// The PIN itself, where no file is at hand.
+const PIN: &str = "WEFT_PKCS11_PIN";
 
 /// The bytes of a file that only its owner should read.
 pub(super) async fn bytes(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, Failure> {
@@ -47,10 +49,42 @@ pub(super) async fn read(path: &Path) -> Result<Arc<Secret>, Failure> {
         .map_err(|error| Failure::because("read the secret", &error))
 }
 
-/// The one that seals the authority's keys, if one is named.
-pub(super) async fn of_keys(args: &SecretArgs) -> Result<Option<Arc<Secret>>, Failure> {
-    match &args.ca_secret_file {
-        Some(path) => read(path).await.map(Some),
-        None => Ok(None),
-    }
+/// What reaches the authority's keys, as far as it is given.
+pub(super) async fn of_keys(args: &KeyArgs) -> Result<KeyAccess, Failure> {
+    let secret = match &args.ca_secret_file {
+        Some(path) => Some(read(path).await?),
+        None => None,
+    };
+    let pin = pin(args).await?;
+    let is_token = pin.is_some() || args.pkcs11_module.is_some() || args.pkcs11_token.is_some();
+    let token = TokenAccess {
+        module: args.pkcs11_module.clone(),
+        label: args.pkcs11_token.clone(),
+        pin,
+    };
+    Ok(KeyAccess {
+        secret,
+        token: is_token.then_some(token),
+    })
+}
+
+/// The PIN of a token: of its file, or of the environment.
+async fn pin(args: &KeyArgs) -> Result<Option<Pin>, Failure> {
+    let (bytes, whence) = match &args.pkcs11_pin_file {
+        Some(path) => (bytes(path).await?, path.display().to_string()),
+        None => match std::env::var_os(PIN) {
+            Some(text) => (
+                zeroize::Zeroizing::new(text.into_encoded_bytes()),
+                PIN.to_owned(),
+            ),
+            None => return Ok(None),
+        },
+    };
+    Pin::new(bytes).map(Some).ok_or_else(|| {
+        Failure::new(
+            "read the PIN",
+            format!("{whence} is empty, longer than 255 bytes or not UTF-8"),
+            "put the PIN of the token's user there, and nothing else",
+        )
+    })
 }

@@ -60,8 +60,8 @@ pub(crate) struct ControlSettings {
     #[command(flatten, next_help_heading = "Federation")]
     pub(crate) bundle: BundleSettings,
 
-    #[command(flatten)]
-    pub(crate) secret: crate::cli::SecretArgs,
+    #[command(flatten, next_help_heading = "The authority's keys")]
+    pub(crate) keys: crate::cli::KeyArgs,
 
     #[command(flatten, next_help_heading = "The process")]
     pub(crate) process: ProcessSettings,

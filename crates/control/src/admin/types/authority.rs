@@ -109,6 +109,15 @@ pub struct BackupRequest {
     pub secret: String,
 }
 
+/// Reply to `POST /v1/ca/backup`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BackupReply {
+    /// What is in it.
+    pub report: crate::BackupReport,
+    /// The backup: a sealed document.
+    pub sealed: serde_json::Value,
+}
+
 impl std::fmt::Debug for BackupRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("BackupRequest(redacted)")
