@@ -245,7 +245,9 @@ async fn a_rotation_that_a_crash_cut_off_is_finished_after_the_restart() {
         .unwrap();
     {
         // Asked for, and nothing of it done; what comes in between is in `issue::crash_tests`.
-        let held = crate::state::hold(&env, &path, None).await.unwrap();
+        let held = crate::state::hold(&env, &path, crate::KeyAccess::default())
+            .await
+            .unwrap();
         let opened = held.open(&env).await.unwrap();
         let plan = json!({
             "number": 1, "tier": "issuing", "started_unix_ms": 1, "now": false,
