@@ -123,6 +123,12 @@ impl Lab {
     }
 }
 
+/// The pin of the root that is active now.
+fn shown(world: &World) -> String {
+    let shown = world.admin(&["ca", "show", "-o", "json"]).json();
+    shown["pin"].as_str().unwrap().to_owned()
+}
+
 fn answered(orders: &Running) -> bool {
     get(orders.addr("outbound"), "invoices", "/echo").is_ok_and(|reply| reply.status == 200)
 }
@@ -131,13 +137,14 @@ fn answered(orders: &Running) -> bool {
 fn a_mesh_lives_through_rotations_and_the_absence_of_its_token() {
     let Some(lab) = Lab::new() else { return };
     let (world, pin) = (&lab.world, lab.init());
+    assert!(pin.starts_with("sha256:"), "{pin}");
     let control = lab.control("127.0.0.1:0");
     let at = control.addr("mesh").to_string();
     let policy = world.file("policy.yaml", ALLOW);
     world.admin(&["apply", "-f", &policy]).ok();
     let app = world.app("invoices");
     let join = |service: &str, name: &str, flag: &str| {
-        let mut args = world.sidecar_args(name, &at, &pin, &world.token(service, "10m"));
+        let mut args = world.sidecar_args(name, &at, &shown(world), &world.token(service, "10m"));
         args.extend((!flag.is_empty()).then(|| flag.to_owned()));
         args
     };
@@ -207,10 +214,6 @@ fn a_control_node_needs_the_right_pin_and_says_so_and_its_backup_needs_the_token
     start(Some(PIN)).fails_with(&["--pkcs11-module"]);
     lab.put_back();
 
-    let shown = |world: &World| {
-        let shown = world.admin(&["ca", "show", "-o", "json"]).json();
-        shown["pin"].as_str().unwrap().to_owned()
-    };
     let (key, file) = (
         lab.secret("backup.secret", "correct horse battery"),
         world.path("mesh.backup").to_str().unwrap().to_owned(),
