@@ -1,5 +1,7 @@
 //! Texts, documents and envelopes.
 
+use std::collections::BTreeSet;
+
 use super::{error_at, errors, one, route_with};
 use crate::{Kind, MAX_INPUT, Resource, ResourceKey, parse_yaml};
 
@@ -234,4 +236,17 @@ fn kinds_are_known_by_what_people_type() {
     ] {
         assert_eq!(Kind::from_command(text), kind, "{text}");
     }
+}
+
+#[test]
+fn every_example_of_the_reference_is_valid_and_every_kind_has_one() {
+    let text = include_str!("../../../../docs/resources.md");
+    let mut kinds = BTreeSet::new();
+    for part in text.split("```yaml\n").skip(1) {
+        let (yaml, _) = part.split_once("```").expect("it ends");
+        let resource = one(yaml);
+        kinds.insert(resource.kind().to_string());
+    }
+    let all: BTreeSet<_> = Kind::ALL.iter().map(ToString::to_string).collect();
+    assert_eq!(kinds, all);
 }
