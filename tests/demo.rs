@@ -111,6 +111,37 @@ fn an_interrupted_demo_says_so_in_its_document() {
     assert!(reason.contains("was interrupted"), "{reason}");
 }
 
+#[test]
+fn a_process_that_dies_in_the_midst_is_named_by_the_step_that_fails() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut demo = weft(["demo", "-o", "json"])
+        .env("TMPDIR", tmp.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let sidecar = eventually("the sidecar of orders to run", || {
+        let is_it = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            line.contains(" sidecar ") && line.contains("/orders")
+        };
+        descendants(demo.id()).into_iter().find(is_it)
+    });
+    signal(sidecar, "KILL");
+    let status = ended(&mut demo, support::SOON).expect("the demo to end");
+    assert_eq!(status.code(), Some(1));
+    let document: serde_json::Value =
+        serde_json::from_reader(demo.stdout.take().unwrap()).expect("one JSON document");
+    let steps = document["steps"].as_array().unwrap();
+    let failed = steps.iter().find(|step| step["ok"] == false).unwrap();
+    let told = failed["detail"].to_string();
+    assert!(
+        told.contains("orders") && told.contains("signal: 9"),
+        "{failed:#}"
+    );
+}
+
 fn left_in(dir: &std::path::Path) -> Vec<String> {
     std::fs::read_dir(dir)
         .unwrap()

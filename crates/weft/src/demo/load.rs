@@ -71,6 +71,7 @@ impl LoadReport {
             "failed": self.failed(),
             "failures": self.failures,
             "per_second": self.rate().round(),
+            "measured": "from when a request was due, up to a millisecond before the timer sends it, to the end of its answer",
             "p50_ms": ms(0.5),
             "p90_ms": ms(0.9),
             "p99_ms": ms(0.99),

@@ -265,6 +265,18 @@ impl Mesh {
             .collect()
     }
 
+    /// What became of processes that do not run any more.
+    pub(super) fn fallen(&mut self) -> Vec<String> {
+        let control = self.control.iter_mut().map(|control| &mut control.process);
+        let sidecars = self
+            .sidecars
+            .values_mut()
+            .map(|sidecar| &mut sidecar.process);
+        let apps = self.apps.values_mut().map(|app| &mut app.process);
+        let all = control.chain(sidecars).chain(apps);
+        all.filter_map(Process::fallen).collect()
+    }
+
     /// The table of edges, for the end of the story.
     pub(super) fn edges_table(&self) -> Option<&str> {
         self.edges.as_deref()

@@ -102,7 +102,10 @@ async fn all(
                     found = tokio::time::timeout(STEP, steps::$module::run(mesh)) => found
                         .unwrap_or_else(|_| Err(format!("it did not end within {STEP:?}"))),
                 };
-                let step = Step::ran($name, started.elapsed(), found);
+                let mut step = Step::ran($name, started.elapsed(), found);
+                if !step.ok {
+                    step.blame(mesh.fallen());
+                }
                 if stop.is_cancelled() {
                     told.ended = Some("the demo was interrupted".to_owned());
                 } else if !step.ok {

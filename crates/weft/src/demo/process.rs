@@ -191,6 +191,12 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// How it ended, if it has: nobody but the demo should end it.
+    pub(super) fn fallen(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok()??;
+        Some(format!("the process {} has ended ({status})", self.name))
+    }
+
     /// `kill -9`, and waits until it is gone.
     pub(super) async fn kill(&mut self) -> Result<(), String> {
         self.child

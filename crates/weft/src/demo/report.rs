@@ -94,6 +94,15 @@ impl Step {
         Self::ran(name, Duration::ZERO, Err(reason))
     }
 
+    /// Names the processes that have ended meanwhile: they are why it failed.
+    pub(super) fn blame(&mut self, fallen: Vec<String>) {
+        if fallen.is_empty() {
+            return;
+        }
+        self.proves = format!("{}: {}", fallen.join("; "), self.proves);
+        self.detail.insert("fallen".to_owned(), Value::from(fallen));
+    }
+
     /// The step's line: mark, name, figure, what it proves.
     pub(super) fn line(&self, colour: bool) -> String {
         let (mark, paint) = if self.ok {
@@ -145,7 +154,16 @@ mod tests {
         assert!(step.line(false).ends_with("expected status 200, saw 503"));
         assert_eq!(step.detail["contradicted"][0], "status 200, saw 503");
 
-        assert!(!Step::ran("x", Duration::ZERO, Err("no".into())).ok);
+        let mut failed = Step::ran("x", Duration::ZERO, Err("no answer".into()));
+        assert!(!failed.ok);
+        failed.blame(Vec::new());
+        assert!(failed.line(false).ends_with(" no answer"));
+        failed.blame(vec!["the process orders has ended (signal: 9)".to_owned()]);
+        let line = failed.line(false);
+        assert!(
+            line.ends_with("the process orders has ended (signal: 9): no answer"),
+            "{line}"
+        );
         assert!(!Step::skipped("x", "'join' failed").ok);
     }
 }

@@ -120,6 +120,10 @@ pub(in super::super) async fn run(mesh: &mut Mesh) -> Result<Findings, String> {
     found.detail("load", best.load.detail());
     found.detail("edges", &best.added);
     found.detail("agreement", &best.compared);
+    found.detail(
+        "agreement_is_of",
+        "the time from the start of a request to the end of its answer, by the caller and by its sidecar",
+    );
     found.detail("runs_excess_ms", excess);
     found.detail(
         "runs",
