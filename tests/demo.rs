@@ -88,20 +88,12 @@ fn ctrl_c_and_kill_9_of_the_demo_leave_no_process_and_no_folder() {
 #[test]
 fn an_interrupted_demo_says_so_in_its_document() {
     let tmp = tempfile::tempdir().unwrap();
-    let mut demo = weft(["demo", "-o", "json"])
-        .env("TMPDIR", tmp.path())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let demo = started(tmp.path());
     eventually("the demo's sidecars to run", || {
         (descendants(demo.id()).len() >= 6).then_some(())
     });
     signal(demo.id(), "INT");
-    let status = ended(&mut demo, support::SOON).expect("the demo to end");
-    assert_eq!(status.code(), Some(1));
-    let document: serde_json::Value =
-        serde_json::from_reader(demo.stdout.take().unwrap()).expect("one JSON document");
+    let document = failed(demo);
     let steps = document["steps"].as_array().unwrap();
     assert_eq!(steps.len(), STEPS.len());
     assert_eq!(steps[0]["ok"], true, "{steps:#?}");
@@ -114,12 +106,7 @@ fn an_interrupted_demo_says_so_in_its_document() {
 #[test]
 fn a_process_that_dies_in_the_midst_is_named_by_the_step_that_fails() {
     let tmp = tempfile::tempdir().unwrap();
-    let mut demo = weft(["demo", "-o", "json"])
-        .env("TMPDIR", tmp.path())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let demo = started(tmp.path());
     let sidecar = eventually("the sidecar of orders to run", || {
         let is_it = |pid: &u32| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -129,17 +116,31 @@ fn a_process_that_dies_in_the_midst_is_named_by_the_step_that_fails() {
         descendants(demo.id()).into_iter().find(is_it)
     });
     signal(sidecar, "KILL");
-    let status = ended(&mut demo, support::SOON).expect("the demo to end");
-    assert_eq!(status.code(), Some(1));
-    let document: serde_json::Value =
-        serde_json::from_reader(demo.stdout.take().unwrap()).expect("one JSON document");
+    let document = failed(demo);
     let steps = document["steps"].as_array().unwrap();
-    let failed = steps.iter().find(|step| step["ok"] == false).unwrap();
-    let told = failed["detail"].to_string();
+    let step = steps.iter().find(|step| step["ok"] == false).unwrap();
+    let told = step["detail"].to_string();
     assert!(
         told.contains("orders") && told.contains("signal: 9"),
-        "{failed:#}"
+        "{step:#}"
     );
+}
+
+/// A demo that tells its story as JSON.
+fn started(tmp: &std::path::Path) -> std::process::Child {
+    weft(["demo", "-o", "json"])
+        .env("TMPDIR", tmp)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// What a demo told that has failed.
+fn failed(mut demo: std::process::Child) -> serde_json::Value {
+    let status = ended(&mut demo, support::SOON).expect("the demo to end");
+    assert_eq!(status.code(), Some(1));
+    serde_json::from_reader(demo.stdout.take().unwrap()).expect("one JSON document")
 }
 
 fn left_in(dir: &std::path::Path) -> Vec<String> {
