@@ -70,10 +70,20 @@ spec:
     assert_eq!(slow.status, 504, "{slow:?}");
 }
 
+/// Keeps a TCP port from those who let the system choose, and not from the one who asks for it by number.
+fn reserve(addr: SocketAddr) -> std::os::fd::OwnedFd {
+    use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
+    let held = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_reuseaddr(&held, true).unwrap();
+    bind(&held, &addr).unwrap();
+    held
+}
+
 #[test]
 fn sidecars_start_from_what_they_saved_while_control_is_down() {
     let mut shop = Shop::open(1);
     shop.control.kill();
+    let _for_its_return = reserve(shop.control_addr);
     shop.orders.kill();
     shop.invoices[0].kill();
     let args = on_the_same_port(&shop.invoices_args[0], &shop.invoices[0]);

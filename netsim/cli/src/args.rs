@@ -172,7 +172,7 @@ pub(crate) struct MutantsArgs {
     /// Seeds in which each must be noticed
     #[arg(long, default_value_t = 1_000)]
     pub(crate) seeds: u64,
-    /// Only the one seed that is known to notice each: quick enough for every change
+    /// The one seed that is known to notice each, and others only where that one does not any more: quick enough for every change
     #[arg(long, conflicts_with = "seeds")]
     pub(crate) known: bool,
     /// How many seeds at a time

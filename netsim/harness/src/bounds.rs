@@ -78,7 +78,7 @@ fn read_purpose(file: &str) -> Purpose {
         ("proxy/src/accept.rs", Purpose::Request),
         ("proxy/src/outbound/attempt.rs", Purpose::Request),
         ("proxy/src/outbound/tcp.rs", Purpose::Request),
-        ("control/src/admin/server.rs", Purpose::Request),
+        ("control/src/accept.rs", Purpose::Request),
         ("/src/connection.rs", Purpose::Connections),
         ("/src/endpoint.rs", Purpose::Endpoint),
     ];

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use weft_netsim_harness::{Fuzzing, Mutant, Settings};
+use weft_netsim_harness::{FuzzReport, Fuzzing, Mutant, Settings};
 
 use super::fuzz::Bar;
 use crate::args::MutantsArgs;
@@ -12,6 +12,9 @@ use crate::output::result;
 
 /// Characters of what was noticed that are shown.
 const SHOWN: usize = 150;
+
+/// Seeds to try where the known one notices nothing any more.
+const NEAR: u64 = 100;
 
 /// Runs seeds against each until one fails.
 #[allow(
@@ -27,28 +30,8 @@ pub(super) fn mutants(args: &MutantsArgs) -> Result<ExitCode, Failure> {
     let mut missed = 0;
     for mutant in all {
         weft_netsim_harness::activate(Some(mutant));
-        let seeds = if args.known {
-            known(mutant)..known(mutant) + 1
-        } else {
-            0..args.seeds
-        };
-        let tried = if args.known {
-            format!("by seed {}", known(mutant))
-        } else {
-            format!("in {} seeds", args.seeds)
-        };
-        let bar = Bar::new(seeds.end - seeds.start, mutant.name());
         let began = Instant::now();
-        let report = weft_netsim_harness::fuzz(
-            &Fuzzing {
-                seeds,
-                jobs: args.jobs.into(),
-                keep_going: false,
-                settings: Settings::default(),
-            },
-            &bar,
-        );
-        bar.finish();
+        let (tried, report) = notice(mutant, args);
         weft_netsim_harness::activate(None);
         let took = began.elapsed().as_secs_f64();
         let line = match report.failures.first() {
@@ -70,15 +53,39 @@ pub(super) fn mutants(args: &MutantsArgs) -> Result<ExitCode, Failure> {
     if missed == 0 {
         return Ok(ExitCode::SUCCESS);
     }
-    let next = if args.known {
-        ", or seeds mean something else now: run `weft-netsim mutants` with their names, and enter the seeds that it \
-         finds in netsim/cli/src/command/mutants.rs"
-    } else {
-        ""
-    };
     Err(Failure::Failed(format!(
-        "{missed} broken variants were not noticed: the checks have a hole, or a fault is missing{next}"
+        "{missed} broken variants were not noticed: the checks have a hole, or a fault is missing"
     )))
+}
+
+/// Runs seeds against the variant that is active, until one notices it: the known one first, and some others where
+/// seeds mean something else since. In words, which were tried.
+fn notice(mutant: Mutant, args: &MutantsArgs) -> (String, FuzzReport) {
+    let first = known(mutant);
+    let tries = match args.known {
+        true => vec![first..first + 1, 0..NEAR],
+        false => vec![0..args.seeds],
+    };
+    let tried = match args.known {
+        true => format!("by seed {first} and in {NEAR} others"),
+        false => format!("in {} seeds", args.seeds),
+    };
+    let mut last = FuzzReport::default();
+    for seeds in tries {
+        let bar = Bar::new(seeds.end - seeds.start, mutant.name());
+        let fuzzing = Fuzzing {
+            seeds,
+            jobs: args.jobs.into(),
+            keep_going: false,
+            settings: Settings::default(),
+        };
+        last = weft_netsim_harness::fuzz(&fuzzing, &bar);
+        bar.finish();
+        if !last.failures.is_empty() {
+            break;
+        }
+    }
+    (tried, last)
 }
 
 /// A seed that notices it. What seeds mean changes with the schedule's drawing.
