@@ -1,7 +1,7 @@
 //! Memory by owner, where many processes are simulated in one.
 //!
 //! A program that links this crate has its allocator: the system's, with a number before each piece that says whose
-//! it is. Whoever polls a simulated process's task [enters](enter) its account; what is allocated until the next one
+//! it is. Whoever polls a simulated process's task [enters](Account::enter) its account; what is allocated until the next one
 //! enters is that process's, and is taken off its account when it is freed, whoever frees it. So whatever a process
 //! piles up shows, in quinn, hyper and tokio too, without anything that counts itself.
 //!
