@@ -95,7 +95,7 @@ fn known(mutant: Mutant) -> u64 {
         | Mutant::AppliesInTwoSteps
         | Mutant::KeepsTokens
         | Mutant::LogsItsKey => 0,
-        Mutant::DropsInSilence => 1,
+        Mutant::DropsInSilence => 2,
         Mutant::LeaksAtReconnect => 2,
         Mutant::ForgetsRevocation | Mutant::HidesTheReason => 3,
         Mutant::ReadsAhead => 10,
