@@ -62,16 +62,16 @@ pub(super) fn mutants(args: &MutantsArgs) -> Result<ExitCode, Failure> {
 /// seeds mean something else since. In words, which were tried.
 fn notice(mutant: Mutant, args: &MutantsArgs) -> (String, FuzzReport) {
     let first = known(mutant);
-    let tries = match args.known {
-        true => vec![first..first + 1, 0..NEAR],
-        false => vec![0..args.seeds],
+    let (begin, more) = match args.known {
+        true => (first..first + 1, Some(0..NEAR)),
+        false => (0..args.seeds, None),
     };
     let tried = match args.known {
         true => format!("by seed {first} and in {NEAR} others"),
         false => format!("in {} seeds", args.seeds),
     };
     let mut last = FuzzReport::default();
-    for seeds in tries {
+    for seeds in std::iter::once(begin).chain(more) {
         let bar = Bar::new(seeds.end - seeds.start, mutant.name());
         let fuzzing = Fuzzing {
             seeds,
