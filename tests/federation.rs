@@ -82,6 +82,13 @@ impl Mesh {
         self.world.admin(&["apply", "-f", &file, "--wait"]).ok();
     }
 
+    /// The own trust bundle, as others take it in.
+    #[track_caller]
+    fn bundle(&self) -> String {
+        let shown = self.world.admin(&["federation", "bundle"]);
+        shown.ok().stdout.clone()
+    }
+
     fn url(&self) -> String {
         format!("https://localhost:{}/", self.control.addr("bundle").port())
     }
@@ -89,12 +96,7 @@ impl Mesh {
     /// Accepts the other mesh by `https_spiffe`.
     #[track_caller]
     fn accept(&self, other: &Self) {
-        let bundle = other
-            .world
-            .admin(&["federation", "bundle"])
-            .ok()
-            .stdout
-            .clone();
+        let bundle = other.bundle();
         let file = self.world.file("other.json", &bundle);
         let (domain, url) = (other.domain, other.url());
         let added = [
@@ -348,12 +350,7 @@ fn a_bundle_is_served_and_fetched_by_a_certificate_of_the_web() {
     assert_eq!(home.relation()["roots"], 1);
 
     // The same place cannot show the partner's SVID, so it is not believed by https_spiffe.
-    let own = partner
-        .world
-        .admin(&["federation", "bundle"])
-        .ok()
-        .stdout
-        .clone();
+    let own = partner.bundle();
     let own = home.world.file("partner.json", &own);
     let args = [
         "federation",
@@ -370,12 +367,7 @@ fn a_bundle_is_served_and_fetched_by_a_certificate_of_the_web() {
 #[test]
 fn what_cannot_be_a_federation_is_refused() {
     let (home, partner) = (Mesh::new(HOME, &[]), Mesh::new(PARTNER, &[]));
-    let bundle = partner
-        .world
-        .admin(&["federation", "bundle"])
-        .ok()
-        .stdout
-        .clone();
+    let bundle = partner.bundle();
     let bundle = home.world.file("partner.json", &bundle);
     let add = |args: &[&str]| home.world.admin(&[&["federation", "add"], args].concat());
     let url = partner.url();

@@ -15,25 +15,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use support::shop::ALLOW_ORDERS;
 use support::{Ran, Running, World, eventually, get, run, weft};
 
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const PIN: &str = "2468-user";
-const ALLOW: &str = "\
-apiVersion: weft.dev/v1
-kind: AuthorizationPolicy
-metadata:
-  name: only-orders
-spec:
-  targetRefs:
-    - kind: Service
-      name: invoices
-  action: ALLOW
-  rules:
-    - from:
-        - source:
-            principals: [spiffe://weft.local/ns/default/sa/orders]
-";
 
 /// A folder with a token `mesh` of its own.
 struct Lab {
@@ -140,7 +126,7 @@ fn a_mesh_lives_through_rotations_and_the_absence_of_its_token() {
     assert!(pin.starts_with("sha256:"), "{pin}");
     let control = lab.control("127.0.0.1:0");
     let at = control.addr("mesh").to_string();
-    let policy = world.file("policy.yaml", ALLOW);
+    let policy = world.file("policy.yaml", ALLOW_ORDERS);
     world.admin(&["apply", "-f", &policy]).ok();
     let app = world.app("invoices");
     let join = |service: &str, name: &str, flag: &str| {

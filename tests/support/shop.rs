@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{Running, World, eventually, get};
 
-const ALLOW_ORDERS: &str = "\
+pub(crate) const ALLOW_ORDERS: &str = "\
 apiVersion: weft.dev/v1
 kind: AuthorizationPolicy
 metadata:

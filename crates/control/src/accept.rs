@@ -23,6 +23,8 @@ pub(crate) async fn each<W>(
 {
     let stop = tasks.token();
     let slots = Arc::new(Semaphore::new(most));
+    // Said once for each time that it is full, not for each connection: anybody may bring those.
+    let mut full = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -38,9 +40,12 @@ pub(crate) async fn each<W>(
             }
         };
         let Ok(slot) = slots.clone().try_acquire_owned() else {
-            tracing::warn!(what, most, "too many connections at once");
+            if !std::mem::replace(&mut full, true) {
+                tracing::warn!(what, most, "too many connections at once");
+            }
             continue;
         };
+        full = false;
         if let Some(work) = serve(stream) {
             tasks.spawn(async move {
                 let _slot = slot;

@@ -8,7 +8,7 @@ use weft_certs::{RootPin, TrustDomain};
 use weft_transport::{KeyExchange, Profile};
 
 /// The trust domain of a mesh whose operator has chosen none.
-pub(crate) const DEFAULT_TRUST_DOMAIN: &str = "weft.local";
+pub const DEFAULT_TRUST_DOMAIN: &str = "weft.local";
 
 /// Settings of one sidecar. [`SidecarConfig::new`] gives the defaults; fields are plain.
 #[derive(Debug, Clone)]

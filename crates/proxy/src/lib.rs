@@ -51,7 +51,10 @@ mod tunnel;
 mod vitals;
 mod xfcc;
 
-pub use config::{AppPort, PeerProfile, SidecarConfig, TcpListener, TokenSource, WorkloadApi};
+pub use config::{
+    AppPort, DEFAULT_TRUST_DOMAIN, PeerProfile, SidecarConfig, TcpListener, TokenSource,
+    WorkloadApi,
+};
 pub use error::Error;
 pub use handover::{Program, Upgraded, upgrade};
 pub use ready::Ready;

@@ -12,7 +12,7 @@ pub(super) async fn run(settings: ControlSettings) -> Result<(), Failure> {
     let mut config = ControlConfig::new(settings.state_dir);
     config.mesh_listen = settings.listen;
     config.metrics_listen = Some(settings.metrics);
-    config.key_exchange = settings.key_exchange.into();
+    config.key_exchange = settings.key_exchange.taken();
     config.drain_deadline = settings.drain;
     config.ready_file = settings.process.ready_file;
     config.bundle = settings.bundle.endpoint();

@@ -32,7 +32,7 @@ pub(super) async fn run(args: InitArgs) -> Result<(), Failure> {
     });
     // Sidecars take this one to be meant unless they are told.
     let domain = match args.trust_domain.as_str() {
-        "weft.local" => String::new(),
+        weft_proxy::DEFAULT_TRUST_DOMAIN => String::new(),
         other => format!(" --trust-domain {other}"),
     };
     output::show(args.output.output, &value, || {

@@ -28,7 +28,7 @@ pub(super) async fn bytes(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, Fa
         Failure::new(
             "read the secret",
             error,
-            "see that the file that is named with --ca-secret-file or --secret-file is there and is yours",
+            "see that the file that is named with --ca-secret-file, --pkcs11-pin-file or --secret-file is there and is yours",
         )
     })?;
     if mode.is_ok_and(|mode| mode & 0o077 != 0) {

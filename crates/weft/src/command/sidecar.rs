@@ -51,7 +51,7 @@ async fn config(env: &Env, settings: SidecarSettings) -> Result<SidecarConfig, F
         .into_iter()
         .map(peer_profile)
         .collect();
-    config.key_exchange = settings.key_exchange.into();
+    config.key_exchange = settings.key_exchange.taken();
     config.drain_deadline = settings.drain;
     config.upgrade_drain = settings.upgrade_drain;
     config.take_over = settings.takeover;

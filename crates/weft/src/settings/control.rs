@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use weft_control::{BundleEndpoint, WebCertificate};
 
-use super::{KeyExchangeName, ProcessSettings, control_state_dir};
+use super::{KeyExchangeSettings, ProcessSettings, control_state_dir};
 
 /// Runs a control node: keeps the config, issues certificates, pushes both to every sidecar.
 ///
@@ -38,16 +38,8 @@ pub(crate) struct ControlSettings {
     )]
     pub(crate) metrics: SocketAddr,
 
-    /// Which key exchanges of TLS are taken. X25519MLKEM768 comes first in any case: what is recorded today stays
-    /// secret when quantum computers come
-    #[arg(
-        long,
-        env = "WEFT_KEY_EXCHANGE",
-        value_name = "WHICH",
-        value_enum,
-        default_value = "any"
-    )]
-    pub(crate) key_exchange: KeyExchangeName,
+    #[command(flatten)]
+    pub(crate) key_exchange: KeyExchangeSettings,
 
     /// How long to wait at a stop for requests under way
     #[arg(long, env = "WEFT_DRAIN", value_name = "DURATION", default_value = "5s", value_parser = super::duration)]

@@ -57,9 +57,30 @@ impl FromStr for PeerProfileSpec {
     }
 }
 
+/// What every role asks of a handshake.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct KeyExchangeSettings {
+    /// Which key exchanges of TLS are taken. X25519MLKEM768 comes first in any case: what is recorded today stays
+    /// secret when quantum computers come
+    #[arg(
+        long,
+        env = "WEFT_KEY_EXCHANGE",
+        value_name = "WHICH",
+        value_enum,
+        default_value = "any"
+    )]
+    key_exchange: KeyExchangeName,
+}
+
+impl KeyExchangeSettings {
+    pub(crate) fn taken(&self) -> KeyExchange {
+        self.key_exchange.into()
+    }
+}
+
 /// Which key exchanges are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum KeyExchangeName {
+enum KeyExchangeName {
     /// X25519MLKEM768 first, X25519 and the NIST curves too
     Any,
     /// X25519MLKEM768 only: a peer without it is refused

@@ -7,7 +7,7 @@ use std::time::Duration;
 use weft_certs::{RootPin, TrustDomain};
 
 use super::{
-    AppSpec, KeyExchangeName, PeerProfileSpec, ProcessSettings, ProfileName, TcpListen,
+    AppSpec, KeyExchangeSettings, PeerProfileSpec, ProcessSettings, ProfileName, TcpListen,
     sidecar_state_dir,
 };
 
@@ -141,16 +141,8 @@ pub(crate) struct SidecarSettings {
     )]
     pub(crate) peer_profile: Vec<PeerProfileSpec>,
 
-    /// Which key exchanges of TLS are taken. X25519MLKEM768 comes first in any case: what is recorded today stays
-    /// secret when quantum computers come
-    #[arg(
-        long,
-        env = "WEFT_KEY_EXCHANGE",
-        value_name = "WHICH",
-        value_enum,
-        default_value = "any"
-    )]
-    pub(crate) key_exchange: KeyExchangeName,
+    #[command(flatten)]
+    pub(crate) key_exchange: KeyExchangeSettings,
 
     /// How long to wait at a stop for requests under way
     #[arg(long, env = "WEFT_DRAIN", value_name = "DURATION", default_value = "10s", value_parser = super::duration)]
