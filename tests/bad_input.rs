@@ -207,6 +207,30 @@ fn a_wrong_pin_ends_the_join_before_the_token_is_sent() {
 }
 
 #[test]
+fn a_sidecar_in_the_place_of_the_control_node_is_named() {
+    let mesh = mesh();
+    let invoices = mesh.world.token("invoices", "10m");
+    let invoices = mesh
+        .world
+        .sidecar_args("invoices", &mesh.control, &mesh.pin, &invoices);
+    let invoices = mesh.world.start("invoices", &invoices);
+    let address = invoices.addr("mesh").to_string();
+    let token = mesh.world.token("orders", "10m");
+    let args = mesh
+        .world
+        .sidecar_args("sidecar", &address, &mesh.pin, &token);
+    mesh.refused(
+        &args,
+        &[
+            &address,
+            "it calls itself spiffe://weft.local/ns/default/sa/invoices",
+            "--control",
+            "token was not sent",
+        ],
+    );
+}
+
+#[test]
 fn an_unreachable_control_node_is_named() {
     let (world, pin) = World::initialised();
     let token = world.file("a.token", NEVER_MADE);
@@ -214,7 +238,13 @@ fn an_unreachable_control_node_is_named() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
     let args = world.sidecar_args("sidecar", &address, &pin, &token);
-    world.run(&args).fails_with(&[&address, "weft control"]);
+    let said = world.run(&args);
+    said.fails_with(&[
+        "over QUIC no answer",
+        "over TCP connection refused",
+        "weft control",
+    ]);
+    assert_eq!(said.stderr.matches(&address).count(), 1, "{}", said.stderr);
     // The command line finds no control node either, and says how to start one.
     world
         .admin(&["status"])

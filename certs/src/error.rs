@@ -154,6 +154,14 @@ pub enum VerifyError {
         /// The pin that was given.
         pin: RootPin,
     },
+    /// Without the pinned key, and by its own word not the node that was called.
+    #[error("it calls itself {claimed}, not {expected}")]
+    OtherRole {
+        /// Who it says that it is; nothing of it was verified.
+        claimed: SpiffeId,
+        /// Who was called.
+        expected: SpiffeId,
+    },
     /// The peer does not hold the key of the certificate it showed.
     #[error("the peer did not prove that it holds the key of its certificate")]
     BadSignature,
@@ -174,6 +182,7 @@ impl VerifyError {
             Self::Revoked { .. } => "revoked",
             Self::WrongIdentity { .. } => "wrong_identity",
             Self::WrongPin { .. } => "wrong_pin",
+            Self::OtherRole { .. } => "wrong_identity",
             Self::BadSignature => "bad_signature",
         }
     }

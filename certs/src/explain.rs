@@ -68,6 +68,7 @@ fn rule_of(error: &VerifyError) -> usize {
         VerifyError::BadChain { .. } => 4,
         VerifyError::UnknownAuthority { .. }
         | VerifyError::WrongPin { .. }
+        | VerifyError::OtherRole { .. }
         | VerifyError::WrongIdentity { .. }
         | VerifyError::BadSignature => 5,
         VerifyError::Revoked { .. } => 6,

@@ -414,6 +414,13 @@ fn a_joiner_turns_away_from_whatever_the_pin_does_not_name() {
     let cases = [
         ("another root", pin, CONTROL, control(&other), "wrong_pin"),
         (
+            "a sidecar, which does not send its root",
+            pin,
+            CONTROL,
+            with(issuing.svid(INVOICES)),
+            "wrong_identity",
+        ),
+        (
             "root not sent",
             pin,
             CONTROL,

@@ -42,7 +42,7 @@ fn verify_pinned(
         .skip(1)
         .find(|certificate| pin.matches(certificate));
     let root = root
-        .ok_or(VerifyError::WrongPin { pin })?
+        .ok_or_else(|| without_pin(chain, pin, expected))?
         .clone()
         .into_owned();
     let bundle = TrustBundle {
@@ -58,4 +58,20 @@ fn verify_pinned(
         &ExpectedPeer::One(expected.clone()),
     )
     .map(drop)
+}
+
+/// Why a chain without the pinned root is refused. Only a control node sends its root along: who says of itself that
+/// it is somebody else is not one, whatever the pin, and saying so gives nothing away.
+fn without_pin(chain: &[CertificateDer<'_>], pin: RootPin, expected: &SpiffeId) -> VerifyError {
+    match chain.first().map(crate::der::leaf) {
+        Some(Ok(leaf))
+            if leaf.id != *expected && leaf.id.trust_domain() == expected.trust_domain() =>
+        {
+            VerifyError::OtherRole {
+                claimed: leaf.id,
+                expected: expected.clone(),
+            }
+        }
+        _ => VerifyError::WrongPin { pin },
+    }
 }

@@ -85,7 +85,9 @@ fn refuse(error: &VerifyError) -> rustls::Error {
         VerifyError::Expired { .. } => CertificateError::Expired,
         VerifyError::NotYetValid { .. } => CertificateError::NotValidYet,
         VerifyError::Revoked { .. } => CertificateError::Revoked,
-        VerifyError::WrongIdentity { .. } => CertificateError::ApplicationVerificationFailure,
+        VerifyError::WrongIdentity { .. } | VerifyError::OtherRole { .. } => {
+            CertificateError::ApplicationVerificationFailure
+        }
         VerifyError::BadSignature => CertificateError::BadSignature,
         VerifyError::BadChain { .. } => {
             CertificateError::Other(rustls::OtherError(Arc::new(error.clone())))

@@ -221,11 +221,14 @@ fn not_connected(place: &str, domain: &TrustDomain, error: DialError) -> Error {
                 VerifyError::UnknownTrustDomain { trust_domain, .. } => format!(
                     "it is of the trust domain {trust_domain}, not of {domain}; if that is the mesh to join, pass --trust-domain {trust_domain}"
                 ),
+                VerifyError::OtherRole { claimed, .. } => format!(
+                    "it calls itself {claimed}; give --control the address of `weft control`, port 15008 unless it was set otherwise"
+                ),
                 other => other.to_string(),
             },
         },
         other => Error::Unreachable {
-            tried: format!("{place}: {other}"),
+            tried: other.to_string(),
         },
     }
 }

@@ -1,6 +1,6 @@
 //! What every part of a running sidecar shares.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -55,6 +55,8 @@ pub(crate) struct Node {
     pub(crate) apps: Tasks,
     pub(crate) http_places: Arc<Semaphore>,
     pub(crate) tcp_places: Arc<Semaphore>,
+    /// When what is still under way at the end is cut.
+    pub(crate) deadline: Deadline,
     started: Instant,
 }
 
@@ -68,10 +70,28 @@ pub(crate) struct Face {
     pub(crate) via: HeaderValue,
     /// The same for a message that came over TCP.
     via_http2: HeaderValue,
+    pub(crate) deadline: Deadline,
+}
+
+/// When what is under way is cut, once the sidecar is at its end.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Deadline(Arc<Mutex<Option<Instant>>>);
+
+impl Deadline {
+    /// Cuts at `at` what is under way then.
+    pub(crate) fn set(&self, at: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    /// Whether it is over.
+    pub(crate) fn passed(&self) -> bool {
+        let at = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        at.is_some_and(|at| Instant::now() >= at)
+    }
 }
 
 impl Face {
-    fn new(side: Side, service: &ServiceName, received: &str) -> Self {
+    fn new(side: Side, service: &ServiceName, received: &str, deadline: &Deadline) -> Self {
         let via = |version: &str| {
             HeaderValue::try_from(format!("{version} {service}"))
                 .expect("names of services are visible ASCII")
@@ -81,6 +101,7 @@ impl Face {
             node: format!("{service}/{side}").into(),
             via: via(received),
             via_http2: via("2"),
+            deadline: deadline.clone(),
         }
     }
 
@@ -120,16 +141,18 @@ impl Node {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let id = parts.identity.current().svid.id().clone();
         let service = parts.service;
+        let deadline = Deadline::default();
         Arc::new(Self {
             party: Party::service(service.namespace(), service.name(), id.as_str()),
             baggage: baggage(&service),
-            outbound: Face::new(Side::Outbound, &service, "1.1"),
-            inbound: Face::new(Side::Inbound, &service, "3"),
+            outbound: Face::new(Side::Outbound, &service, "1.1", &deadline),
+            inbound: Face::new(Side::Inbound, &service, "3", &deadline),
             dice: Dice::new(&parts.env, "data-path"),
             running: ArcSwapOption::empty(),
             nothing: Arc::from(""),
             http_places: Arc::new(Semaphore::new(MAX_HTTP)),
             tcp_places: Arc::new(Semaphore::new(MAX_TCP)),
+            deadline,
             started: Instant::now(),
             env: parts.env,
             telemetry: parts.telemetry,

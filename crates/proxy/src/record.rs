@@ -12,7 +12,7 @@ use weft_telemetry::{
 
 use weft_transport::{Carrier, Negotiated};
 
-use crate::node::Face;
+use crate::node::{Deadline, Face};
 use crate::request_id;
 use crate::respond::{Refusal, Speaker};
 
@@ -23,6 +23,7 @@ pub(crate) struct Record {
     telemetry: Telemetry,
     side: Side,
     node: Arc<str>,
+    deadline: Deadline,
     protocol: Protocol,
     opened: bool,
     started: Instant,
@@ -70,6 +71,7 @@ impl Record {
             telemetry: opening.telemetry.clone(),
             side: opening.face.side,
             node: Arc::clone(&opening.face.node),
+            deadline: opening.face.deadline.clone(),
             opened: false,
             protocol: opening.protocol,
             started: Instant::now(),
@@ -222,8 +224,11 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.ended && self.reason.is_empty() {
-            self.reason
-                .push_str("broken off: the caller left, or this sidecar stopped");
+            self.reason.push_str(if self.deadline.passed() {
+                "broken off: this sidecar stopped, and the drain was over"
+            } else {
+                "broken off: the caller left"
+            });
         }
         self.write();
     }

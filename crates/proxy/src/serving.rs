@@ -268,6 +268,7 @@ impl Sidecar {
 impl Built {
     /// Lets what is under way end, and cuts the rest.
     async fn end(&self, left: Duration) {
+        self.node.deadline.set(Instant::now() + left);
         let traffic = self.node.traffic.shutdown(left);
         let ((), ended) = tokio::join!(self.endpoint.drain(left), traffic);
         if !ended {

@@ -39,7 +39,7 @@ pub enum DialError {
         after: Duration,
     },
     /// There is no way, over QUIC or over TCP.
-    #[error("{quic} ({tcp})")]
+    #[error("no way to {addr}: over QUIC {}; over TCP {}", .quic.brief(), .tcp.brief())]
     Unreachable {
         /// Who was dialled.
         addr: SocketAddr,
@@ -122,6 +122,18 @@ impl DialError {
             Self::Backoff { last, .. } => last.reason(),
             Self::NobodyExpected { .. } => "nobody_expected",
             Self::ShuttingDown => "shutting_down",
+        }
+    }
+
+    /// The cause without the address, for sentences that name it already.
+    fn brief(&self) -> String {
+        match self {
+            Self::Timeout { after, .. } => format!("no answer within {after:?}"),
+            Self::Failed { addr, cause } => cause
+                .trim_start_matches("over TCP: ")
+                .trim_start_matches(&format!("cannot connect to {addr}: "))
+                .to_owned(),
+            other => other.to_string(),
         }
     }
 

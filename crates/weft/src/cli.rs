@@ -15,7 +15,7 @@ use crate::demo::DemoArgs;
 use crate::demo_app::DemoAppArgs;
 use crate::output::Format;
 use crate::settings::{
-    ControlSettings, SidecarSettings, control_state_dir, duration, sidecar_state_dir,
+    ControlSettings, SidecarSettings, control_state_dir, duration, sidecar_state_dir, whole,
 };
 
 /// A zero-trust network for services on many machines, over QUIC.
@@ -129,7 +129,7 @@ pub(crate) struct InitArgs {
     pub(crate) key_type: weft_ca::KeyType,
 
     /// Certificates that the authority signs per second; beyond it, it says when to come back
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = |text: &str| whole::<u32>(text, 1..=10_000))]
     pub(crate) certificates_per_second: u32,
 
     #[command(flatten)]

@@ -5,6 +5,7 @@
 
 mod apply;
 mod desired;
+mod outage;
 mod report;
 mod session;
 
@@ -22,6 +23,7 @@ use weft_resources::SYSTEM_NAMESPACE;
 use weft_transport::{Connection, Endpoint, Target};
 use weft_wire::{Hello, Renew};
 
+use self::outage::Outage;
 use crate::backoff::Backoff;
 use crate::node::Node;
 use crate::state_dir::StateDir;
@@ -70,6 +72,7 @@ impl ControlClient {
         let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1);
         let mut first = 0;
         let mut reporter = Reporter::default();
+        let mut outage = Outage::default();
         while !stop.is_cancelled() {
             let dialled = tokio::select! {
                 biased;
@@ -84,6 +87,7 @@ impl ControlClient {
                     // One that lasted is no reason to wait, one that broke at once is.
                     if self.node.uptime().saturating_sub(began) > RECONNECT.1 {
                         backoff.reset();
+                        outage = Outage::default();
                     }
                     lost
                 }
@@ -95,7 +99,9 @@ impl ControlClient {
             if broken(Mutant::LeaksAtReconnect) {
                 drop(self.node.env.spawn(std::future::pending::<()>()));
             }
-            tracing::warn!(%reason, wait_ms = wait.as_millis(), "no link to a control node: traffic goes on as it is");
+            if let Some(attempts) = outage.failed(&reason, self.node.uptime()) {
+                tracing::warn!(%reason, attempts, "no link to a control node, trying on: traffic goes on as it is");
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,

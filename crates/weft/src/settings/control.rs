@@ -46,7 +46,7 @@ pub(crate) struct ControlSettings {
     pub(crate) drain: Duration,
 
     /// Threads that serve; 2 keeps a push going while a certificate is signed
-    #[arg(long, env = "WEFT_WORKERS", value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, env = "WEFT_WORKERS", value_name = "N", default_value_t = 2, value_parser = |text: &str| super::whole::<u16>(text, 1..=64))]
     pub(crate) workers: u16,
 
     #[command(flatten, next_help_heading = "Federation")]

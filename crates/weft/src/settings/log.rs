@@ -13,7 +13,12 @@ pub(crate) struct LogSettings {
 
     /// What to log: a level (error, warn, info, debug, trace), or levels by target such as
     /// 'info,weft_transport=debug'
-    #[arg(long, env = "WEFT_LOG", value_name = "LEVEL", default_value = "info")]
+    #[arg(
+        long,
+        env = "WEFT_LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "info"
+    )]
     pub(crate) log_level: String,
 }
 

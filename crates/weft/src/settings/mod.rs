@@ -16,8 +16,8 @@ mod sidecar;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::ArgMatches;
-use clap::Command;
+use clap::error::{ContextKind, ContextValue};
+use clap::{ArgMatches, Command};
 
 use app::host_port;
 pub(crate) use app::{AppSpec, TcpListen};
@@ -53,7 +53,47 @@ pub(crate) fn parse(mut command: Command, args: &[OsString]) -> Result<ArgMatche
             sub
         });
     }
-    command.try_get_matches_from(args).map_err(ParseError::Clap)
+    command
+        .try_get_matches_from(args)
+        .map_err(|error| ParseError::Clap(blamed(error, args, |name| std::env::var(name).ok())))
+}
+
+/// The report, with the environment's variable in place of a flag that nobody wrote: clap names the flag wherever
+/// the value came from.
+fn blamed(
+    mut error: clap::Error,
+    args: &[OsString],
+    variable: impl Fn(&str) -> Option<String>,
+) -> clap::Error {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let (Some(argument), Some(value)) = (
+        text(ContextKind::InvalidArg),
+        text(ContextKind::InvalidValue),
+    ) else {
+        return error;
+    };
+    let Some(long) = argument
+        .strip_prefix("--")
+        .and_then(|rest| rest.split([' ', '=', '[']).next())
+    else {
+        return error;
+    };
+    let flag = format!("--{long}");
+    let written = args
+        .iter()
+        .filter_map(|arg| arg.to_str())
+        .any(|arg| arg.split('=').next() == Some(&flag));
+    let name = format!("WEFT_{}", long.replace('-', "_").to_uppercase());
+    if !written && variable(&name).is_some_and(|set| set.split(',').any(|one| one == value)) {
+        error.insert(
+            ContextKind::InvalidArg,
+            ContextValue::String(format!("{name} in the environment")),
+        );
+    }
+    error
 }
 
 /// The subcommand and its `--config` (or `WEFT_CONFIG`), found by a first pass that overlooks errors.
@@ -97,6 +137,23 @@ pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
     text.parse::<weft_resources::GatewayDuration>()
         .map(|duration| duration.value())
         .map_err(|error| error.to_string())
+}
+
+/// A whole number within a range.
+pub(crate) fn whole<N>(text: &str, range: std::ops::RangeInclusive<N>) -> Result<N, String>
+where
+    N: std::str::FromStr + PartialOrd + std::fmt::Display,
+{
+    text.parse()
+        .ok()
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| {
+            format!(
+                "it must be a whole number from {} to {}",
+                range.start(),
+                range.end()
+            )
+        })
 }
 
 #[cfg(test)]
@@ -153,6 +210,10 @@ mod tests {
                 "FILE:1:11: 'nowhere' is not a value for 'outbound'",
             ),
             (
+                "workers: many\n",
+                "FILE:1:10: 'many' is not a value for 'workers': it must be a whole number from 0 to 64",
+            ),
+            (
                 "config: /other\n",
                 "FILE:1:1: 'config' cannot be set in a settings file",
             ),
@@ -175,6 +236,35 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_value_is_blamed_on_whom_it_came_from() {
+        let args: Vec<OsString> = ["weft", "sidecar", "--drain=soon"].map(Into::into).into();
+        let report = |args: &[OsString], set: Option<&str>| {
+            let error = Cli::command()
+                .try_get_matches_from(&args_with_drain(args))
+                .unwrap_err();
+            blamed(error, args, |name| {
+                set.filter(|_| name == "WEFT_DRAIN").map(str::to_owned)
+            })
+            .to_string()
+        };
+        // What the environment holds reaches clap's report as if it were a flag's.
+        fn args_with_drain(args: &[OsString]) -> Vec<OsString> {
+            let mut all = args.to_vec();
+            if all.len() == 2 {
+                all.push("--drain=soon".into());
+            }
+            all
+        }
+        assert!(report(&args, Some("soon")).contains("'--drain <DURATION>'"));
+        assert!(report(&args[..2], None).contains("'--drain <DURATION>'"));
+        let from_environment = report(&args[..2], Some("soon"));
+        assert!(
+            from_environment.contains("invalid value 'soon' for 'WEFT_DRAIN in the environment'"),
+            "{from_environment}"
+        );
+    }
+
+    #[test]
     fn an_empty_file_sets_nothing() {
         assert_eq!(sidecar(Some("# nothing\n"), &[]).unwrap().workers, 0);
     }
@@ -187,15 +277,10 @@ mod tests {
             for arg in sub.get_arguments() {
                 let long = arg.get_long().expect("settings are long flags");
                 let expected = format!("WEFT_{}", long.replace('-', "_").to_uppercase());
-                let expected = if long == "log-level" {
-                    "WEFT_LOG"
-                } else {
-                    &expected
-                };
                 assert_eq!(
                     arg.get_env()
                         .map(|name| name.to_string_lossy().into_owned()),
-                    Some(expected.to_owned()),
+                    Some(expected),
                     "{role} --{long}"
                 );
             }

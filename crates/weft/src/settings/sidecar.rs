@@ -168,7 +168,7 @@ pub(crate) struct SidecarSettings {
     pub(crate) upgrade_drain: Duration,
 
     /// Threads that carry traffic; 0 serves on one thread without a scheduler, the cheapest for most services
-    #[arg(long, env = "WEFT_WORKERS", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
+    #[arg(long, env = "WEFT_WORKERS", value_name = "N", default_value_t = 0, value_parser = |text: &str| super::whole::<u16>(text, 0..=64))]
     pub(crate) workers: u16,
 
     #[command(flatten, next_help_heading = "The process")]
