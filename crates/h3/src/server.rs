@@ -47,6 +47,11 @@ impl Accept {
         }
     }
 
+    /// Requests under way.
+    pub fn active(&self) -> usize {
+        self.shared.active()
+    }
+
     /// A handle that ends the connection gracefully.
     pub fn shutdown(&self) -> Shutdown {
         Shutdown {

@@ -16,6 +16,7 @@ use weft_h3::{Accept, Aside, Driver, Shutdown};
 use crate::core::Core;
 use crate::error::NO_KEY_EXCHANGE;
 use crate::lifetime::{EndReason, Terms};
+use crate::places::Places;
 use crate::registry::{Link, NewLink};
 use crate::session::NO_COMMON_KEY_EXCHANGE;
 use crate::steer::Wheel;
@@ -233,9 +234,13 @@ async fn attend(
     (driver, aside): (Driver, Aside),
 ) {
     let ending = end_in_peace(link, accept.shutdown());
+    let mut places = Places::new(core.config.limits.max_requests);
     let serving = async {
         // The error is the connection's end, which the driver tells.
         while let Ok(Some(pending)) = accept.accept().await {
+            if let Some(promise) = places.grow(accept.active()) {
+                link.wire.promise(promise);
+            }
             let (link, handler) = (link.clone(), handler.clone());
             let patience = core.config.limits.header_timeout;
             core.tasks.spawn(answer(link, handler, pending, patience));

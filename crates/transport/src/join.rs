@@ -99,7 +99,7 @@ async fn quic(env: &Env, addr: SocketAddr, join: &JoinConfig) -> Result<Joining,
     let failed = |cause: String| DialError::Failed { addr, cause };
     let failure = Failure::default();
     let (profile, limits) = (Profile::auto(), Limits::default());
-    let (client, wheel) = quic::join(env, &profile, &limits, addr, join, failure.clone())
+    let (client, wheel) = quic::join(env, &profile, addr, join, failure.clone())
         .map_err(|error| failed(error.to_string()))?;
     let socket = client_endpoint(env, &profile, addr).map_err(failed)?;
     let (expected, patience) = (&join.expected, limits.dial_timeout);

@@ -31,6 +31,7 @@ mod join;
 mod lifetime;
 mod load;
 mod paths;
+mod places;
 mod pool;
 mod probe;
 mod profile;

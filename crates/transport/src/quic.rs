@@ -10,6 +10,7 @@ use weft_certs::tls::{self, Failure};
 use weft_certs::{Clock, ExpectedPeer};
 use weft_env::{Env, Rng};
 
+use crate::places::Places;
 use crate::session::{ClientTls, ServerTls};
 use crate::steer::Wheel;
 use crate::{
@@ -43,7 +44,7 @@ impl Quic {
         server
             .time_source(Arc::new(WallClock(clock.clone())))
             .max_incoming(config.limits.max_handshakes.saturating_mul(2))
-            .transport_config(Path::to(&config, None).transport(&config.limits)?);
+            .transport_config(Path::to(&config, None).transport(first_places(&config.limits))?);
         let cids = first_ids(env);
         Ok(Self {
             config,
@@ -74,7 +75,7 @@ impl Quic {
         let mut server = self.server.clone();
         server.crypto = server_tls(&self.config, &self.clock, failure)?;
         let path = Path::to(&self.config, Some(from));
-        server.transport_config(path.transport(&self.config.limits)?);
+        server.transport_config(path.transport(first_places(&self.config.limits))?);
         Ok((server, path.wheel))
     }
 
@@ -131,7 +132,7 @@ impl Quic {
             local: is_local(target.addr),
             wheel: Wheel::new(profile.congestion),
         };
-        let transport = path.transport(&config.limits)?;
+        let transport = path.transport(FROM_SERVERS)?;
         Ok((client(tls, transport, cids.clone())?, path.wheel))
     }
 }
@@ -140,7 +141,6 @@ impl Quic {
 pub(crate) fn join(
     env: &Env,
     profile: &Profile,
-    limits: &Limits,
     addr: SocketAddr,
     join: &JoinConfig,
     failure: Failure,
@@ -160,7 +160,7 @@ pub(crate) fn join(
         local: is_local(addr),
         wheel: Wheel::new(profile.congestion),
     };
-    let transport = path.transport(limits)?;
+    let transport = path.transport(FROM_SERVERS)?;
     Ok((client(tls, transport, first_ids(env))?, path.wheel))
 }
 
@@ -275,7 +275,8 @@ impl<'a> Path<'a> {
         }
     }
 
-    fn transport(&self, limits: &Limits) -> Result<Arc<quinn::TransportConfig>, TransportError> {
+    /// `requests` is what the peer may have under way at first.
+    fn transport(&self, requests: u32) -> Result<Arc<quinn::TransportConfig>, TransportError> {
         let profile = self.profile;
         let idle = IdleTimeout::try_from(self.liveness.idle_timeout)
             .map_err(|_| TransportError::Config("the idle timeout is too long".to_owned()))?;
@@ -286,7 +287,7 @@ impl<'a> Path<'a> {
         });
         let mut transport = quinn::TransportConfig::default();
         transport
-            .max_concurrent_bidi_streams(VarInt::from_u32(limits.max_requests))
+            .max_concurrent_bidi_streams(VarInt::from_u32(requests))
             .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS))
             .stream_receive_window(VarInt::from_u32(profile.stream_window))
             .receive_window(VarInt::from_u32(profile.connection_window))
@@ -300,6 +301,13 @@ impl<'a> Path<'a> {
             .datagram_receive_buffer_size(None);
         Ok(Arc::new(transport))
     }
+}
+
+/// A server opens no request (RFC 9114 §6.1): one place is enough to see it done and say so.
+const FROM_SERVERS: u32 = 1;
+
+fn first_places(limits: &Limits) -> u32 {
+    Places::new(limits.max_requests).promised()
 }
 
 /// Whether the path is the loopback interface, with its MTU of 65,536.

@@ -51,6 +51,13 @@ pub(crate) enum Wire {
 }
 
 impl Wire {
+    /// Lets the peer have so many requests under way. HTTP/2 says it once, in its settings.
+    pub(crate) fn promise(&self, requests: u32) {
+        if let Self::Quic(quic) = self {
+            quic.set_max_concurrent_bi_streams(requests.into());
+        }
+    }
+
     pub(crate) fn carrier(&self) -> Carrier {
         match self {
             Self::Quic(_) => Carrier::Quic,

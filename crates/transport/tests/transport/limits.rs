@@ -71,6 +71,22 @@ async fn requests_beyond_the_limit_wait_for_a_place() {
 }
 
 #[tokio::test]
+async fn a_peer_that_needs_thousands_of_places_gets_them() {
+    let ca = Ca::new();
+    let invoices = Node::new(&ca, "invoices").await;
+    let orders = Node::new(&ca, "orders").await;
+    let connection = orders.connect(&invoices.target("invoices")).await;
+    let mut held = Vec::new();
+    for _ in 0..2_000 {
+        held.push(invoices.hold(&connection).await);
+    }
+    invoices.service.go.notify_waiters();
+    for request in held {
+        crate::lab::body(request).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_header_that_is_too_large_is_refused_alone() {
     let ca = Ca::new();
     let invoices = Node::with(&ca, "invoices", LONG, |config| {
