@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use weft_wire::FrameError;
 
-use super::state::{PUSHED, PushState};
+use super::pace::Pace;
+use super::state::{PUSHED, PushState, is_about_places, is_pushed};
 use crate::store::{Range, Revision, Store, StoreError, WatchEnd};
 
 /// Revisions whose arrival is remembered, to time the receipts.
@@ -27,6 +28,13 @@ pub(crate) struct Feed {
 struct Shared {
     inner: Mutex<Inner>,
     latest: watch::Sender<Revision>,
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Everything that is pushed, and the revision to watch from. The three prefixes are read one after the other: what
@@ -69,16 +77,30 @@ impl Feed {
     /// Follows the store until `stop`.
     pub(crate) async fn follow(self, store: Arc<dyn Store>, stop: CancellationToken) {
         let mut watch = store.watch("", self.revision());
+        let mut pace = Pace::default();
         loop {
             let next = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
+                () = until(pace.due()) => {
+                    self.tell();
+                    pace.told(Instant::now());
+                    continue;
+                }
                 next = watch.next() => next,
             };
             match next {
                 Ok(transaction) => {
+                    let urgent = transaction
+                        .changes
+                        .iter()
+                        .any(|change| is_pushed(&change.key) && !is_about_places(&change.key));
                     let pushed = self
                         .change(|state| state.apply(transaction.revision, &transaction.changes));
+                    let sessions = self.shared.latest.receiver_count();
+                    if pushed && pace.changed(Instant::now(), urgent, sessions) {
+                        self.tell();
+                    }
                     tracing::trace!(revision = transaction.revision, pushed, "store changed");
                 }
                 Err(WatchEnd::Compacted { from }) => {
@@ -89,6 +111,8 @@ impl Feed {
                                 state.load(range.revision, &range.entries);
                                 true
                             });
+                            self.tell();
+                            pace.told(Instant::now());
                             watch = store.watch("", range.revision);
                         }
                         Err(error) => {
@@ -104,20 +128,22 @@ impl Feed {
     }
 
     fn change(&self, change: impl FnOnce(&mut PushState) -> bool) -> bool {
-        let revision = {
-            let mut inner = self.lock();
-            if !change(&mut inner.state) {
-                return false;
-            }
-            let revision = inner.state.revision();
-            inner.arrivals.push_back((revision, Instant::now()));
-            if inner.arrivals.len() > MAX_ARRIVALS {
-                inner.arrivals.pop_front();
-            }
-            revision
-        };
-        self.shared.latest.send_replace(revision);
+        let mut inner = self.lock();
+        if !change(&mut inner.state) {
+            return false;
+        }
+        let revision = inner.state.revision();
+        inner.arrivals.push_back((revision, Instant::now()));
+        if inner.arrivals.len() > MAX_ARRIVALS {
+            inner.arrivals.pop_front();
+        }
         true
+    }
+
+    /// Wakes the sessions.
+    fn tell(&self) {
+        let revision = self.lock().state.revision();
+        self.shared.latest.send_replace(revision);
     }
 
     /// The newest revision that sidecars see.

@@ -1,6 +1,7 @@
 //! What sidecars are sent, and how.
 
 mod feed;
+mod pace;
 mod session;
 mod state;
 

@@ -21,6 +21,13 @@ pub(crate) fn is_pushed(key: &str) -> bool {
     PUSHED.iter().any(|prefix| key.starts_with(prefix))
 }
 
+/// Whether this key says where instances are: of such changes there are many, and none is worth a push of its own.
+pub(crate) fn is_about_places(key: &str) -> bool {
+    ["endpoint/", "service/"]
+        .iter()
+        .any(|prefix| key.starts_with(prefix))
+}
+
 /// The pushed map at its newest revision, with enough of the past for deltas.
 #[derive(Debug, Default)]
 pub(crate) struct PushState {
