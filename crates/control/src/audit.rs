@@ -2,6 +2,7 @@
 //! without the other.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use weft_ca::audit::{Event, Head, Record, append};
@@ -166,6 +167,25 @@ impl Audit {
     /// Where the log ends.
     pub(crate) async fn head(&self) -> Head {
         self.shared.end.lock().await.head.clone()
+    }
+
+    /// The latest time at which anything was recorded before `at`, by this machine's clock of then. Reads the whole log.
+    pub(crate) async fn last_before(
+        &self,
+        at: SystemTime,
+    ) -> Result<Option<SystemTime>, StoreError> {
+        let bound = unix_ms(at);
+        let (mut after, mut last) = (0, None);
+        loop {
+            let page = self.page(after).await?;
+            let earlier = page.records.iter().map(|record| record.at_unix_ms);
+            last = last.max(earlier.filter(|recorded| *recorded < bound).max());
+            match page.next {
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+        Ok(last.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms)))
     }
 
     /// The records after `after`, as many as one read takes.

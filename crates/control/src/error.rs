@@ -147,6 +147,19 @@ pub enum ControlError {
         /// Why there is none in its place.
         reason: weft_ca::Error,
     },
+    /// The clock is behind what this node has seen.
+    #[error(
+        "this machine's clock says {now}, but the issuing CA {slot} begins to hold at {from}: the clock is behind, set it right and start again; nothing was changed",
+        from = rfc3339(*from), now = rfc3339(*now)
+    )]
+    ClockBehind {
+        /// The issuing CA's name.
+        slot: String,
+        /// Its begin.
+        from: SystemTime,
+        /// What the clock says.
+        now: SystemTime,
+    },
     /// Its own fresh certificate does not hold here and now.
     #[error("this node's own certificate cannot be used: {0}")]
     OwnCertificate(#[source] weft_certs::VerifyError),

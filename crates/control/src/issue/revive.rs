@@ -66,8 +66,9 @@ fn next(authority: &Authority, now: SystemTime) -> Result<Next, CaError> {
 /// Sees to it that there is an issuing CA that can sign now, as far as the root allows.
 ///
 /// # Errors
-/// [`ControlError::AuthorityEnded`] if there is none and none can be made.
+/// [`ControlError::AuthorityEnded`] if there is none and none can be made; [`ControlError::ClockBehind`].
 pub(crate) async fn revive(ca: &CaService) -> Result<(), ControlError> {
+    check_clock(ca).await?;
     for _ in 0..MAX_STEPS {
         let (authority, now) = (ca.authority(), ca.wall());
         let ended = authority.journal().active(Tier::Issuing)?;
@@ -85,7 +86,7 @@ pub(crate) async fn revive(ca: &CaService) -> Result<(), ControlError> {
                 tracing::warn!(
                     issuing = ended.id,
                     root = authority.journal().active(Tier::Root)?.id,
-                    "the issuing CA does not hold by this machine's clock (was the node off for so long? is the clock right?): another one is made"
+                    "the issuing CA does not hold by this machine's clock (was the node off for so long? is the clock right?): another one is made in its place"
                 );
                 match prepare(ca).await {
                     Err(ControlError::Ca(reason)) => {
@@ -101,6 +102,25 @@ pub(crate) async fn revive(ca: &CaService) -> Result<(), ControlError> {
     Err(ControlError::Damaged {
         what: "the issuing CA that has ended cannot be replaced".to_owned(),
     })
+}
+
+/// An issuing CA that has not begun: either the clock is behind now, or it was ahead when that CA was made. Then
+/// everything that was recorded before it, by the clock as it was, lies in the past; else nothing is touched.
+async fn check_clock(ca: &CaService) -> Result<(), ControlError> {
+    let (authority, now) = (ca.authority(), ca.wall());
+    let active = authority.journal().active(Tier::Issuing)?;
+    if active.not_before <= now {
+        return Ok(());
+    }
+    let before = ca.audit().last_before(active.not_before).await?;
+    match before {
+        Some(before) if before <= now => Ok(()),
+        Some(_) | None => Err(ControlError::ClockBehind {
+            slot: active.id.clone(),
+            from: active.not_before,
+            now,
+        }),
+    }
 }
 
 async fn discard(ca: &CaService, id: String) -> Result<(), ControlError> {

@@ -1,8 +1,9 @@
 //! The embedded store: one file, one process.
 
 mod backend;
+mod guarded;
+mod tables;
 
-use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -10,28 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ::redb::backends::FileBackend;
-use ::redb::{
-    Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable,
-    TableDefinition, WriteTransaction,
-};
+use ::redb::{Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase};
 use bytes::Bytes;
 use weft_env::Env;
-use weft_env::mutants::{Mutant, broken};
 
 use self::backend::GatedFile;
+use self::guarded::guarded;
+use self::tables::{DATA, FORMAT_VERSION, META, REVISION, commit, get, prepare, range};
 use super::history::History;
-use super::{
-    BoxFuture, Change, Entry, Op, Range, Revision, Store, StoreError, Transaction, Txn, Watch,
-};
+use super::{BoxFuture, Entry, Range, Revision, Store, StoreError, Transaction, Txn, Watch};
 
-/// Key to (revision of its last write, value).
-const DATA: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("data");
-/// The store's own numbers: its revision and the version of its layout.
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const REVISION: &str = "revision";
-const FORMAT: &str = "format";
-/// Raised when the layout changes in a way that an older weft would misread.
-const FORMAT_VERSION: u64 = 1;
 /// redb's page cache. The default of 1 GiB is out of proportion for a few thousand small values.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
@@ -83,6 +72,9 @@ impl RedbStore {
     pub(crate) async fn peek(env: &Env, path: &Path, key: &'static str) -> Option<bool> {
         let file = path.to_owned();
         let look = move || -> Result<bool, ::redb::Error> {
+            if std::fs::metadata(&file)?.len() == 0 {
+                return Ok(false);
+            }
             let txn = ReadOnlyDatabase::open(&file)?.begin_read()?;
             Ok(get(&txn, key)?.is_some())
         };
@@ -118,8 +110,12 @@ impl RedbStore {
     async fn open_with(env: &Env, path: String, open: Opener) -> Result<Self, StoreError> {
         let inner = env
             .disk(move |_| {
-                let database = open().map_err(|error| database_error(&path, error))?;
-                let revision = prepare(&database).map_err(|error| storage_error(&path, error))?;
+                let (database, revision) = guarded(&path, || {
+                    let database = open().map_err(|error| database_error(&path, error))?;
+                    let revision = prepare(&database);
+                    let revision = revision.map_err(|error| storage_error(&path, error))?;
+                    Ok((database, revision))
+                })?;
                 let revision = revision.map_err(|format| StoreError::Corrupt {
                     path: path.clone(),
                     reason: format!(
@@ -182,7 +178,7 @@ impl Inner {
         {
             let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(database) = open.as_ref() {
-                return work(database).map_err(|error| storage_error(&self.path, error));
+                return self.guarded(|| work(database));
             }
         }
         let mut slot = self
@@ -191,9 +187,18 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner);
         let database = match slot.take() {
             Some(database) => database,
-            None => (self.open)().map_err(|error| database_error(&self.path, error))?,
+            None => guarded(&self.path, || {
+                (self.open)().map_err(|error| database_error(&self.path, error))
+            })?,
         };
-        work(slot.insert(database)).map_err(|error| storage_error(&self.path, error))
+        let database = slot.insert(database);
+        self.guarded(|| work(database))
+    }
+
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, ::redb::Error>) -> Result<T, StoreError> {
+        guarded(&self.path, || {
+            work().map_err(|error| storage_error(&self.path, error))
+        })
     }
 
     fn read<T>(
@@ -229,7 +234,6 @@ impl Inner {
     }
 }
 
-/// Makes the tables of a new file; gives the revision, or the unknown layout version of an old one.
 /// The file, for its owner's eyes only from its first moment on: it tells who may call whom.
 fn own_file(path: &Path) -> std::io::Result<File> {
     let mut options = File::options();
@@ -243,115 +247,6 @@ fn own_file(path: &Path) -> std::io::Result<File> {
     // One that an earlier weft, or a careless copy, left open to others.
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
-}
-
-fn prepare(database: &Database) -> Result<Result<Revision, u64>, ::redb::Error> {
-    let txn = database.begin_write()?;
-    let revision = {
-        txn.open_table(DATA)?;
-        let mut meta = txn.open_table(META)?;
-        let format = meta.get(FORMAT)?.map(|value| value.value());
-        match format {
-            None => {
-                meta.insert(FORMAT, FORMAT_VERSION)?;
-                meta.insert(REVISION, 0)?;
-                0
-            }
-            Some(FORMAT_VERSION) => meta.get(REVISION)?.map_or(0, |value| value.value()),
-            Some(unknown) => return Ok(Err(unknown)),
-        }
-    };
-    txn.commit()?;
-    Ok(Ok(revision))
-}
-
-fn get(txn: &ReadTransaction, key: &str) -> Result<Option<Entry>, ::redb::Error> {
-    let table = txn.open_table(DATA)?;
-    Ok(table.get(key)?.map(|found| {
-        let (mod_revision, value) = found.value();
-        Entry {
-            key: key.to_owned(),
-            value: Bytes::copy_from_slice(value),
-            mod_revision,
-        }
-    }))
-}
-
-fn range(txn: &ReadTransaction, prefix: &str) -> Result<Range, ::redb::Error> {
-    let table = txn.open_table(DATA)?;
-    let meta = txn.open_table(META)?;
-    let mut entries = Vec::new();
-    for row in table.range(prefix..)? {
-        let (key, found) = row?;
-        let key = key.value();
-        if !key.starts_with(prefix) {
-            break;
-        }
-        let (mod_revision, value) = found.value();
-        entries.push(Entry {
-            key: key.to_owned(),
-            value: Bytes::copy_from_slice(value),
-            mod_revision,
-        });
-    }
-    let revision = meta.get(REVISION)?.map_or(0, |value| value.value());
-    Ok(Range { entries, revision })
-}
-
-/// `Err(key)` inside: the condition on that key does not hold. `None` for the changes: there were no operations.
-type Committed = Result<(Revision, Option<Vec<Change>>), String>;
-
-fn commit(database: &Database, txn: &Txn) -> Result<Committed, ::redb::Error> {
-    let mut write = database.begin_write()?;
-    if broken(Mutant::CommitsInMemory) {
-        write.set_durability(::redb::Durability::None)?;
-    }
-    let outcome = apply(&write, txn)?;
-    match &outcome {
-        Ok((_, Some(_))) => write.commit()?,
-        Ok((_, None)) | Err(_) => write.abort()?,
-    }
-    Ok(outcome)
-}
-
-fn apply(write: &WriteTransaction, txn: &Txn) -> Result<Committed, ::redb::Error> {
-    let mut table = write.open_table(DATA)?;
-    let mut meta = write.open_table(META)?;
-    for condition in &txn.conditions {
-        let found = table.get(condition.key())?.map(|found| found.value().0);
-        if !condition.holds(found) {
-            return Ok(Err(condition.key().to_owned()));
-        }
-    }
-    let revision = meta.get(REVISION)?.map_or(0, |value| value.value());
-    if txn.ops.is_empty() {
-        return Ok(Ok((revision, None)));
-    }
-    let revision = revision + 1;
-    let mut changes: BTreeMap<&str, Option<Bytes>> = BTreeMap::new();
-    for op in &txn.ops {
-        match op {
-            Op::Put(key, value) => {
-                table.insert(key.as_str(), (revision, value.as_ref()))?;
-                changes.insert(key, Some(value.clone()));
-            }
-            Op::Delete(key) => {
-                let existed = table.remove(key.as_str())?.is_some();
-                if existed || changes.contains_key(key.as_str()) {
-                    changes.insert(key, None);
-                }
-            }
-        }
-    }
-    meta.insert(REVISION, revision)?;
-    let changes = changes
-        .into_iter()
-        .map(|(key, value)| Change {
-            key: key.to_owned(),
-            value,
-        })
-        .collect();
-    Ok(Ok((revision, Some(changes))))
 }
 
 fn database_error(path: &str, error: DatabaseError) -> StoreError {

@@ -219,3 +219,40 @@ async fn a_full_disk_refuses_the_write_and_loses_nothing() {
     assert_eq!(seen.revision, second, "the refused write was never shown");
     assert_eq!(seen.changes[0].value, Some(Bytes::from("3")));
 }
+
+#[tokio::test]
+async fn a_damaged_page_is_told_and_no_panic_whichever_it_is() {
+    const PAGE: usize = 4096;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("store.redb");
+    // As a crash leaves it: the next opening has to repair it, which reads more of it.
+    let whole = {
+        let store = open(dir.path()).await.unwrap();
+        for key in 0..5 {
+            let txn = Txn::new().put(format!("config/{key:04}"), vec![b'x'; 500]);
+            store.commit(txn).await.unwrap();
+        }
+        std::fs::read(&file).unwrap()
+    };
+    // Both kinds: those that redb itself finds, and those that it stumbles over.
+    let (mut found_out, mut caught) = (0, 0);
+    for page in 0..whole.len() / PAGE {
+        let mut damaged = whole.clone();
+        damaged[page * PAGE..page * PAGE + 64].fill(0xa5);
+        std::fs::write(&file, damaged).unwrap();
+        let found = match open(dir.path()).await {
+            Ok(store) => store.range("").await.map(drop),
+            Err(error) => Err(error),
+        };
+        match found {
+            // A page that is not in use.
+            Ok(()) => {}
+            Err(StoreError::Corrupt { reason, .. }) if reason.starts_with("a page of it") => {
+                caught += 1;
+            }
+            Err(StoreError::Corrupt { .. } | StoreError::Io { .. }) => found_out += 1,
+            Err(other) => panic!("page {page}: {other}"),
+        }
+    }
+    assert!(found_out > 0 && caught > 0, "{found_out} {caught}");
+}
