@@ -71,14 +71,21 @@ impl RedbStore {
     /// another process has it, or it was not closed in order.
     pub(crate) async fn peek(env: &Env, path: &Path, key: &'static str) -> Option<bool> {
         let file = path.to_owned();
-        let look = move || -> Result<bool, ::redb::Error> {
-            if std::fs::metadata(&file)?.len() == 0 {
+        let look = move |file: &Path| -> Result<bool, ::redb::Error> {
+            if std::fs::metadata(file)?.len() == 0 {
                 return Ok(false);
             }
-            let txn = ReadOnlyDatabase::open(&file)?.begin_read()?;
+            let txn = ReadOnlyDatabase::open(file)?.begin_read()?;
             Ok(get(&txn, key)?.is_some())
         };
-        env.disk(move |_| look().ok()).await
+        env.disk(move |_| {
+            let path = file.display().to_string();
+            guarded(&path, || {
+                look(&file).map_err(|error| storage_error(&path, error))
+            })
+            .ok()
+        })
+        .await
     }
 
     /// Makes a new file with this content, all of it at once, at this revision.
