@@ -74,6 +74,10 @@ fn completions_are_made_for_each_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = run(&mut weft(["completions", shell]));
         assert!(script.ok().stdout.contains("sidecar"), "{shell}");
+        // What the help does not show is not offered either.
+        for hidden in ["demo-app", "demo-sweep", "clock-offset"] {
+            assert!(!script.stdout.contains(hidden), "{shell} {hidden}");
+        }
     }
 }
 
@@ -170,6 +174,20 @@ fn resources_go_in_and_come_out_as_they_were() {
     world
         .admin(&["delete", "httproute", "invoices"])
         .fails_with(&["invoices"]);
+    // All of a file, or none of it.
+    let second = ROUTE.replace("name: invoices", "name: orders");
+    let both = world.file("both.yaml", &format!("{ROUTE}---\n{second}"));
+    world.admin(&["apply", "-f", &file]).ok();
+    world
+        .admin(&["delete", "-f", &both])
+        .fails_with(&["HTTPRoute/default/orders", "weft get"]);
+    world.admin(&["apply", "-f", &both]).ok();
+    let gone = world.admin(&["delete", "-f", &both, "-o", "json"]).json();
+    assert_eq!(gone["changes"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        world.admin(&["delete", "-f", &both, "-n", "x"]).code,
+        Some(2)
+    );
     let empty = world.admin(&["get"]);
     assert!(empty.ok().stdout.contains("no resources"), "{empty:?}");
 }

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
@@ -54,7 +54,7 @@ impl X509Svid {
         }
         let mut chain = Vec::new();
         for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
-            chain.push(certificate.map_err(|e| fail(&e.to_string()))?);
+            chain.push(certificate.map_err(|e| fail(&words(&e)))?);
             if chain.len() > MAX_CERTIFICATES {
                 return Err(fail("it has more than 10 certificates"));
             }
@@ -66,10 +66,20 @@ impl X509Svid {
         let key = match (keys.next(), keys.next()) {
             (Some(Ok(key)), None) => Zeroizing::new(key.secret_pkcs8_der().to_vec()),
             (Some(Ok(_)), Some(_)) => return Err(fail("it has more than one PRIVATE KEY block")),
-            (Some(Err(e)), _) => return Err(fail(&e.to_string())),
+            (Some(Err(e)), _) => return Err(fail(&words(&e))),
             (None, _) => return Err(fail("it has no PRIVATE KEY block (PKCS#8)")),
         };
         Self::new(chain, key)
+    }
+}
+
+/// The parser's own words show its bytes.
+fn words(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a block of it is cut off".to_owned(),
+        pem::Error::IllegalSectionStart { .. } => "a block of it begins wrongly".to_owned(),
+        pem::Error::Base64Decode(_) => "a block of it is not Base64".to_owned(),
+        other => other.to_string(),
     }
 }
 

@@ -98,7 +98,7 @@ pub enum ControlError {
     Config(String),
     /// A listener could not be opened.
     #[error(
-        "cannot listen on {what} {addr}: {reason}; stop what uses it, or choose another address"
+        "cannot listen on {what} {addr}: {reason}; choose another address, or stop what uses it"
     )]
     Listen {
         /// What for.

@@ -86,33 +86,38 @@ pub(crate) async fn apply(
     .await
 }
 
-/// Removes one resource.
+/// Removes resources, all or none.
 ///
 /// # Errors
-/// 404 if it is not there; or that what is left is not valid without it.
+/// 404 if one is not there; or that what is left is not valid without them.
 pub(crate) async fn delete(
     env: &Env,
     store: &dyn Store,
-    key: &ResourceKey,
+    keys: &[ResourceKey],
 ) -> Result<ApplyReply, Reject> {
     change(env, store, |stored| {
         let mut next = all(stored);
-        if next.remove(key).is_none() {
-            return Err(Reject::new(
-                StatusCode::NOT_FOUND,
-                "no_such_resource",
-                format!("there is no {key}; weft get lists what there is"),
-            ));
+        let (mut txn, mut changes) = (Txn::new(), Vec::new());
+        for key in keys {
+            if next.remove(key).is_none() {
+                return Err(Reject::new(
+                    StatusCode::NOT_FOUND,
+                    "no_such_resource",
+                    format!("there is no {key}; weft get lists what there is"),
+                ));
+            }
+            txn = txn.delete(store_key(key));
+            changes.push(ResourceChange {
+                key: key.to_string(),
+                action: Action::Deleted,
+            });
         }
         Ok(Planned {
             next,
-            txn: Txn::new().delete(store_key(key)),
+            txn,
             reply: ApplyReply {
                 revision: 0,
-                changes: vec![ResourceChange {
-                    key: key.to_string(),
-                    action: Action::Deleted,
-                }],
+                changes,
             },
         })
     })

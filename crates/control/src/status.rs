@@ -14,8 +14,9 @@ pub(crate) fn status(node: &Node) -> Result<Status, Reject> {
     let mut sidecars: Vec<SidecarStatus> = node.registry.read(|table| {
         table
             .iter()
-            .chain(table.lost())
-            .map(|s| sidecar(s, now))
+            .map(|s| (s, SidecarState::Away))
+            .chain(table.lost().map(|s| (s, SidecarState::Gone)))
+            .map(|(s, unless_live)| sidecar(s, unless_live, now))
             .collect()
     });
     sidecars.sort_by(|a, b| (&a.service, &a.instance).cmp(&(&b.service, &b.instance)));
@@ -40,7 +41,7 @@ pub(crate) fn status(node: &Node) -> Result<Status, Reject> {
     })
 }
 
-fn sidecar(sidecar: &Sidecar, now: SystemTime) -> SidecarStatus {
+fn sidecar(sidecar: &Sidecar, unless_live: SidecarState, now: SystemTime) -> SidecarStatus {
     let report = sidecar.report.as_ref();
     SidecarStatus {
         spiffe_id: sidecar.identity.to_string(),
@@ -51,7 +52,7 @@ fn sidecar(sidecar: &Sidecar, now: SystemTime) -> SidecarStatus {
         addr: sidecar.addr,
         state: match sidecar.is_live() {
             true => SidecarState::Live,
-            false => SidecarState::Gone,
+            false => unless_live,
         },
         since_unix_ms: sidecar.since_unix_ms,
         acked_revision: sidecar.acked.as_ref().map(|acked| acked.ack.revision),

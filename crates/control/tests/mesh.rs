@@ -257,7 +257,7 @@ async fn a_sidecar_that_vanishes_is_removed_after_the_grace_only() {
             look.tick().await;
             let sidecars = client.status().await.unwrap().sidecars;
             let gone = sidecars.iter().find(|s| s.instance == "a1");
-            if gone.is_none_or(|s| s.state == SidecarState::Gone) {
+            if gone.is_none_or(|s| s.state != SidecarState::Live) {
                 break;
             }
         }

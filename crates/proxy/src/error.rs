@@ -31,7 +31,7 @@ pub enum Error {
         dir: PathBuf,
     },
     /// A file of the state directory holds what it should not.
-    #[error("{} is damaged ({reason}): remove it and join again with a new token (`weft token create`)", path.display())]
+    #[error("{} is damaged ({reason}): remove it and start again; if that asks for one, with a new token (`weft token create`)", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -126,7 +126,7 @@ pub enum Error {
         cause: String,
     },
     /// A local port cannot be opened.
-    #[error("{what}: {source}; stop what uses it, or choose another address")]
+    #[error("{what}: {source}; choose another address, or stop what uses it")]
     Listen {
         /// Which listener.
         what: &'static str,

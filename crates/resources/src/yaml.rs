@@ -155,6 +155,14 @@ fn read_nodes(part: &str) -> Result<Vec<Node>, serde_saphyr::Error> {
     serde_saphyr::from_multiple_with_options(part, options)
 }
 
+/// Without what the parser shows of its own insides.
+fn readable(said: &str) -> String {
+    match said.split_once(" { ") {
+        Some(_) => "YAML: it has more aliases, depth or nodes than are read".to_owned(),
+        None => format!("YAML: {said}"),
+    }
+}
+
 fn syntax_error(error: &serde_saphyr::Error, origin: &str, offset: u64) -> ResourceError {
     let place = error.location();
     ResourceError {
@@ -162,6 +170,6 @@ fn syntax_error(error: &serde_saphyr::Error, origin: &str, offset: u64) -> Resou
         line: place.map_or(offset + 1, |place| offset + place.line()),
         column: place.map_or(1, |place| place.column()),
         path: String::new(),
-        reason: format!("YAML: {}", UserMessageFormatter.format_message(error)),
+        reason: readable(&UserMessageFormatter.format_message(error)),
     }
 }

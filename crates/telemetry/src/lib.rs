@@ -37,6 +37,6 @@ mod paths;
 pub use access::{AccessEntry, access};
 pub use edge::{Edge, EdgeDelta, HttpExchange, TcpConnection};
 pub use labels::{Direction, EdgeKey, Party, Protocol, Reporter, Side};
-pub use logging::{LogFormat, LoggingError, init_logging};
+pub use logging::{LogFormat, LoggingError, check_filter, init_logging};
 pub use metrics::{MAX_EDGES, METRICS_CONTENT_TYPE, Telemetry};
 pub use paths::{PathSample, PathTotals};

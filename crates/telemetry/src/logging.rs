@@ -48,28 +48,40 @@ pub enum LoggingError {
     Twice,
 }
 
+/// Whether a filter can be used: a level, or levels by target.
+///
+/// # Errors
+/// [`LoggingError::Filter`] says why not.
+pub fn check_filter(filter: &str) -> Result<(), LoggingError> {
+    read_filter(filter).map(drop)
+}
+
+fn read_filter(filter: &str) -> Result<EnvFilter, LoggingError> {
+    // A lone word that is no level would be taken for a target, and switch everything else off.
+    let lone = !filter.contains(['=', ',', '[', ':']) && !filter.starts_with("weft");
+    let fail = |cause: String| LoggingError::Filter {
+        filter: filter.to_owned(),
+        cause,
+    };
+    if lone
+        && filter
+            .parse::<tracing::level_filters::LevelFilter>()
+            .is_err()
+    {
+        return Err(fail(
+            "it is not a level: error, warn, info, debug, trace or off".to_owned(),
+        ));
+    }
+    EnvFilter::try_new(filter).map_err(|cause| fail(cause.to_string()))
+}
+
 /// Sends the events that `filter` lets through to standard error. Once per process. A line that cannot be written, to a
 /// full disk or a closed pipe, is lost and harms nobody.
 ///
 /// # Errors
 /// [`LoggingError`] if the filter is malformed or logging is set up already.
 pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), LoggingError> {
-    // A lone word that is no level would be taken for a target, and switch everything else off.
-    let lone = !filter.contains(['=', ',', '[', ':']) && !filter.starts_with("weft");
-    if lone
-        && filter
-            .parse::<tracing::level_filters::LevelFilter>()
-            .is_err()
-    {
-        return Err(LoggingError::Filter {
-            filter: filter.to_owned(),
-            cause: "it is not a level: error, warn, info, debug, trace or off".to_owned(),
-        });
-    }
-    let parsed = EnvFilter::try_new(filter).map_err(|cause| LoggingError::Filter {
-        filter: filter.to_owned(),
-        cause: cause.to_string(),
-    })?;
+    let parsed = read_filter(filter)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parsed)
         // It would tell standard error, with a panic where that is what fails.

@@ -240,21 +240,26 @@ pub(crate) struct GetArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// Removes one resource.
+/// Removes one resource, or all of a file: all or none.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
 
     /// Kind of the resource, such as HTTPRoute
-    pub(crate) kind: String,
+    #[arg(required_unless_present = "file", requires = "name")]
+    pub(crate) kind: Option<String>,
 
     /// Its name
-    pub(crate) name: String,
+    pub(crate) name: Option<String>,
 
     /// Its namespace
     #[arg(short, long, value_name = "NAME", default_value = "default")]
     pub(crate) namespace: String,
+
+    /// File or directory as `weft apply` takes it: removes the resources that it names. May be given several times
+    #[arg(short, long, value_name = "FILE|DIR|-", conflicts_with_all = ["kind", "namespace"])]
+    pub(crate) file: Vec<PathBuf>,
 
     /// Wait until every live sidecar has the change in force
     #[arg(long)]

@@ -17,8 +17,8 @@ use weft_env::{Env, Stream};
 use weft_wire::Problem;
 
 use super::types::{
-    ApplyReply, ApplyRequest, CaInfo, EdgeList, Progress, ResourceFilter, ResourceList, RotateCa,
-    RotateCerts, Status, TokenCreated, TokenInfo, TokenRequest, WaitReply,
+    ApplyReply, ApplyRequest, CaInfo, DeleteRequest, EdgeList, Progress, ResourceFilter,
+    ResourceList, RotateCa, RotateCerts, Status, TokenCreated, TokenInfo, TokenRequest, WaitReply,
 };
 use super::{MAX_REPLY, query};
 
@@ -149,13 +149,17 @@ impl AdminClient {
         namespace: &str,
         name: &str,
     ) -> Result<ApplyReply, AdminError> {
-        let path = format!(
-            "/v1/resources/{}/{}/{}",
-            query::escape(kind),
-            query::escape(namespace),
-            query::escape(name)
-        );
-        self.call(Method::DELETE, &path, None::<&()>).await
+        self.delete_all(vec![format!("{kind}/{namespace}/{name}")])
+            .await
+    }
+
+    /// Removes resources, all or none.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] if one is not there, or others need it.
+    pub async fn delete_all(&self, keys: Vec<String>) -> Result<ApplyReply, AdminError> {
+        let request = DeleteRequest { keys };
+        self.call(Method::POST, "/v1/delete", Some(&request)).await
     }
 
     /// The control node and every sidecar.

@@ -14,8 +14,8 @@ use weft_resources::ResourceKey;
 
 use super::query;
 use super::types::{
-    ApplyRequest, EdgeList, Progress, Proof, ResourceFilter, RotateCerts, TokenCreated,
-    TokenRequest, WaitReply,
+    ApplyRequest, DeleteRequest, EdgeList, Progress, Proof, ResourceFilter, RotateCerts,
+    TokenCreated, TokenRequest, WaitReply,
 };
 use crate::issue::{self, Rotation, create_token, list_tokens, revoke_token};
 use crate::node::Node;
@@ -59,11 +59,12 @@ pub(super) async fn answer(
             ok(&resources::apply(&node.env, &*node.store, &request.resources).await?)
         }
         ("GET", ["v1", "resources"]) => ok(&resources::list(&*node.store, &filter(query)?).await?),
-        ("DELETE", ["v1", "resources", kind, namespace, name]) => {
-            let key: ResourceKey = format!("{kind}/{namespace}/{name}")
-                .parse()
-                .map_err(|error| Reject::bad_request("bad_key", format!("{error}")))?;
-            ok(&resources::delete(&node.env, &*node.store, &key).await?)
+        ("POST", ["v1", "delete"]) => {
+            let request: DeleteRequest = read(body)?;
+            let keys: Result<Vec<ResourceKey>, _> =
+                request.keys.iter().map(|key| key.parse()).collect();
+            let keys = keys.map_err(|error| Reject::bad_request("bad_key", format!("{error}")))?;
+            ok(&resources::delete(&node.env, &*node.store, &keys).await?)
         }
         ("GET", ["v1", "status"]) => ok(&status::status(node)?),
         ("GET", ["v1", "wait"]) => ok(&wait(node, &query).await?),

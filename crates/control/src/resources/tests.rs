@@ -145,10 +145,14 @@ async fn list_filters_and_delete_removes() {
     assert!(list(none).await.is_empty());
 
     let key: ResourceKey = "HTTPRoute/default/orders".parse().unwrap();
-    let reply = delete(&bench.env, &*bench.store, &key).await.unwrap();
+    let reply = delete(&bench.env, &*bench.store, std::slice::from_ref(&key))
+        .await
+        .unwrap();
     assert_eq!(actions(&reply), [Action::Deleted]);
     assert_eq!(reply.revision, bench.revision().await);
-    let again = delete(&bench.env, &*bench.store, &key).await.unwrap_err();
+    let again = delete(&bench.env, &*bench.store, std::slice::from_ref(&key))
+        .await
+        .unwrap_err();
     assert_eq!(again.status, StatusCode::NOT_FOUND);
     assert_eq!(list(ResourceFilter::default()).await.len(), 1);
 }

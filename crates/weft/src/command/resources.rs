@@ -44,12 +44,16 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<(), Failure> {
 }
 
 pub(super) async fn delete(args: DeleteArgs) -> Result<(), Failure> {
-    let kind = kind(&args.kind)?;
+    // The command line has one or the other.
+    let keys = match (&args.kind, &args.name) {
+        (Some(named), Some(name)) => vec![format!("{}/{}/{name}", kind(named)?, args.namespace)],
+        _ => inputs::resources(&args.file)?
+            .iter()
+            .map(|resource| resource.key().to_string())
+            .collect(),
+    };
     let client = connect(&args.admin).await?;
-    let reply = client
-        .delete(kind, &args.namespace, &args.name)
-        .await
-        .map_err(failed)?;
+    let reply = client.delete_all(keys).await.map_err(failed)?;
     conclude(
         &client,
         reply,
@@ -74,9 +78,13 @@ pub(super) async fn get(args: GetArgs) -> Result<(), Failure> {
     let list = client.resources(&filter).await.map_err(failed)?;
     if let (Some(kind), Some(name)) = (&filter.kind, &filter.name) {
         if list.resources.is_empty() {
+            let place = match &filter.namespace {
+                Some(namespace) => format!(" in the namespace {namespace}"),
+                None => String::new(),
+            };
             return Err(Failure::new(
                 format!("get {kind} {name}"),
-                "there is none",
+                format!("there is none{place}"),
                 "list those that are there with: weft get",
             ));
         }

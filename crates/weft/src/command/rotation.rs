@@ -35,20 +35,14 @@ pub(super) async fn follow(
     if !has_failed(&last) {
         return Ok(());
     }
-    let absent = if last.absent.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", last.absent.join(", "))
-    };
     Err(Failure::new(
         what,
-        format!(
-            "{}{absent}",
-            last.message.as_deref().unwrap_or("it did not finish")
-        ),
+        last.message.as_deref().unwrap_or("it did not finish"),
         match last.absent.is_empty() {
             true => "mend that, and run it again: it goes on where it stopped",
-            false => "see which sidecars are absent with `weft cert show`, then run it again",
+            false => {
+                "look at their logs, then run it again; one that has ended is `gone` in `weft status` within 15 s and not waited for"
+            }
         },
     ))
 }

@@ -152,6 +152,7 @@ fn earlier(sidecar: &SidecarStatus) -> String {
 fn cells(sidecar: &SidecarStatus) -> [String; 9] {
     let state = match sidecar.state {
         SidecarState::Live => "live".to_owned(),
+        SidecarState::Away => format!("away since {}", date(sidecar.since_unix_ms / 1000)),
         SidecarState::Gone => format!("gone since {}", date(sidecar.since_unix_ms / 1000)),
     };
     let revision = sidecar

@@ -17,9 +17,16 @@ pub(crate) struct LogSettings {
         long,
         env = "WEFT_LOG_LEVEL",
         value_name = "LEVEL",
-        default_value = "info"
+        default_value = "info",
+        value_parser = level
     )]
     pub(crate) log_level: String,
+}
+
+fn level(text: &str) -> Result<String, String> {
+    weft_telemetry::check_filter(text)
+        .map(|()| text.to_owned())
+        .map_err(|error| error.to_string())
 }
 
 /// Form of a log line.

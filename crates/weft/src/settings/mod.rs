@@ -240,7 +240,7 @@ mod tests {
         let args: Vec<OsString> = ["weft", "sidecar", "--drain=soon"].map(Into::into).into();
         let report = |args: &[OsString], set: Option<&str>| {
             let error = Cli::command()
-                .try_get_matches_from(&args_with_drain(args))
+                .try_get_matches_from(args_with_drain(args))
                 .unwrap_err();
             blamed(error, args, |name| {
                 set.filter(|_| name == "WEFT_DRAIN").map(str::to_owned)

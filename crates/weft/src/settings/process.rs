@@ -1,6 +1,6 @@
 //! Settings that every long-running role has.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use weft_env::{Env, SystemPlatform};
@@ -38,9 +38,28 @@ impl ProcessSettings {
     /// Starts logging, and gives the process its access to the world.
     pub(crate) fn start(&self) -> Result<Env, Failure> {
         self.log.start()?;
+        if let Some(file) = &self.ready_file {
+            check_place(file)?;
+        }
         let platform = SystemPlatform::new()
             .with_wall_offset(self.clock_offset)
             .with_supervisor(std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()));
         Ok(Env::new(Arc::new(platform)))
     }
+}
+
+/// The ready file comes last, when much is done that a wrong path would make vain.
+fn check_place(file: &Path) -> Result<(), Failure> {
+    let dir = match file.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        Some(_) | None => Path::new("."),
+    };
+    if dir.is_dir() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        format!("write the ready file {}", file.display()),
+        format!("there is no directory {}", dir.display()),
+        "make it, or name another file with --ready-file",
+    ))
 }

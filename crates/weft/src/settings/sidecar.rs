@@ -55,7 +55,7 @@ pub(crate) struct SidecarSettings {
     pub(crate) token_file: Option<PathBuf>,
 
     /// A port of the application: http on service port 80, or tcp on the application's own port number,
-    /// unless said otherwise. May be given several times
+    /// unless said otherwise. May be given several times; in the environment with commas between
     #[arg(
         long,
         env = "WEFT_APP",

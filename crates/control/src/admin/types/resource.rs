@@ -10,6 +10,13 @@ pub struct ApplyRequest {
     pub resources: Vec<Value>,
 }
 
+/// `POST /v1/delete`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteRequest {
+    /// `KIND/NAMESPACE/NAME` of each.
+    pub keys: Vec<String>,
+}
+
 /// What became of one resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -46,7 +46,9 @@ pub struct ControlStatus {
 pub enum SidecarState {
     /// Connected.
     Live,
-    /// Not connected; its endpoint is kept for the time of grace, and it is shown for a day.
+    /// Its connection broke a moment ago: it stays in the mesh for the time of grace, as it may go on serving.
+    Away,
+    /// Not connected and out of the mesh; it is shown for a day.
     Gone,
 }
 

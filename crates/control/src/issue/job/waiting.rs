@@ -35,7 +35,7 @@ impl Job {
                     true => break milestone,
                     false => {
                         return Err(format!(
-                            "after {} s {} have not acknowledged the new root, which signs nothing before they do: {}; look at their logs and run it again, or leave them behind with --allow-missing",
+                            "after {} s {} have not acknowledged the new root, which signs nothing before they do: {} (--allow-missing leaves them behind)",
                             timeout.as_secs(),
                             of(milestone.missing.len()),
                             milestone.missing.join(", ")
@@ -169,7 +169,7 @@ fn of(count: usize) -> String {
 
 fn too_late(standing: &Standing, timeout: Duration) -> String {
     format!(
-        "after {} s {} of {} sidecars have no new certificate yet: {}; look at their logs, then rotate again",
+        "after {} s {} of {} sidecars have no new certificate yet: {}",
         timeout.as_secs(),
         standing.total - standing.done,
         standing.total,
