@@ -7,10 +7,11 @@ use http::{Method, Request};
 
 use crate::core::{Role, outgoing};
 use crate::driver::Driver;
-use crate::recv::{Asked, RecvStream};
+use crate::asked::Asked;
+use crate::recv::RecvStream;
 use crate::send::SendStream;
 use crate::shared::Shared;
-use crate::{Blocked, Config, Error, Protocol};
+use crate::{Blocked, Config, Error, Protocol, Standing};
 
 /// Speaks HTTP/3 as a client on `conn`. The owner spawns [`Driver::run`]; requests may be sent at once.
 pub fn client(conn: quinn::Connection, config: Config) -> (Requests, Driver) {
@@ -121,5 +122,10 @@ impl Requests {
     /// How long streams of this connection, of either side's opening, had to wait until they could send.
     pub fn blocked(&self) -> Blocked {
         self.shared.waits.seen()
+    }
+
+    /// How its readers stand.
+    pub fn standing(&self) -> Standing {
+        self.shared.credit.standing()
     }
 }

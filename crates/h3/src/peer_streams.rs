@@ -37,8 +37,8 @@ struct Control {
     stream: RecvStream,
     reader: ControlReader,
     piece: Bytes,
-    /// Requests when it was last read.
-    requests: u64,
+    /// What was done when it was last read.
+    work: u64,
 }
 
 impl std::fmt::Debug for Control {
@@ -69,17 +69,13 @@ impl PeerStreams {
         self.untyped.push((stream, TypeReader::default()));
     }
 
-    /// The next thing that the peer says on its control stream; `requests` counts those that ever were. Cancel
+    /// The next thing that the peer says on its control stream; `work` counts what it may say much about. Cancel
     /// safe.
-    pub(crate) async fn next(&mut self, requests: impl Fn() -> u64) -> Result<ControlEvent, Fault> {
-        poll_fn(|cx| self.poll_next(cx, requests())).await
+    pub(crate) async fn next(&mut self, work: impl Fn() -> u64) -> Result<ControlEvent, Fault> {
+        poll_fn(|cx| self.poll_next(cx, work())).await
     }
 
-    fn poll_next(
-        &mut self,
-        cx: &mut Context<'_>,
-        requests: u64,
-    ) -> Poll<Result<ControlEvent, Fault>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>, work: u64) -> Poll<Result<ControlEvent, Fault>> {
         self.poll_untyped(cx)?;
         if let Some(stream) = &mut self.encoder {
             poll_pieces(stream, cx, |piece| check_encoder(&piece))?;
@@ -89,7 +85,7 @@ impl PeerStreams {
         }
         match &mut self.control {
             Some(control) => {
-                if std::mem::replace(&mut control.requests, requests) != requests {
+                if std::mem::replace(&mut control.work, work) != work {
                     control.reader.progress();
                 }
                 control.poll(cx)
@@ -133,7 +129,7 @@ impl PeerStreams {
                     stream,
                     reader: ControlReader::new(self.role),
                     piece: rest,
-                    requests: 0,
+                    work: 0,
                 };
                 self.control.replace(control).map_or(Ok(()), |_| Err(TWICE))
             }

@@ -6,10 +6,11 @@ use http::{Request, Response, StatusCode};
 
 use crate::core::Role;
 use crate::driver::Driver;
-use crate::recv::{Asked, RecvStream};
+use crate::asked::Asked;
+use crate::recv::RecvStream;
 use crate::send::SendStream;
 use crate::shared::Shared;
-use crate::{Blocked, Code, Config, Error};
+use crate::{Blocked, Code, Config, Error, Standing};
 
 /// Speaks HTTP/3 as a server on `conn`. The owner spawns [`Driver::run`] and calls [`Accept::accept`] in a
 /// loop, with a task of its own for each request.
@@ -153,5 +154,10 @@ impl Shutdown {
     /// How long streams of this connection, of either side's opening, had to wait until they could send.
     pub fn blocked(&self) -> Blocked {
         self.shared.waits.seen()
+    }
+
+    /// How its readers stand.
+    pub fn standing(&self) -> Standing {
+        self.shared.credit.standing()
     }
 }

@@ -2,6 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
+use super::credit::{self, Word};
 use super::frame::{HeadReader, Idle, kind};
 use super::settings::{MAX_PAYLOAD, Settings};
 use super::{Fault, Role, varint};
@@ -17,6 +18,8 @@ pub(crate) enum ControlEvent {
     Settings(Settings),
     /// To a client: the first request that will not be processed. To a server: a push id.
     Goaway(u64),
+    /// About how far our streams may run ahead, or what was heard of that.
+    Credit(Word),
 }
 
 enum Payload {
@@ -52,7 +55,7 @@ impl ControlReader {
         }
     }
 
-    /// Requests have come since the last call: what was counted is forgotten.
+    /// Requests have come since the last call, or streams were sent on: what was counted is forgotten.
     pub(crate) fn progress(&mut self) {
         self.idle.progress();
     }
@@ -113,6 +116,7 @@ impl ControlReader {
                 return unexpected("MAX_PUSH_ID sent by a server");
             }
             kind::GOAWAY | kind::CANCEL_PUSH | kind::MAX_PUSH_ID => varint::MAX_LEN as u64,
+            kind::CREDIT => credit::LONGEST,
             kind::DATA | kind::HEADERS | kind::PUSH_PROMISE => {
                 return unexpected("a request frame on the control stream");
             }
@@ -125,7 +129,7 @@ impl ControlReader {
         if len > longest {
             return Err(match frame {
                 kind::SETTINGS => Fault::connection(Code::EXCESSIVE_LOAD, "SETTINGS is too long"),
-                _ => Fault::connection(Code::FRAME_ERROR, "a frame of one integer is too long"),
+                _ => Fault::connection(Code::FRAME_ERROR, "a frame of a few integers is too long"),
             });
         }
         self.idle.add(len)?;
@@ -138,6 +142,9 @@ impl ControlReader {
     fn complete(&mut self, frame: u64, payload: &[u8]) -> Result<Option<ControlEvent>, Fault> {
         if frame == kind::SETTINGS {
             return Settings::parse(payload).map(|s| Some(ControlEvent::Settings(s)));
+        }
+        if frame == kind::CREDIT {
+            return Word::parse(payload).map(|word| Some(ControlEvent::Credit(word)));
         }
         let id = match varint::decode(payload) {
             Some((id, used)) if used == payload.len() => id,

@@ -2,6 +2,7 @@
 
 pub(crate) mod capsule;
 pub(crate) mod control;
+pub(crate) mod credit;
 pub(crate) mod datagram;
 pub(crate) mod fields;
 pub(crate) mod frame;

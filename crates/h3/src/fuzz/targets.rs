@@ -94,6 +94,7 @@ fn read_control(role: Role, bytes: &[u8], cuts: &[usize]) -> Seen {
             match reader.next(&mut piece) {
                 Ok(Some(ControlEvent::Settings(_))) => seen.push("settings"),
                 Ok(Some(ControlEvent::Goaway(id))) => seen.push(size(id)),
+                Ok(Some(ControlEvent::Credit(_))) => seen.push("credit"),
                 Ok(None) => break,
                 Err(fault) => {
                     seen.push(rule(fault));
