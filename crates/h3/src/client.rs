@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, Request};
 
+use crate::asked::Asked;
 use crate::core::{Role, outgoing};
 use crate::driver::Driver;
-use crate::asked::Asked;
 use crate::recv::RecvStream;
 use crate::send::SendStream;
 use crate::shared::Shared;
@@ -86,6 +86,7 @@ impl Requests {
         let (send, recv) = opened.map_err(|reason| shared.closed(reason, true))?;
         let stream = shared.stream(send.id().into());
         stream.set_protocol(protocol);
+        stream.said.request(request.headers());
         let tunnel = request.method() == Method::CONNECT;
         let recv = RecvStream::new(recv, Arc::clone(&stream), Asked::from(request.method()));
         let mut send = SendStream::request(send, stream, [head.into(), content], tunnel);

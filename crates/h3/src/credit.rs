@@ -11,7 +11,7 @@ use crate::Code;
 use crate::core::Fault;
 use crate::core::credit::{Grants, Told, Windows, Word};
 use crate::readers::{LOOK, Lending, lend};
-use crate::shared::{Shared, Stream, changed};
+use crate::shared::{Shared, Stream};
 
 /// Changes of mind that a peer may send at once, and one each [`LOOK`]: each of them wakes all that wait.
 const CHANGES: u64 = 64;
@@ -56,10 +56,6 @@ pub(crate) struct Credit {
 
     /// What there is to say.
     pub(crate) words: Mutex<Words>,
-    /// The control stream has something to send, before which no other stream sends: when the connection's credit is
-    /// used up, the first of it that comes back must not go to whoever uses it up again.
-    urgent: AtomicBool,
-    calm: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -95,8 +91,6 @@ impl Credit {
             is_told: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             words: Mutex::default(),
-            urgent: AtomicBool::new(false),
-            calm: Notify::new(),
         }
     }
 
@@ -191,22 +185,6 @@ impl Credit {
             true => *lock(&self.told),
             false => Told::default(),
         }
-    }
-
-    pub(crate) fn is_urgent(&self) -> bool {
-        self.urgent.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_urgent(&self, urgent: bool) {
-        self.urgent.store(urgent, Ordering::Release);
-        if !urgent {
-            self.calm.notify_waiters();
-        }
-    }
-
-    /// Completes when the control stream has nothing to send.
-    pub(crate) async fn calm(&self) {
-        changed(&self.calm, || (!self.is_urgent()).then_some(())).await;
     }
 
     pub(crate) fn sent(&self, bytes: usize) {

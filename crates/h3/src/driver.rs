@@ -13,6 +13,7 @@ use crate::core::uni::StreamType;
 use crate::core::{Fault, Role, settings, varint};
 use crate::credit::{self, Changes};
 use crate::peer_streams::PeerStreams;
+use crate::priority;
 use crate::readers::{self, Lending};
 use crate::server::admit;
 use crate::shared::{Shared, changed};
@@ -88,6 +89,7 @@ async fn drive(shared: &Arc<Shared>, aside: Option<Outlet>) -> Result<Infallible
                 }
                 // A client's GOAWAY is about pushes, of which there are none.
                 ControlEvent::Goaway(_) => {}
+                ControlEvent::Priority { stream, given } => priority::update(shared, stream, given),
                 ControlEvent::Credit(word) => {
                     credit::hear(shared, word, &mut changes).map_err(|fault| fail(shared, fault))?;
                 }
@@ -182,9 +184,9 @@ async fn send_ours(shared: &Shared) -> Result<Infallible, Error> {
                     words.extend(goaway(id));
                     announced = Some(id);
                 }
-                shared.credit.set_urgent(true);
+                shared.turns.set_urgent(true);
                 let written = write(shared, &mut control, &words).await;
-                shared.credit.set_urgent(false);
+                shared.turns.set_urgent(false);
                 written?;
             }
         }
@@ -204,6 +206,7 @@ fn goaway(id: u64) -> Vec<u8> {
 async fn open(shared: &Shared, first: &[u8]) -> Result<SendStream, Error> {
     let opened = shared.conn.open_uni().await;
     let mut stream = opened.map_err(|reason| shared.closed(reason, false))?;
+    priority::before_all(&stream);
     write(shared, &mut stream, first).await?;
     Ok(stream)
 }

@@ -41,12 +41,14 @@ mod error;
 mod fuzz;
 mod gather;
 mod peer_streams;
+mod priority;
 mod protocol;
 mod readers;
 mod recv;
 mod send;
 mod server;
 mod shared;
+mod turns;
 mod udp;
 
 pub use aside::{Aside, send_aside};

@@ -129,6 +129,7 @@ impl RecvStream {
             .map_err(|fault| self.fail(fault))?;
         self.drop_code = Code::NO_ERROR;
         self.stream.set_protocol(request.extensions().get());
+        self.stream.said.request(request.headers());
         self.reader.head_done(match length {
             _ if request.method() == Method::CONNECT => Content::Tunnel,
             Some(length) => Content::Exactly(length),

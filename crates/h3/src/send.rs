@@ -11,6 +11,7 @@ use quinn::{StoppedError, WriteError};
 
 use crate::core::credit::Allowance;
 use crate::core::outgoing;
+use crate::priority::Place;
 use crate::shared::{self, Stream};
 use crate::{Code, Error};
 
@@ -39,6 +40,7 @@ pub struct SendStream {
     /// Taken over but not yet accepted by QUIC's flow control: a frame's head, and its payload.
     out: [Bytes; 2],
     allowance: Allowance,
+    place: Place,
     stage: Stage,
     /// The request's method is CONNECT, extended or not: no trailers.
     tunnel: bool,
@@ -59,6 +61,7 @@ impl SendStream {
             stream,
             out,
             allowance: Allowance::default(),
+            place: Place::default(),
             stage: Stage::Content,
             tunnel,
             drop_code: Code::REQUEST_CANCELLED,
@@ -72,6 +75,7 @@ impl SendStream {
             stream,
             out: [const { Bytes::new() }; 2],
             allowance: Allowance::default(),
+            place: Place::default(),
             stage: Stage::Head,
             tunnel: false,
             drop_code: Code::REQUEST_REJECTED,
@@ -129,6 +133,7 @@ impl SendStream {
         }
         // A CONNECT that is refused has an ordinary response.
         self.tunnel &= response.status().is_success();
+        self.stream.said.response(response.headers());
         self.stage = Stage::Content;
         self.out = [head.into(), content];
         self.flush().await?;
@@ -247,41 +252,43 @@ impl SendStream {
             stream,
             out,
             allowance,
+            place,
             ..
         } = self;
         let shared = &stream.shared;
-        let mut room = || match shared.credit.is_urgent() {
-            true => 0,
-            false => allowance.room(shared.credit.told(), stream.meter.granted()),
-        };
-        if room() == 0 {
+        if let Some(place) = place.change(&stream.said) {
+            // A stream that has ended says so when it is written to.
+            let _ = inner.set_priority(place);
+        }
+        let (bulk, small) = (place.is_bulk(), allowance.is_small());
+        let mut room = || allowance.room(shared.credit.told(), stream.meter.granted());
+        if shared.turns.must_wait(bulk) || room() == 0 {
             let stopped = inner.stopped();
-            let more = async {
-                shared.credit.calm().await;
-                stream
-                    .meter
-                    .more(|| room() > 0 || shared.credit.is_urgent())
-                    .await;
+            let turn = async {
+                shared.turns.wait(bulk).await;
+                stream.meter.more(|| room() > 0).await;
             };
             let waiting = async {
                 tokio::select! {
                     biased;
                     stopped = stopped => Err(told_to_stop(stopped)),
-                    () = more => Ok(()),
+                    () = turn => Ok(()),
                 }
             };
             return shared.waits.watch(waiting).await;
         }
-        let write = poll_fn(|cx| {
-            // Anew each time: while it waits for QUIC, the peer may say that it wants less.
-            let room = room();
-            match room {
-                0 => Poll::Ready(Ok(0)),
-                _ => poll_write(inner, out, room, cx),
-            }
+        // Anew each time: while it waits for QUIC, others may come that go first, and the peer may want less.
+        let write = poll_fn(|cx| match room() {
+            0 => Poll::Ready(Ok(0)),
+            _ if shared.turns.must_wait(bulk) => Poll::Ready(Ok(0)),
+            room => poll_write(inner, out, room, cx),
         });
-        let written = shared.waits.watch(write).await?;
+        let written = match small {
+            true => shared.waits.watch(shared.turns.before_bulks(write)).await?,
+            false => shared.waits.watch(write).await?,
+        };
         allowance.sent(written);
+        place.sent(written);
         shared.credit.sent(written);
         Ok(())
     }

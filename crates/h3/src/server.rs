@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
 
+use crate::asked::Asked;
 use crate::core::Role;
 use crate::driver::Driver;
-use crate::asked::Asked;
 use crate::recv::RecvStream;
 use crate::send::SendStream;
 use crate::shared::Shared;

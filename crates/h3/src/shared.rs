@@ -13,6 +13,8 @@ use crate::core::settings::Settings;
 use crate::core::{Fault, Role, goaway};
 use crate::credit::{Credit, Meter};
 use crate::datagrams::{Channel, Channels};
+use crate::priority::{Early, Said};
+use crate::turns::Turns;
 use crate::{Code, Config, Error, Protocol};
 
 /// Stands for "none" where an id or a code is kept; neither ever has this value.
@@ -39,6 +41,8 @@ pub(crate) struct Shared {
     idle: Notify,
     pub(crate) waits: Waits,
     pub(crate) credit: Credit,
+    pub(crate) early: Early,
+    pub(crate) turns: Turns,
     fault: OnceLock<(Code, &'static str)>,
 }
 
@@ -61,6 +65,8 @@ impl Shared {
             idle: Notify::new(),
             waits: Waits::default(),
             credit: Credit::new(config.windows),
+            early: Early::default(),
+            turns: Turns::default(),
             fault: OnceLock::new(),
         })
     }
@@ -187,8 +193,12 @@ impl Shared {
             abort: AtomicU64::new(NONE),
             datagrams: self.channels.as_ref().map(|c| c.open(id)),
             meter: Meter::new(&self.credit),
+            said: Said::default(),
         });
         self.credit.opened(&stream);
+        if self.role == Role::Server {
+            self.early.take(id, &stream.said);
+        }
         stream
     }
 }
@@ -232,6 +242,7 @@ pub(crate) struct Stream {
     /// Where its datagrams wait; `None` when they are switched off.
     pub(crate) datagrams: Option<Arc<Channel>>,
     pub(crate) meter: Meter,
+    pub(crate) said: Said,
 }
 
 impl Stream {

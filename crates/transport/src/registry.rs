@@ -126,6 +126,11 @@ impl Link {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The most that may be under way or wait for that.
+    pub(crate) fn send_window(&self) -> u64 {
+        self.profile.send_window
+    }
+
     pub(crate) fn copying(&self) -> Copying {
         self.profile.copying
     }

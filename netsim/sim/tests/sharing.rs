@@ -4,20 +4,21 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use support::{Ca, MS, Peer, get, in_world, pair};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use weft_env::BoxFuture;
-use weft_netsim::LinkSpec;
+use weft_netsim::{LinkSpec, Mtu, Queue, Rate};
 use weft_transport::{Exchange, Handler, ServerRequest, Target};
 
 const PIECE: usize = 64 * 1024;
 static CONTENT: [u8; PIECE] = [7; PIECE];
 
-/// `GET /n` is answered with n bytes. `POST /deaf` is answered at once and its content never read; of any other POST
+/// `GET /n` is answered with n bytes, and with the priority that `x-answer` names. `POST /deaf` is answered at once and its content never read; of any other POST
 /// the content is read, and its length is the answer.
 struct Bytewise;
 
@@ -25,7 +26,10 @@ impl Handler for Bytewise {
     fn handle(&self, mut request: ServerRequest) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let path = request.request.uri().path()[1..].to_owned();
-            let head = Response::new(());
+            let mut head = Response::new(());
+            if let Some(own) = request.request.headers().get("x-answer") {
+                head.headers_mut().insert("priority", own.clone());
+            }
             if path == "deaf" {
                 let _ = request.send.send_response(&head).await;
                 // Until the caller has gone.
@@ -227,4 +231,127 @@ fn ten_thousand_readers_that_stand_still_cost_what_is_stated_and_hold_up_nobody(
             assert!(exchange.recv.data().await.unwrap().is_some());
         }
     });
+}
+
+/// 100 Mb/s, 20 ms, a queue of 100 packets.
+fn narrow() -> LinkSpec {
+    LinkSpec {
+        rate: Some(Rate {
+            bits_per_second: 100_000_000,
+            queue: Queue::Packets(100),
+        }),
+        mtu: Some(Mtu {
+            bytes: 1_500,
+            reported: false,
+        }),
+        ..LinkSpec::ideal(10 * MS)
+    }
+}
+
+/// What requests for 1 KiB meet beside so many bulks on the same connection: p50, p99 in milliseconds, and the bulks'
+/// Mb/s.
+fn small_beside(bulks: usize) -> (f64, f64, f64) {
+    in_world(4, move |world| async move {
+        let (ca, client, server) = pair(&world, narrow(), Arc::new(Bytewise)).await;
+        let (pool, target) = (client.endpoint.pool(), server.target(&ca, "invoices"));
+        pool.connection(&target).await.unwrap();
+        let bytes = Arc::new(AtomicU64::new(0));
+        for _ in 0..bulks {
+            let (pool, target, bytes) = (pool.clone(), target.clone(), bytes.clone());
+            drop(client.tasks.spawn(async move {
+                let request = get("/1000000000");
+                let asked = pool.request_with(&target, &request, Bytes::new(), true);
+                let mut recv = asked.await.unwrap().recv;
+                recv.response().await.unwrap();
+                while let Ok(Some(data)) = recv.data().await {
+                    bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+                }
+            }));
+        }
+        // Beyond slow start.
+        sleep(Duration::from_secs(5)).await;
+        let (begin, before) = (Instant::now(), bytes.load(Ordering::Relaxed));
+        let mut calls = Vec::new();
+        for n in 0..1_000 {
+            let (pool, target, world) = (pool.clone(), target.clone(), world.clone());
+            calls.push(client.tasks.spawn(async move {
+                sleep_until(begin + 10 * MS * n).await;
+                let due = world.now();
+                let request = get("/1024");
+                let asked = pool.request_with(&target, &request, Bytes::new(), true);
+                let mut recv = asked.await.unwrap().recv;
+                recv.response().await.unwrap();
+                while recv.data().await.unwrap().is_some() {}
+                (world.now() - due).as_secs_f64() * 1e3
+            }));
+        }
+        let mut ms = Vec::new();
+        for call in calls {
+            ms.push(call.await.unwrap());
+        }
+        let took = begin.elapsed().as_secs_f64();
+        let rate = (bytes.load(Ordering::Relaxed) - before) as f64 * 8.0 / 1e6 / took;
+        ms.sort_by(f64::total_cmp);
+        (ms[ms.len() / 2], ms[ms.len() * 99 / 100], rate)
+    })
+}
+
+#[test]
+fn small_requests_go_before_bulks_on_their_connection() {
+    let (_, alone, _) = small_beside(0);
+    for bulks in [1, 8, 64] {
+        let (p50, p99, rate) = small_beside(bulks);
+        println!(
+            "{bulks} bulks: p50 {p50:.1} ms, p99 {p99:.1} ms, {alone:.1} alone; {rate:.1} Mb/s"
+        );
+        assert!(p99 <= 2.0 * alone, "p99 {p99} ms beside {bulks} bulks");
+        assert!(rate >= 92.0, "{bulks} bulks have {rate} Mb/s");
+    }
+}
+
+/// Two answers of 5 MB, asked for at the same time: when each is whole, in seconds. The fields are of
+/// the requests, or of the answers.
+fn finish(first: &'static str, second: &'static str, of_answers: bool) -> [f64; 2] {
+    in_world(5, move |world| async move {
+        let (ca, client, server) = pair(&world, narrow(), Arc::new(Bytewise)).await;
+        let (pool, target) = (client.endpoint.pool(), server.target(&ca, "invoices"));
+        pool.connection(&target).await.unwrap();
+        let begin = world.now();
+        let asks = [first, second].map(|priority| {
+            let (pool, target, world) = (pool.clone(), target.clone(), world.clone());
+            let name = if of_answers { "x-answer" } else { "priority" };
+            let mut request = get("/5000000");
+            request
+                .headers_mut()
+                .insert(name, priority.parse().unwrap());
+            client.tasks.spawn(async move {
+                let asked = pool.request_with(&target, &request, Bytes::new(), true);
+                let mut recv = asked.await.unwrap().recv;
+                recv.response().await.unwrap();
+                while recv.data().await.unwrap().is_some() {}
+                (world.now() - begin).as_secs_f64()
+            })
+        });
+        let mut done = [0.0; 2];
+        for (done, ask) in done.iter_mut().zip(asks) {
+            *done = ask.await.unwrap();
+        }
+        done
+    })
+}
+
+/// RFC 9218 §4.1 and §8: the urgent has the link to itself, whoever says so.
+#[test]
+fn the_urgent_goes_before_the_rest_by_the_word_of_the_client_or_the_server() {
+    for of_answers in [false, true] {
+        let [later, sooner] = finish("u=5", "u=1", of_answers);
+        println!("{sooner:.2} s and {later:.2} s, the word of the server: {of_answers}");
+        assert!(sooner < 0.65 * later, "{sooner} s and {later} s");
+        let [one, other] = finish("u=5, i", "u=5", of_answers);
+        let share = one / other;
+        assert!(
+            (0.8..1.25).contains(&share),
+            "equals share: {one} s, {other} s"
+        );
+    }
 }

@@ -147,6 +147,11 @@ impl Allowance {
         self.sent += bytes as u64;
     }
 
+    /// Whether the stream has sent so little, ever, that it does not wait for its reader.
+    pub(crate) fn is_small(&self) -> bool {
+        self.sent < super::priority::BULK
+    }
+
     /// Bytes that may be sent now. `granted`: the highest limit that the peer has granted this stream.
     pub(crate) fn room(&mut self, told: Told, granted: u64) -> u64 {
         if told.first == 0 {

@@ -10,6 +10,7 @@ pub(crate) mod goaway;
 pub(crate) mod incoming;
 pub(crate) mod message;
 pub(crate) mod outgoing;
+pub(crate) mod priority;
 pub(crate) mod qpack;
 pub(crate) mod settings;
 pub(crate) mod udp;

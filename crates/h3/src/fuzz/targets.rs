@@ -95,6 +95,7 @@ fn read_control(role: Role, bytes: &[u8], cuts: &[usize]) -> Seen {
                 Ok(Some(ControlEvent::Settings(_))) => seen.push("settings"),
                 Ok(Some(ControlEvent::Goaway(id))) => seen.push(size(id)),
                 Ok(Some(ControlEvent::Credit(_))) => seen.push("credit"),
+                Ok(Some(ControlEvent::Priority { .. })) => seen.push("priority"),
                 Ok(None) => break,
                 Err(fault) => {
                     seen.push(rule(fault));
