@@ -75,7 +75,7 @@ mod tests {
         for _ in 1..CALM {
             // A loss has halved it: it comes back.
             window = backlog.look(MOST, false, 200_000).unwrap_or(window);
-            assert!(window >= 250_000 + SPARE && window <= 500_000 + SPARE);
+            assert!((250_000 + SPARE..=500_000 + SPARE).contains(&window));
         }
         assert_eq!(backlog.look(MOST, false, 200_000), Some(MOST));
         assert_eq!(backlog.look(MOST, false, 200_000), None);
