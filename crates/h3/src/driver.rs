@@ -75,12 +75,13 @@ async fn drive(shared: &Arc<Shared>, aside: Option<Outlet>) -> Result<Infallible
     let mut datagrams = pin!(take_datagrams(shared));
     let mut readers = pin!(readers::watch(shared));
     let mut changes = Changes::new();
+    let prioritize = |stream, given| priority::update(shared, stream, given);
     loop {
         tokio::select! {
             biased;
             reason = shared.conn.closed() => return Err(shared.closed(reason, false)),
             result = &mut ours => return result,
-            event = peer.next(|| shared.work()) => match event.map_err(|fault| fail(shared, fault))? {
+            event = peer.next(|| shared.work(), prioritize) => match event.map_err(|fault| fail(shared, fault))? {
                 ControlEvent::Settings(settings) => {
                     shared.set_peer_settings(settings);
                 }
@@ -89,7 +90,8 @@ async fn drive(shared: &Arc<Shared>, aside: Option<Outlet>) -> Result<Infallible
                 }
                 // A client's GOAWAY is about pushes, of which there are none.
                 ControlEvent::Goaway(_) => {}
-                ControlEvent::Priority { stream, given } => priority::update(shared, stream, given),
+                // They are given to `prioritize`.
+                ControlEvent::Priority { .. } => {}
                 ControlEvent::Credit(word) => {
                     credit::hear(shared, word, &mut changes).map_err(|fault| fail(shared, fault))?;
                 }

@@ -11,6 +11,7 @@ use tokio::task::coop::poll_proceed;
 use crate::Code;
 use crate::aside::{Outlet, stop};
 use crate::core::control::{ControlEvent, ControlReader};
+use crate::core::priority::Given;
 use crate::core::qpack::instructions::{DecoderStream, check_encoder};
 use crate::core::uni::{StreamType, TypeReader};
 use crate::core::{Fault, Role};
@@ -69,13 +70,22 @@ impl PeerStreams {
         self.untyped.push((stream, TypeReader::default()));
     }
 
-    /// The next thing that the peer says on its control stream; `work` counts what it may say much about. Cancel
-    /// safe.
-    pub(crate) async fn next(&mut self, work: impl Fn() -> u64) -> Result<ControlEvent, Fault> {
-        poll_fn(|cx| self.poll_next(cx, work())).await
+    /// The next thing that the peer says on its control stream, but for priorities, of which there may be many: these
+    /// are given to `prioritize`. `work` counts what it may say much about. Cancel safe.
+    pub(crate) async fn next(
+        &mut self,
+        work: impl Fn() -> u64,
+        mut prioritize: impl FnMut(u64, Given),
+    ) -> Result<ControlEvent, Fault> {
+        poll_fn(|cx| self.poll_next(cx, work(), &mut prioritize)).await
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>, work: u64) -> Poll<Result<ControlEvent, Fault>> {
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        work: u64,
+        prioritize: &mut impl FnMut(u64, Given),
+    ) -> Poll<Result<ControlEvent, Fault>> {
         self.poll_untyped(cx)?;
         if let Some(stream) = &mut self.encoder {
             poll_pieces(stream, cx, |piece| check_encoder(&piece))?;
@@ -88,7 +98,7 @@ impl PeerStreams {
                 if std::mem::replace(&mut control.work, work) != work {
                     control.reader.progress();
                 }
-                control.poll(cx)
+                control.poll(cx, prioritize)
             }
             None => Poll::Pending,
         }
@@ -170,10 +180,19 @@ impl PeerStreams {
 }
 
 impl Control {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<ControlEvent, Fault>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        prioritize: &mut impl FnMut(u64, Given),
+    ) -> Poll<Result<ControlEvent, Fault>> {
         loop {
-            if let Some(event) = self.reader.next(&mut self.piece)? {
-                return Poll::Ready(Ok(event));
+            match self.reader.next(&mut self.piece)? {
+                Some(ControlEvent::Priority { stream, given }) => {
+                    prioritize(stream, given);
+                    continue;
+                }
+                Some(event) => return Poll::Ready(Ok(event)),
+                None => {}
             }
             self.piece = ready!(poll_piece(&mut self.stream, cx)).ok_or(CLOSED)?;
         }
