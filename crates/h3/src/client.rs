@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, Request};
 
+use crate::asked::Asked;
 use crate::core::{Role, outgoing};
 use crate::driver::Driver;
-use crate::recv::{Asked, RecvStream};
+use crate::recv::RecvStream;
 use crate::send::SendStream;
 use crate::shared::Shared;
-use crate::{Blocked, Config, Error, Protocol};
+use crate::{Blocked, Config, Error, Protocol, Standing};
 
 /// Speaks HTTP/3 as a client on `conn`. The owner spawns [`Driver::run`]; requests may be sent at once.
 pub fn client(conn: quinn::Connection, config: Config) -> (Requests, Driver) {
@@ -85,6 +86,7 @@ impl Requests {
         let (send, recv) = opened.map_err(|reason| shared.closed(reason, true))?;
         let stream = shared.stream(send.id().into());
         stream.set_protocol(protocol);
+        stream.said.request(request.headers());
         let tunnel = request.method() == Method::CONNECT;
         let recv = RecvStream::new(recv, Arc::clone(&stream), Asked::from(request.method()));
         let mut send = SendStream::request(send, stream, [head.into(), content], tunnel);
@@ -121,5 +123,10 @@ impl Requests {
     /// How long streams of this connection, of either side's opening, had to wait until they could send.
     pub fn blocked(&self) -> Blocked {
         self.shared.waits.seen()
+    }
+
+    /// How its readers stand.
+    pub fn standing(&self) -> Standing {
+        self.shared.credit.standing()
     }
 }

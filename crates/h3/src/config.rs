@@ -1,6 +1,7 @@
 //! What an endpoint takes.
 
 use crate::core::Role;
+use crate::core::credit::Windows;
 use crate::core::qpack::decode::Limits;
 use crate::core::settings::Settings;
 
@@ -28,6 +29,10 @@ pub struct Config {
     /// Send a setting and a frame of reserved, meaningless types (RFC 9114 §7.2.8), so that peers stay used
     /// to ignoring what they do not know. Default true.
     pub grease: bool,
+    /// QUIC's windows, by which the reading side judges when readers that stand still are too many: it then asks the
+    /// peer to send less ahead of them, so that they do not hold up the others (`docs/adr/0011-standing-readers.md`).
+    /// `None`, the default, for never; what the peer asks for is heeded either way.
+    pub windows: Option<Windows>,
 }
 
 impl Default for Config {
@@ -38,6 +43,7 @@ impl Default for Config {
             extended_connect: false,
             datagram_buffer: 0,
             grease: true,
+            windows: None,
         }
     }
 }

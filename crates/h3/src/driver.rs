@@ -11,7 +11,10 @@ use crate::core::control::ControlEvent;
 use crate::core::frame::{grease, kind};
 use crate::core::uni::StreamType;
 use crate::core::{Fault, Role, settings, varint};
+use crate::credit::{self, Changes};
 use crate::peer_streams::PeerStreams;
+use crate::priority;
+use crate::readers::{self, Lending};
 use crate::server::admit;
 use crate::shared::{Shared, changed};
 use crate::{Code, Error};
@@ -40,6 +43,14 @@ impl Driver {
         (self, aside)
     }
 
+    /// Lets the connection lend of this memory to readers that stand still. Without any, they hold up the others once
+    /// they have filled the connection's window.
+    #[must_use]
+    pub fn with_lending(self, lending: Lending) -> Self {
+        self.shared.credit.set_lending(lending);
+        self
+    }
+
     /// Opens our control and QPACK streams, reads the peer's, and sends GOAWAY when asked to. Runs until
     /// the connection ends, and tells why.
     pub async fn run(mut self) -> Error {
@@ -62,12 +73,15 @@ async fn drive(shared: &Arc<Shared>, aside: Option<Outlet>) -> Result<Infallible
     let mut peer = PeerStreams::new(shared.role, aside);
     let mut ours = pin!(send_ours(shared));
     let mut datagrams = pin!(take_datagrams(shared));
+    let mut readers = pin!(readers::watch(shared));
+    let mut changes = Changes::new();
+    let prioritize = |stream, given| priority::update(shared, stream, given);
     loop {
         tokio::select! {
             biased;
             reason = shared.conn.closed() => return Err(shared.closed(reason, false)),
             result = &mut ours => return result,
-            event = peer.next(|| shared.requests()) => match event.map_err(|fault| fail(shared, fault))? {
+            event = peer.next(|| shared.work(), prioritize) => match event.map_err(|fault| fail(shared, fault))? {
                 ControlEvent::Settings(settings) => {
                     shared.set_peer_settings(settings);
                 }
@@ -76,11 +90,17 @@ async fn drive(shared: &Arc<Shared>, aside: Option<Outlet>) -> Result<Infallible
                 }
                 // A client's GOAWAY is about pushes, of which there are none.
                 ControlEvent::Goaway(_) => {}
+                // They are given to `prioritize`.
+                ControlEvent::Priority { .. } => {}
+                ControlEvent::Credit(word) => {
+                    credit::hear(shared, word, &mut changes).map_err(|fault| fail(shared, fault))?;
+                }
             },
             stream = shared.conn.accept_uni(), if peer.has_room() => {
                 peer.add(stream.map_err(|reason| shared.closed(reason, false))?);
             }
             result = &mut datagrams => return result,
+            never = &mut readers => match never {},
             result = refuse_requests(shared) => return result,
         }
     }
@@ -154,14 +174,22 @@ async fn send_ours(shared: &Shared) -> Result<Infallible, Error> {
     loop {
         let next = changed(&shared.local_changed, || {
             let id = shared.local().announced();
-            id.filter(|_| id != announced)
+            let id = id.filter(|_| id != announced);
+            let words = shared.credit.take_words();
+            (id.is_some() || !words.is_empty()).then_some((id, words))
         });
         tokio::select! {
             biased;
             stop = &mut stopped => return Err(stopped_critical(shared, stop)),
-            id = next => {
-                write(shared, &mut control, &goaway(id)).await?;
-                announced = Some(id);
+            (id, mut words) = next => {
+                if let Some(id) = id {
+                    words.extend(goaway(id));
+                    announced = Some(id);
+                }
+                shared.turns.set_urgent(true);
+                let written = write(shared, &mut control, &words).await;
+                shared.turns.set_urgent(false);
+                written?;
             }
         }
     }
@@ -180,6 +208,7 @@ fn goaway(id: u64) -> Vec<u8> {
 async fn open(shared: &Shared, first: &[u8]) -> Result<SendStream, Error> {
     let opened = shared.conn.open_uni().await;
     let mut stream = opened.map_err(|reason| shared.closed(reason, false))?;
+    priority::before_all(&stream);
     write(shared, &mut stream, first).await?;
     Ok(stream)
 }

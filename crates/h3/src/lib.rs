@@ -27,11 +27,13 @@
 //! The crate starts no task: the owner spawns [`Driver::run`] and a task for each request.
 
 mod aside;
+mod asked;
 mod blocked;
 mod client;
 mod code;
 mod config;
 mod core;
+mod credit;
 mod datagrams;
 mod driver;
 mod error;
@@ -39,11 +41,14 @@ mod error;
 mod fuzz;
 mod gather;
 mod peer_streams;
+mod priority;
 mod protocol;
+mod readers;
 mod recv;
 mod send;
 mod server;
 mod shared;
+mod turns;
 mod udp;
 
 pub use aside::{Aside, send_aside};
@@ -51,11 +56,14 @@ pub use blocked::Blocked;
 pub use client::{Requests, client};
 pub use code::Code;
 pub use config::Config;
+pub use core::credit::Windows;
+pub use credit::Standing;
 pub use datagrams::Datagrams;
 pub use driver::Driver;
 pub use error::Error;
 pub use gather::gather;
 pub use protocol::Protocol;
+pub use readers::Lending;
 pub use recv::RecvStream;
 pub use send::SendStream;
 pub use server::{Accept, Pending, Shutdown, server};

@@ -11,6 +11,7 @@ use tokio::task::coop::poll_proceed;
 use crate::Code;
 use crate::aside::{Outlet, stop};
 use crate::core::control::{ControlEvent, ControlReader};
+use crate::core::priority::Given;
 use crate::core::qpack::instructions::{DecoderStream, check_encoder};
 use crate::core::uni::{StreamType, TypeReader};
 use crate::core::{Fault, Role};
@@ -37,8 +38,8 @@ struct Control {
     stream: RecvStream,
     reader: ControlReader,
     piece: Bytes,
-    /// Requests when it was last read.
-    requests: u64,
+    /// What was done when it was last read.
+    work: u64,
 }
 
 impl std::fmt::Debug for Control {
@@ -69,16 +70,21 @@ impl PeerStreams {
         self.untyped.push((stream, TypeReader::default()));
     }
 
-    /// The next thing that the peer says on its control stream; `requests` counts those that ever were. Cancel
-    /// safe.
-    pub(crate) async fn next(&mut self, requests: impl Fn() -> u64) -> Result<ControlEvent, Fault> {
-        poll_fn(|cx| self.poll_next(cx, requests())).await
+    /// The next thing that the peer says on its control stream, but for priorities, of which there may be many: these
+    /// are given to `prioritize`. `work` counts what it may say much about. Cancel safe.
+    pub(crate) async fn next(
+        &mut self,
+        work: impl Fn() -> u64,
+        mut prioritize: impl FnMut(u64, Given),
+    ) -> Result<ControlEvent, Fault> {
+        poll_fn(|cx| self.poll_next(cx, work(), &mut prioritize)).await
     }
 
     fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
-        requests: u64,
+        work: u64,
+        prioritize: &mut impl FnMut(u64, Given),
     ) -> Poll<Result<ControlEvent, Fault>> {
         self.poll_untyped(cx)?;
         if let Some(stream) = &mut self.encoder {
@@ -89,10 +95,10 @@ impl PeerStreams {
         }
         match &mut self.control {
             Some(control) => {
-                if std::mem::replace(&mut control.requests, requests) != requests {
+                if std::mem::replace(&mut control.work, work) != work {
                     control.reader.progress();
                 }
-                control.poll(cx)
+                control.poll(cx, prioritize)
             }
             None => Poll::Pending,
         }
@@ -133,7 +139,7 @@ impl PeerStreams {
                     stream,
                     reader: ControlReader::new(self.role),
                     piece: rest,
-                    requests: 0,
+                    work: 0,
                 };
                 self.control.replace(control).map_or(Ok(()), |_| Err(TWICE))
             }
@@ -174,10 +180,19 @@ impl PeerStreams {
 }
 
 impl Control {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<ControlEvent, Fault>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        prioritize: &mut impl FnMut(u64, Given),
+    ) -> Poll<Result<ControlEvent, Fault>> {
         loop {
-            if let Some(event) = self.reader.next(&mut self.piece)? {
-                return Poll::Ready(Ok(event));
+            match self.reader.next(&mut self.piece)? {
+                Some(ControlEvent::Priority { stream, given }) => {
+                    prioritize(stream, given);
+                    continue;
+                }
+                Some(event) => return Poll::Ready(Ok(event)),
+                None => {}
             }
             self.piece = ready!(poll_piece(&mut self.stream, cx)).ok_or(CLOSED)?;
         }

@@ -6,36 +6,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response};
 use tokio::task::coop::poll_proceed;
 
+use crate::asked::{Asked, response_content};
+use crate::core::credit::Grants;
 use crate::core::message::{Content, Event, MessageReader};
 use crate::core::{Fault, Role, incoming};
-use crate::shared::Stream;
+use crate::shared::{Shared, Stream};
 use crate::{Code, Datagrams, Error};
 
 /// Pieces taken from QUIC under one lock. Full-sized packets make pieces of about 1.2 KiB.
 const BATCH: usize = 4;
 /// Interim responses taken before the final one. Real servers send one or two.
 const MAX_INTERIM: u8 = 16;
-
-/// What the client asked, as far as the response's framing depends on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
-    Head,
-    Connect,
-    Other,
-}
-
-impl From<&Method> for Asked {
-    fn from(method: &Method) -> Self {
-        match *method {
-            Method::HEAD => Self::Head,
-            Method::CONNECT => Self::Connect,
-            _ => Self::Other,
-        }
-    }
-}
 
 /// Whether there is anything left to read.
 #[derive(Debug)]
@@ -65,6 +49,7 @@ pub struct RecvStream {
     next: u8,
     filled: u8,
     interim: u8,
+    grants: Grants,
     asked: Asked,
     ending: Ending,
     trailers: Option<Box<HeaderMap>>,
@@ -88,6 +73,7 @@ impl RecvStream {
             next: 0,
             filled: 0,
             interim: 0,
+            grants: Grants::default(),
             asked,
             ending: Ending::Open,
             trailers: None,
@@ -143,6 +129,7 @@ impl RecvStream {
             .map_err(|fault| self.fail(fault))?;
         self.drop_code = Code::NO_ERROR;
         self.stream.set_protocol(request.extensions().get());
+        self.stream.said.request(request.headers());
         self.reader.head_done(match length {
             _ if request.method() == Method::CONNECT => Content::Tunnel,
             Some(length) => Content::Exactly(length),
@@ -194,7 +181,17 @@ impl RecvStream {
     /// # Errors
     /// As [`data`](Self::data); pieces that came before an error are given first.
     pub async fn data_vectored(&mut self, pieces: &mut [Bytes]) -> Result<usize, Error> {
-        crate::gather(pieces, |cx| self.poll_data(cx)).await
+        let count = crate::gather(pieces, |cx| self.poll_data(cx)).await?;
+        self.has_more_in_hand();
+        Ok(count)
+    }
+
+    /// Whoever took pieces until there were none is busy with them, and does not wait for more: for callers of
+    /// [`poll_data`](Self::poll_data) that do so.
+    pub fn has_more_in_hand(&self) {
+        if matches!(self.ending, Ending::Open) {
+            self.stream.meter.hand_over(&self.stream.shared.credit);
+        }
     }
 
     /// The trailers, once the content is read; what of it was not read is thrown away. `None` when there
@@ -249,6 +246,9 @@ impl RecvStream {
 
     fn end(&mut self, ending: Ending) {
         self.ending = ending;
+        self.stream.meter.empty(&self.stream.shared.credit);
+        self.stream.shared.credit.give_back(&self.grants);
+        self.grants = Grants::default();
         if let Some(channel) = &self.stream.datagrams {
             channel.close_recv();
         }
@@ -280,7 +280,13 @@ impl RecvStream {
                 }
             }
             match &self.ending {
-                Ending::Open => ready!(self.poll_fill(cx)),
+                Ending::Open => match self.poll_fill(cx) {
+                    Poll::Ready(()) => self.has_more_in_hand(),
+                    Poll::Pending => {
+                        self.stream.meter.empty(&self.stream.shared.credit);
+                        return Poll::Pending;
+                    }
+                },
                 Ending::Clean => return Poll::Ready(Ok(None)),
                 Ending::Stopped => {
                     return Poll::Ready(Err(Error::Unreadable {
@@ -305,11 +311,27 @@ impl RecvStream {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // A peer that sends without a pause must not keep the thread to itself.
         let turn = ready!(poll_proceed(cx));
-        let read = ready!(pin!(self.inner.read_chunks(&mut self.queue)).poll(cx));
+        // What lies here counts as read: where readers stand still, it is one packet of each.
+        let taken = match self.stream.shared.credit.pressing() {
+            Some(_) => 1,
+            None => BATCH,
+        };
+        let queue = &mut self.queue[..taken];
+        let read = ready!(pin!(self.inner.read_chunks(queue)).poll(cx));
         turn.made_progress();
         (self.next, self.filled) = (0, 0);
         match read {
-            Ok(Some(count)) => self.filled = count as u8,
+            Ok(Some(count)) => {
+                self.filled = count as u8;
+                let Shared {
+                    credit,
+                    local_changed,
+                    ..
+                } = &*self.stream.shared;
+                self.grants
+                    .read(self.queue[..count].iter().map(Bytes::len).sum());
+                credit.grant(self.stream.id, &mut self.grants, local_changed);
+            }
             Ok(None) => match self.reader.finish() {
                 Ok(()) => self.end(Ending::Clean),
                 Err(fault) => drop(self.fail(fault)),
@@ -353,21 +375,6 @@ impl Drop for RecvStream {
     fn drop(&mut self) {
         // Left alone, quinn would send STOP_SENDING with code 0, which HTTP/3 does not have.
         self.stop(self.stream.abort_code().unwrap_or(self.drop_code));
-    }
-}
-
-/// How much content follows a final response header.
-fn response_content(asked: Asked, status: StatusCode, length: Option<u64>) -> Content {
-    match (asked, length) {
-        // RFC 9110 §9.3.6: content-length has no meaning here.
-        (Asked::Connect, _) if status.is_success() => Content::Tunnel,
-        // RFC 9110 §6.4.1: these never have content, whatever content-length says.
-        (Asked::Head, _) => Content::Exactly(0),
-        _ if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => {
-            Content::Exactly(0)
-        }
-        (_, Some(length)) => Content::Exactly(length),
-        (_, None) => Content::Open,
     }
 }
 

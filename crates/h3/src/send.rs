@@ -1,12 +1,17 @@
 //! Our half of a request stream.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, Response};
+use quinn::{StoppedError, WriteError};
 
+use crate::core::credit::Allowance;
 use crate::core::outgoing;
+use crate::priority::Place;
 use crate::shared::{self, Stream};
 use crate::{Code, Error};
 
@@ -34,6 +39,8 @@ pub struct SendStream {
     stream: Arc<Stream>,
     /// Taken over but not yet accepted by QUIC's flow control: a frame's head, and its payload.
     out: [Bytes; 2],
+    allowance: Allowance,
+    place: Place,
     stage: Stage,
     /// The request's method is CONNECT, extended or not: no trailers.
     tunnel: bool,
@@ -53,6 +60,8 @@ impl SendStream {
             inner,
             stream,
             out,
+            allowance: Allowance::default(),
+            place: Place::default(),
             stage: Stage::Content,
             tunnel,
             drop_code: Code::REQUEST_CANCELLED,
@@ -65,6 +74,8 @@ impl SendStream {
             inner,
             stream,
             out: [const { Bytes::new() }; 2],
+            allowance: Allowance::default(),
+            place: Place::default(),
             stage: Stage::Head,
             tunnel: false,
             drop_code: Code::REQUEST_REJECTED,
@@ -122,6 +133,7 @@ impl SendStream {
         }
         // A CONNECT that is refused has an ordinary response.
         self.tunnel &= response.status().is_success();
+        self.stream.said.response(response.headers());
         self.stage = Stage::Content;
         self.out = [head.into(), content];
         self.flush().await?;
@@ -225,18 +237,65 @@ impl SendStream {
             self.reset(Code::DATAGRAM_ERROR);
             return Err(error);
         }
-        while let Some(first) = self.out.iter().position(|b| !b.is_empty()) {
-            let write = self.inner.write_chunks(&mut self.out[first..]);
-            if let Err(error) = self.stream.shared.waits.watch(write).await {
+        while self.out.iter().any(|piece| !piece.is_empty()) {
+            if let Err(error) = self.write_some().await {
                 return Err(self.write_failed(error));
             }
         }
         Ok(())
     }
 
-    fn write_failed(&mut self, error: quinn::WriteError) -> Error {
+    /// Hands QUIC as much of `out` as may be sent, or waits until that is more.
+    async fn write_some(&mut self) -> Result<(), WriteError> {
+        let Self {
+            inner,
+            stream,
+            out,
+            allowance,
+            place,
+            ..
+        } = self;
+        let shared = &stream.shared;
+        if let Some(place) = place.change(&stream.said) {
+            // A stream that has ended says so when it is written to.
+            let _ = inner.set_priority(place);
+        }
+        let (bulk, small) = (place.is_bulk(), allowance.is_small());
+        let mut room = || allowance.room(shared.credit.told(), stream.meter.granted());
+        if shared.turns.must_wait(bulk) || room() == 0 {
+            let stopped = inner.stopped();
+            let turn = async {
+                shared.turns.wait(bulk).await;
+                stream.meter.more(|| room() > 0).await;
+            };
+            let waiting = async {
+                tokio::select! {
+                    biased;
+                    stopped = stopped => Err(told_to_stop(stopped)),
+                    () = turn => Ok(()),
+                }
+            };
+            return shared.waits.watch(waiting).await;
+        }
+        // Anew each time: while it waits for QUIC, others may come that go first, and the peer may want less.
+        let write = poll_fn(|cx| match room() {
+            0 => Poll::Ready(Ok(0)),
+            _ if shared.turns.must_wait(bulk) => Poll::Ready(Ok(0)),
+            room => poll_write(inner, out, room, cx),
+        });
+        let written = match small {
+            true => shared.waits.watch(shared.turns.before_bulks(write)).await?,
+            false => shared.waits.watch(write).await?,
+        };
+        allowance.sent(written);
+        place.sent(written);
+        shared.credit.sent(written);
+        Ok(())
+    }
+
+    fn write_failed(&mut self, error: WriteError) -> Error {
         match error {
-            quinn::WriteError::Stopped(code) => {
+            WriteError::Stopped(code) => {
                 // RFC 9000 §3.5: answer STOP_SENDING with a reset, with the same code.
                 self.drop_code = code.into();
                 if self.stream.shared.is_unprocessed(self.stream.id) {
@@ -244,9 +303,9 @@ impl SendStream {
                 }
                 Error::Stopped { code: code.into() }
             }
-            quinn::WriteError::ConnectionLost(reason) => self.stream.closed(reason),
-            quinn::WriteError::ClosedStream => unsendable("the stream was already ended or reset"),
-            quinn::WriteError::ZeroRttRejected => Error::GoingAway,
+            WriteError::ConnectionLost(reason) => self.stream.closed(reason),
+            WriteError::ClosedStream => unsendable("the stream was already ended or reset"),
+            WriteError::ZeroRttRejected => Error::GoingAway,
         }
     }
 }
@@ -257,6 +316,37 @@ impl Drop for SendStream {
             // Left alone, quinn would finish the stream: the peer would take what it has for the whole.
             self.reset(self.stream.abort_code().unwrap_or(self.drop_code));
         }
+    }
+}
+
+/// Writes what there is, but at most `room` bytes. How many were written, which leave `out`.
+fn poll_write(
+    inner: &mut quinn::SendStream,
+    out: &mut [Bytes; 2],
+    room: u64,
+    cx: &mut Context<'_>,
+) -> Poll<Result<usize, WriteError>> {
+    let first = usize::from(out[0].is_empty());
+    let all: usize = out.iter().map(Bytes::len).sum();
+    if all as u64 <= room {
+        let written = ready!(pin!(inner.write_chunks(&mut out[first..])).poll(cx))?;
+        return Poll::Ready(Ok(written.bytes));
+    }
+    let fits = usize::try_from(room).unwrap_or(usize::MAX);
+    let piece = &mut out[first];
+    let mut part = [piece.slice(..fits.min(piece.len()))];
+    let written = ready!(pin!(inner.write_chunks(&mut part)).poll(cx))?;
+    piece.advance(written.bytes);
+    Poll::Ready(Ok(written.bytes))
+}
+
+fn told_to_stop(stopped: Result<Option<quinn::VarInt>, StoppedError>) -> WriteError {
+    match stopped {
+        Ok(Some(code)) => WriteError::Stopped(code),
+        // It has ended.
+        Ok(None) => WriteError::ClosedStream,
+        Err(StoppedError::ConnectionLost(reason)) => WriteError::ConnectionLost(reason),
+        Err(StoppedError::ZeroRttRejected) => WriteError::ZeroRttRejected,
     }
 }
 

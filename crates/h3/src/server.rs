@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
 
+use crate::asked::Asked;
 use crate::core::Role;
 use crate::driver::Driver;
-use crate::recv::{Asked, RecvStream};
+use crate::recv::RecvStream;
 use crate::send::SendStream;
 use crate::shared::Shared;
-use crate::{Blocked, Code, Config, Error};
+use crate::{Blocked, Code, Config, Error, Standing};
 
 /// Speaks HTTP/3 as a server on `conn`. The owner spawns [`Driver::run`] and calls [`Accept::accept`] in a
 /// loop, with a task of its own for each request.
@@ -158,5 +159,10 @@ impl Shutdown {
     /// How long streams of this connection, of either side's opening, had to wait until they could send.
     pub fn blocked(&self) -> Blocked {
         self.shared.waits.seen()
+    }
+
+    /// How its readers stand.
+    pub fn standing(&self) -> Standing {
+        self.shared.credit.standing()
     }
 }

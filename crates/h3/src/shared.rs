@@ -11,7 +11,10 @@ use tokio::sync::Notify;
 use crate::blocked::Waits;
 use crate::core::settings::Settings;
 use crate::core::{Fault, Role, goaway};
+use crate::credit::{Credit, Meter};
 use crate::datagrams::{Channel, Channels};
+use crate::priority::{Early, Said};
+use crate::turns::Turns;
 use crate::{Code, Config, Error, Protocol};
 
 /// Stands for "none" where an id or a code is kept; neither ever has this value.
@@ -37,6 +40,9 @@ pub(crate) struct Shared {
     requests: AtomicU64,
     idle: Notify,
     pub(crate) waits: Waits,
+    pub(crate) credit: Credit,
+    pub(crate) early: Early,
+    pub(crate) turns: Turns,
     fault: OnceLock<(Code, &'static str)>,
 }
 
@@ -58,6 +64,9 @@ impl Shared {
             requests: AtomicU64::new(0),
             idle: Notify::new(),
             waits: Waits::default(),
+            credit: Credit::new(config.windows),
+            early: Early::default(),
+            turns: Turns::default(),
             fault: OnceLock::new(),
         })
     }
@@ -163,9 +172,10 @@ impl Shared {
         self.active.load(Ordering::Acquire)
     }
 
-    /// Requests that ever were.
-    pub(crate) fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+    /// A number that changes when requests come, and when streams are sent on that the peer gives credit for.
+    pub(crate) fn work(&self) -> u64 {
+        let requests = self.requests.load(Ordering::Relaxed);
+        requests.wrapping_add(self.credit.work())
     }
 
     /// Completes when no request is under way.
@@ -177,12 +187,19 @@ impl Shared {
     pub(crate) fn stream(self: &Arc<Self>, id: u64) -> Arc<Stream> {
         self.active.fetch_add(1, Ordering::AcqRel);
         self.requests.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Stream {
+        let stream = Arc::new(Stream {
             shared: Arc::clone(self),
             id,
             abort: AtomicU64::new(NONE),
             datagrams: self.channels.as_ref().map(|c| c.open(id)),
-        })
+            meter: Meter::new(&self.credit),
+            said: Said::default(),
+        });
+        self.credit.opened(&stream);
+        if self.role == Role::Server {
+            self.early.take(id, &stream.said);
+        }
+        stream
     }
 }
 
@@ -224,6 +241,8 @@ pub(crate) struct Stream {
     abort: AtomicU64,
     /// Where its datagrams wait; `None` when they are switched off.
     pub(crate) datagrams: Option<Arc<Channel>>,
+    pub(crate) meter: Meter,
+    pub(crate) said: Said,
 }
 
 impl Stream {
@@ -279,6 +298,8 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.meter.empty(&self.shared.credit);
+        self.shared.credit.closed(self.id);
         if let Some(channels) = &self.shared.channels {
             channels.close(self.id);
         }

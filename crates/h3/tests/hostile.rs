@@ -251,6 +251,11 @@ async fn control_frames_without_end_are_h3_excessive_load() {
         frame(13, &[1]),
         frame(0xf0700, b"\0u=1"),
         frame(0x21, &[7; 1000]),
+        // Credit: changes of mind, what nobody asked for, streams that are not there.
+        frame(0x3765_6675, &[0, 1, 7]),
+        frame(0x3765_6675, &[1, 7]),
+        frame(0x3765_6675, &[2, 0, 63]),
+        frame(0x3765_6675, &[9]),
     ] {
         let mut scene = Scene::new().await;
         pour(&mut scene.raw.control, &spam.repeat(100), MUCH).await;

@@ -87,6 +87,8 @@ fn sample(stats: &ConnectionStats) -> PathSample<'_> {
         mtu: stats.mtu,
         window: stats.congestion_window,
         blocked_streams: stats.blocked_streams,
+        standing_readers: stats.standing_readers,
+        lent: stats.lent,
         totals: PathTotals {
             sent_packets: stats.sent_packets,
             lost_packets: stats.lost_packets,
@@ -94,6 +96,7 @@ fn sample(stats: &ConnectionStats) -> PathSample<'_> {
             received_bytes: stats.bytes_received,
             migrations: stats.migrations,
             blocked: stats.blocked,
+            pressed: stats.pressed,
         },
     }
 }

@@ -176,9 +176,12 @@ fn paths_are_shown_as_they_are_and_counted_over_connections_that_come_and_go() {
         mtu: 1_452,
         window: 12_000,
         blocked_streams: 2,
+        standing_readers: 3,
+        lent: 1_000,
         totals: PathTotals {
             sent_packets: sent,
             blocked: Duration::from_millis(blocked),
+            pressed: blocked / 250,
             ..PathTotals::default()
         },
     };
@@ -193,6 +196,9 @@ fn paths_are_shown_as_they_are_and_counted_over_connections_that_come_and_go() {
         r#"weft_path_rtt_seconds{direction="outbound",peer="a"} 0.08"#,
         r#"weft_path_mtu_bytes{direction="outbound",peer="a"} 1452"#,
         r#"weft_path_blocked_streams{direction="outbound",peer="a"} 2"#,
+        r#"weft_path_standing_readers{direction="outbound",peer="a"} 3"#,
+        r#"weft_path_lent_bytes{direction="outbound",peer="a"} 1000"#,
+        r#"weft_path_pressed_total{direction="outbound",peer="a"} 3"#,
         r#"weft_path_connections{transport="quic",key_exchange="X25519MLKEM768",cipher="TLS_AES_128_GCM_SHA256"} 1"#,
     ] {
         assert!(text.lines().any(|l| l == line), "no {line} in {text}");
@@ -225,6 +231,8 @@ fn peers_beyond_the_bound_go_by_one_name() {
             mtu: 1_200,
             window: 1,
             blocked_streams: 0,
+            standing_readers: 0,
+            lent: 0,
             totals: PathTotals::default(),
         })
         .collect();

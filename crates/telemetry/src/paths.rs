@@ -42,6 +42,10 @@ pub struct PathSample<'a> {
     pub window: u64,
     /// Streams that wait to be allowed to send.
     pub blocked_streams: usize,
+    /// Readers of what it sent that stand still.
+    pub standing_readers: usize,
+    /// Bytes lent to them.
+    pub lent: u64,
     /// What only grows.
     pub totals: PathTotals,
 }
@@ -61,6 +65,8 @@ pub struct PathTotals {
     pub migrations: u64,
     /// Time in which a stream waited to be allowed to send.
     pub blocked: Duration,
+    /// Times that it was asked to send less ahead of readers that stand still.
+    pub pressed: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -107,12 +113,15 @@ pub(crate) struct Paths {
     mtu: Level,
     window: Level,
     blocked_now: Level,
+    standing: Level,
+    lent: Level,
     security: Family<SecurityLabels, Gauge>,
     sent_packets: Count,
     lost_packets: Count,
     sent_bytes: Count,
     received_bytes: Count,
     migrations: Count,
+    pressed: Count,
     blocked: Family<PeerLabels, Counter<f64, AtomicU64>>,
     seen: Mutex<Seen>,
 }
@@ -145,6 +154,8 @@ struct Worst {
     mtu: u16,
     window: u64,
     blocked_streams: usize,
+    standing_readers: usize,
+    lent: u64,
 }
 
 impl Paths {
@@ -159,6 +170,11 @@ impl Paths {
                 "path_congestion_window",
                 "Bytes that may be under way to a peer, smallest of its connections",
                 &self.window,
+            ),
+            (
+                "path_lent",
+                "Memory lent to readers of what a peer sent that stand still, beside their connections' windows",
+                &self.lent,
             ),
         ];
         for (name, help, family) in gauges {
@@ -182,6 +198,11 @@ impl Paths {
             self.blocked_now.clone(),
         );
         registry.register(
+            "path_standing_readers",
+            "Readers of what a peer sent that have not come back for more, where there are many",
+            self.standing.clone(),
+        );
+        registry.register(
             "path_connections",
             "Open mesh connections by transport, key exchange and cipher",
             self.security.clone(),
@@ -201,6 +222,11 @@ impl Paths {
                 "path_migrations",
                 "Changes of the addresses of a path to a peer",
                 &self.migrations,
+            ),
+            (
+                "path_pressed",
+                "Times that a peer was asked to send less ahead of readers that stand still",
+                &self.pressed,
             ),
         ];
         for (name, help, family) in counters {
@@ -266,6 +292,7 @@ impl Paths {
             now.received_bytes,
         );
         add(&self.migrations, before.migrations, now.migrations);
+        add(&self.pressed, before.pressed, now.pressed);
         let blocked = now.blocked.saturating_sub(before.blocked);
         self.blocked
             .get_or_create_owned(labels)
@@ -275,7 +302,13 @@ impl Paths {
     fn show(&self, worst: BTreeMap<(&'static str, Arc<str>), Worst>) {
         self.rtt.clear();
         self.loss.clear();
-        for family in [&self.mtu, &self.window, &self.blocked_now] {
+        for family in [
+            &self.mtu,
+            &self.window,
+            &self.blocked_now,
+            &self.standing,
+            &self.lent,
+        ] {
             family.clear();
         }
         for ((direction, peer), worst) in worst {
@@ -292,6 +325,8 @@ impl Paths {
             level(&self.mtu, u64::from(worst.mtu));
             level(&self.window, worst.window);
             level(&self.blocked_now, worst.blocked_streams as u64);
+            level(&self.standing, worst.standing_readers as u64);
+            level(&self.lent, worst.lent);
         }
     }
 }
@@ -304,6 +339,8 @@ impl Worst {
             mtu: u16::MAX,
             window: u64::MAX,
             blocked_streams: 0,
+            standing_readers: 0,
+            lent: 0,
         }
     }
 
@@ -316,5 +353,7 @@ impl Worst {
         self.mtu = self.mtu.min(sample.mtu);
         self.window = self.window.min(sample.window);
         self.blocked_streams += sample.blocked_streams;
+        self.standing_readers += sample.standing_readers;
+        self.lent += sample.lent;
     }
 }

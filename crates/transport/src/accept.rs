@@ -17,7 +17,7 @@ use crate::core::Core;
 use crate::error::NO_KEY_EXCHANGE;
 use crate::lifetime::{EndReason, Terms};
 use crate::places::Places;
-use crate::registry::{Link, NewLink};
+use crate::registry::{Flow, Link, NewLink};
 use crate::session::NO_COMMON_KEY_EXCHANGE;
 use crate::steer::Wheel;
 use crate::wire::Wire;
@@ -142,14 +142,20 @@ async fn handshake(
         own_not_after: Some(before.svid.not_after()),
         peer_not_after: peer.as_ref().map(|peer| peer.not_after),
     };
-    let (accept, driver) = weft_h3::server(quic.clone(), core.h3());
-    let (driver, aside) = driver.with_aside(renewal::STREAM_TYPE);
-    let shutdown = accept.shutdown();
-    let waited = accept.shutdown();
-    let active = Box::new(move || shutdown.active());
-    let blocked = Box::new(move || waited.blocked());
     let profile = core.profile(peer.as_ref().map(|peer| &peer.id)).clone();
     follow(&core, &quic, &wheel, &profile);
+    // The window of a stream was agreed on before the peer was known.
+    let h3 = core.h3(core.config.profile.stream_window, profile.connection_window);
+    let (accept, driver) = weft_h3::server(quic.clone(), h3);
+    let (driver, aside) = driver
+        .with_lending(core.lending.clone())
+        .with_aside(renewal::STREAM_TYPE);
+    let (shutdown, streams) = (accept.shutdown(), accept.shutdown());
+    let active = Box::new(move || shutdown.active());
+    let flow = Box::new(move || Flow {
+        blocked: streams.blocked(),
+        standing: streams.standing(),
+    });
     let link = core.enter(
         NewLink {
             wire: Wire::Quic(quic),
@@ -157,7 +163,7 @@ async fn handshake(
             chain,
             terms,
             active,
-            blocked,
+            flow,
             wheel,
             profile,
         },

@@ -123,6 +123,9 @@ pub struct Limits {
     pub dial_timeout: Duration,
     /// Requests under way at one time on one connection.
     pub max_requests: u32,
+    /// Memory, in bytes, that all connections together may lend to readers that stand still, so that these do not hold
+    /// up the others of their connection. Beside it each connection may hold its window.
+    pub max_lent: u64,
     /// The largest header section taken from a peer, in bytes (RFC 9114 §4.2.2).
     pub max_header_bytes: u64,
     /// A pooled connection without requests for this long is closed.
@@ -142,6 +145,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             dial_timeout: Duration::from_secs(2),
             max_requests: 4_096,
+            max_lent: 256 << 20,
             max_header_bytes: 64 << 10,
             pool_idle: Duration::from_secs(300),
             dial_backoff: (Duration::from_millis(100), Duration::from_secs(5)),

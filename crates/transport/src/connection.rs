@@ -7,10 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use weft_certs::PeerIdentity;
-use weft_h3::Blocked;
 
 use crate::lifetime::EndReason;
-use crate::registry::Link;
+use crate::registry::{Flow, Link};
 use crate::{
     Carrier, ConnectionStats, DialError, Negotiated, RecvStream, RequestError, SendStream,
     StreamError, tcp,
@@ -41,11 +40,14 @@ impl Requests {
         }
     }
 
-    /// Tells how long streams waited; over TCP, where they wait in the kernel, nothing.
-    pub(crate) fn waits(&self) -> Box<dyn Fn() -> Blocked + Send + Sync> {
+    /// Tells how their streams stand.
+    pub(crate) fn flow(&self) -> Box<dyn Fn() -> Flow + Send + Sync> {
         match self.clone() {
-            Self::Quic(requests) => Box::new(move || requests.blocked()),
-            Self::Tcp(_) => Box::new(Blocked::default),
+            Self::Quic(requests) => Box::new(move || Flow {
+                blocked: requests.blocked(),
+                standing: requests.standing(),
+            }),
+            Self::Tcp(_) => Box::new(Flow::default),
         }
     }
 

@@ -9,7 +9,7 @@ use weft_certs::tls::{self, Failure};
 use weft_certs::{CertificateDer, Identity, IdentitySource, PeerIdentity, SpiffeId, VerifyError};
 use weft_env::mutants::{Mutant, broken};
 use weft_env::{Env, Rng, Tasks};
-use weft_h3::Aside;
+use weft_h3::{Aside, Lending};
 
 use crate::connection::Requests;
 use crate::copies::Copies;
@@ -51,6 +51,8 @@ pub(crate) struct Core {
     pub(crate) refusals: Refusals,
     pub(crate) copies: Arc<Copies>,
     pub(crate) round_trips: RoundTrips,
+    /// For readers that stand still, of all connections.
+    pub(crate) lending: Lending,
     pub(crate) enforced: watch::Sender<Enforced>,
     pub(crate) tasks: Tasks,
     /// Places for handshakes that others begin.
@@ -66,10 +68,14 @@ impl Core {
         self.closing.is_cancelled()
     }
 
-    /// The HTTP/3 limits of every connection.
-    pub(crate) fn h3(&self) -> weft_h3::Config {
+    /// The HTTP/3 limits of a connection with these windows.
+    pub(crate) fn h3(&self, stream_window: u32, connection_window: u32) -> weft_h3::Config {
         weft_h3::Config {
             max_field_section_size: self.config.limits.max_header_bytes,
+            windows: Some(weft_h3::Windows {
+                stream: stream_window,
+                connection: connection_window,
+            }),
             ..weft_h3::Config::default()
         }
     }
@@ -207,7 +213,9 @@ impl Core {
         let patience = self.config.limits.dial_timeout;
         let quic = dial::connect(&self.endpoint, client, addr, first, &failure, patience).await?;
         let chain = dial::peer_chain(&quic);
-        let (requests, driver) = weft_h3::client(quic.clone(), self.h3());
+        let h3 = self.h3(profile.stream_window, profile.connection_window);
+        let (requests, driver) = weft_h3::client(quic.clone(), h3);
+        let driver = driver.with_lending(self.lending.clone());
         Fresh::new(
             Wire::Quic(quic),
             chain,
@@ -259,7 +267,7 @@ impl Core {
             peer: Some(peer),
             chain,
             terms,
-            blocked: requests.waits(),
+            flow: requests.flow(),
             wheel,
             profile: self.profile_for(target).clone(),
         };

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use weft_env::{Env, Listener, Tasks};
+use weft_h3::Lending;
 
 use crate::copies::{Copied, Copies, CopySocket};
 use crate::core::{Core, Enforced};
@@ -79,6 +80,7 @@ impl Endpoint {
             refusals: Refusals::new(env),
             copies: copies.clone(),
             round_trips: RoundTrips::default(),
+            lending: Lending::new(config.limits.max_lent),
             enforced: watch::Sender::new(Enforced {
                 bundle_generation: config.identity.current().bundle_generation,
                 cut: 0,

@@ -63,7 +63,7 @@ pub async fn join_connection(
         peer: Some(peer),
         chain: Arc::default(),
         terms,
-        blocked: requests.waits(),
+        flow: requests.flow(),
         wheel,
         profile: Profile::auto(),
     };

@@ -17,6 +17,7 @@
 //! It stands on `weft-h3` (frames), `weft-certs` (who may speak) and `weft-env` (sockets, clocks, tasks).
 
 mod accept;
+mod backlog;
 mod backoff;
 mod config;
 mod congestion;

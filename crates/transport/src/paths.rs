@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::Copying;
+use crate::backlog::{self, Backlog};
 use crate::core::Core;
 use crate::registry::Link;
 use crate::stats::Measured;
@@ -73,6 +74,7 @@ pub(crate) struct Sightings {
     last: Option<Look>,
     heard_at: Instant,
     migrations: u64,
+    backlog: Backlog,
 }
 
 impl Sightings {
@@ -83,6 +85,7 @@ impl Sightings {
             last: None,
             heard_at: now,
             migrations: 0,
+            backlog: Backlog::default(),
         }
     }
 
@@ -243,6 +246,11 @@ fn look(core: &Core) {
             rtt: stats.path.rtt,
             min_rtt: stats.path.min_rtt,
         };
+        let is_full = backlog::has_queue(sight.rtt, sight.min_rtt);
+        let backlog = &mut sightings.backlog;
+        if let Some(window) = backlog.look(link.send_window(), is_full, stats.path.cwnd) {
+            quic.set_send_window(window);
+        }
         if copy(core, &link, &sight, now) {
             sightings.judged = total;
         }

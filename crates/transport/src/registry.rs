@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use weft_certs::{
     BundleSet, CertificateDer, PeerIdentity, Usage, VerifyError, check_revoked, verify_chain,
 };
-use weft_h3::Blocked;
+use weft_h3::{Blocked, Standing};
 
 use crate::lifetime::{EndReason, Terms};
 use crate::load::Load;
@@ -41,7 +41,7 @@ pub(crate) struct Link {
     renewed: Mutex<Renewed>,
     pub(crate) load: Load,
     pub(crate) active: Box<dyn Fn() -> usize + Send + Sync>,
-    blocked: Box<dyn Fn() -> Blocked + Send + Sync>,
+    flow: Box<dyn Fn() -> Flow + Send + Sync>,
     wheel: Wheel,
     profile: Profile,
     alpn: String,
@@ -53,6 +53,15 @@ pub(crate) struct Link {
     ended: OnceLock<EndReason>,
     idle: Mutex<Idle>,
     sightings: Mutex<Sightings>,
+}
+
+/// How the streams of a connection stand. Over TCP, where the kernel and `h2` keep that to themselves, all is zero.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Flow {
+    /// Those that send.
+    pub(crate) blocked: Blocked,
+    /// Those that are read.
+    pub(crate) standing: Standing,
 }
 
 /// What was shown on the connection since it began.
@@ -115,6 +124,11 @@ impl Link {
         self.sightings
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The most that may be under way or wait for that.
+    pub(crate) fn send_window(&self) -> u64 {
+        self.profile.send_window
     }
 
     pub(crate) fn copying(&self) -> Copying {
@@ -221,7 +235,7 @@ impl Link {
                 sightings.migrations(),
             )
         };
-        let (blocked, rtt) = ((self.blocked)(), self.wire.rtt());
+        let (Flow { blocked, standing }, rtt) = ((self.flow)(), self.wire.rtt());
         let choice = self.wheel.choice();
         let on_quic = self.wire.carrier() == Carrier::Quic;
         ConnectionStats {
@@ -256,6 +270,9 @@ impl Link {
             blocked: blocked.total,
             blocked_streams: blocked.streams,
             out_of_credit: path.out_of_credit,
+            standing_readers: standing.still,
+            pressed: standing.pressed,
+            lent: standing.lent,
             lost_packets: path.lost_packets,
             sent_packets: path.sent_packets,
             mtu: path.mtu,
@@ -331,8 +348,8 @@ pub(crate) struct NewLink {
     pub(crate) terms: Terms,
     /// Requests under way, as the HTTP layer counts them.
     pub(crate) active: Box<dyn Fn() -> usize + Send + Sync>,
-    /// How long streams waited, likewise.
-    pub(crate) blocked: Box<dyn Fn() -> Blocked + Send + Sync>,
+    /// How they stand, likewise.
+    pub(crate) flow: Box<dyn Fn() -> Flow + Send + Sync>,
     pub(crate) wheel: Wheel,
     pub(crate) profile: Profile,
 }
@@ -362,7 +379,7 @@ impl Registry {
             chain,
             terms,
             active,
-            blocked,
+            flow,
             wheel,
             profile,
         } = new;
@@ -382,7 +399,7 @@ impl Registry {
             terms,
             renewed: Mutex::default(),
             active,
-            blocked,
+            flow,
             wheel,
             profile,
             alpn: String::from_utf8_lossy(&alpn).into_owned(),

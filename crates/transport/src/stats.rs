@@ -95,6 +95,12 @@ pub struct ConnectionStats {
     /// Times that the peer's credit was used up, of a stream or of the connection: it reads slowly, or its windows
     /// are small for this path. Waiting without that is waiting for the network.
     pub out_of_credit: u64,
+    /// Readers on this side that were handed something and have not come back for more, where there were many lately.
+    pub standing_readers: usize,
+    /// Times that the peer was asked to send less ahead of readers that stand still.
+    pub pressed: u64,
+    /// Bytes by which the connection's window is larger for their sake.
+    pub lent: u64,
     /// Packets declared lost by this side.
     pub lost_packets: u64,
     /// Packets sent by this side.

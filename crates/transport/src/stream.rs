@@ -256,7 +256,11 @@ impl RecvStream {
     /// # Errors
     /// As [`data`](Self::data); pieces that came before an error are given first.
     pub async fn data_vectored(&mut self, pieces: &mut [Bytes]) -> Result<usize, StreamError> {
-        weft_h3::gather(pieces, |cx| self.poll_data(cx)).await
+        let count = weft_h3::gather(pieces, |cx| self.poll_data(cx)).await?;
+        if let Recv::Quic(stream) = &self.0 {
+            stream.has_more_in_hand();
+        }
+        Ok(count)
     }
 
     /// The trailers, once the content is read; what of it was not read is thrown away. `None` when there are none.

@@ -2,7 +2,9 @@
 
 use bytes::{Buf, Bytes};
 
+use super::credit::{self, Word};
 use super::frame::{HeadReader, Idle, kind};
+use super::priority::{self, Given};
 use super::settings::{MAX_PAYLOAD, Settings};
 use super::{Fault, Role, varint};
 use crate::Code;
@@ -11,12 +13,22 @@ use crate::Code;
 /// its requests (RFC 9218 §7.1), and they may all be here before the first of these is taken.
 const MAX_IDLE: u16 = 16 * 1024;
 
+/// The longest PRIORITY_UPDATE that is looked at; a longer one is skipped.
+const LONGEST_UPDATE: u64 = (varint::MAX_LEN + priority::LONGEST) as u64;
+
 /// What a control stream tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ControlEvent {
     Settings(Settings),
     /// To a client: the first request that will not be processed. To a server: a push id.
     Goaway(u64),
+    /// About how far our streams may run ahead, or what was heard of that.
+    Credit(Word),
+    /// To a server: a client says anew what a request's response is to it.
+    Priority {
+        stream: u64,
+        given: Given,
+    },
 }
 
 enum Payload {
@@ -52,7 +64,7 @@ impl ControlReader {
         }
     }
 
-    /// Requests have come since the last call: what was counted is forgotten.
+    /// Requests have come since the last call, or streams were sent on: what was counted is forgotten.
     pub(crate) fn progress(&mut self) {
         self.idle.progress();
     }
@@ -113,6 +125,18 @@ impl ControlReader {
                 return unexpected("MAX_PUSH_ID sent by a server");
             }
             kind::GOAWAY | kind::CANCEL_PUSH | kind::MAX_PUSH_ID => varint::MAX_LEN as u64,
+            kind::CREDIT => credit::LONGEST,
+            // RFC 9218 §7.1.
+            kind::PRIORITY_UPDATE | kind::PRIORITY_UPDATE_PUSH if self.role == Role::Client => {
+                return unexpected("PRIORITY_UPDATE sent by a server");
+            }
+            kind::PRIORITY_UPDATE_PUSH => {
+                return Err(Fault::connection(
+                    Code::ID_ERROR,
+                    "PRIORITY_UPDATE for a push that never was",
+                ));
+            }
+            kind::PRIORITY_UPDATE if len <= LONGEST_UPDATE => LONGEST_UPDATE,
             kind::DATA | kind::HEADERS | kind::PUSH_PROMISE => {
                 return unexpected("a request frame on the control stream");
             }
@@ -125,7 +149,7 @@ impl ControlReader {
         if len > longest {
             return Err(match frame {
                 kind::SETTINGS => Fault::connection(Code::EXCESSIVE_LOAD, "SETTINGS is too long"),
-                _ => Fault::connection(Code::FRAME_ERROR, "a frame of one integer is too long"),
+                _ => Fault::connection(Code::FRAME_ERROR, "a frame of a few integers is too long"),
             });
         }
         self.idle.add(len)?;
@@ -138,6 +162,12 @@ impl ControlReader {
     fn complete(&mut self, frame: u64, payload: &[u8]) -> Result<Option<ControlEvent>, Fault> {
         if frame == kind::SETTINGS {
             return Settings::parse(payload).map(|s| Some(ControlEvent::Settings(s)));
+        }
+        if frame == kind::PRIORITY_UPDATE {
+            return prioritized(payload).map(Some);
+        }
+        if frame == kind::CREDIT {
+            return Word::parse(payload).map(|word| Some(ControlEvent::Credit(word)));
         }
         let id = match varint::decode(payload) {
             Some((id, used)) if used == payload.len() => id,
@@ -179,6 +209,22 @@ impl ControlReader {
         self.goaway = Some(id);
         Ok(ControlEvent::Goaway(id))
     }
+}
+
+/// RFC 9218 §7.2.
+fn prioritized(payload: &[u8]) -> Result<ControlEvent, Fault> {
+    let (stream, used) = varint::decode(payload).ok_or(Fault::connection(
+        Code::FRAME_ERROR,
+        "PRIORITY_UPDATE names nothing",
+    ))?;
+    if !stream.is_multiple_of(4) {
+        return Err(Fault::connection(
+            Code::ID_ERROR,
+            "PRIORITY_UPDATE for a stream that is no request",
+        ));
+    }
+    let given = Given::parse(&payload[used..]);
+    Ok(ControlEvent::Priority { stream, given })
 }
 
 #[cfg(test)]
@@ -259,6 +305,39 @@ mod tests {
         assert_eq!(read(Role::Client, &[push(1)]), Err(Code::FRAME_UNEXPECTED));
         assert_eq!(read(Role::Server, &[push(1), push(1), push(9)]), Ok(vec![]));
         assert_eq!(read(Role::Server, &[push(9), push(8)]), Err(Code::ID_ERROR));
+    }
+
+    /// RFC 9218 §7.1, §7.2.
+    #[test]
+    fn priority_update_is_for_servers_and_names_a_request() {
+        let update = |payload: &[u8]| frame(kind::PRIORITY_UPDATE, payload);
+        for kind in [kind::PRIORITY_UPDATE, kind::PRIORITY_UPDATE_PUSH] {
+            let got = read(Role::Client, &[frame(kind, b"\0u=1")]);
+            assert_eq!(got, Err(Code::FRAME_UNEXPECTED));
+        }
+        let push = frame(kind::PRIORITY_UPDATE_PUSH, b"\0u=1");
+        assert_eq!(read(Role::Server, &[push]), Err(Code::ID_ERROR));
+        for id in 1..4 {
+            assert_eq!(read(Role::Server, &[update(&[id])]), Err(Code::ID_ERROR));
+        }
+        assert_eq!(read(Role::Server, &[update(&[])]), Err(Code::FRAME_ERROR));
+        assert_eq!(
+            read(Role::Server, &[update(&[0x40])]),
+            Err(Code::FRAME_ERROR)
+        );
+        let said = |stream, value: &[u8]| ControlEvent::Priority {
+            stream,
+            given: Given::parse(value),
+        };
+        assert_eq!(
+            read(
+                Role::Server,
+                &[update(b"\x04u=1, i"), update(b"\x08"), update(b"\x08u=x y")]
+            ),
+            Ok(vec![said(4, b"u=1, i"), said(8, b""), said(8, b"")])
+        );
+        let long = [&[4][..], &[b' '; priority::LONGEST + varint::MAX_LEN]].concat();
+        assert_eq!(read(Role::Server, &[update(&long)]), Ok(vec![]), "skipped");
     }
 
     #[test]

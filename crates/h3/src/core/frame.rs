@@ -14,6 +14,11 @@ pub(crate) mod kind {
     pub(crate) const PUSH_PROMISE: u64 = 0x5;
     pub(crate) const GOAWAY: u64 = 0x7;
     pub(crate) const MAX_PUSH_ID: u64 = 0xd;
+    /// RFC 9218 §7.2, of a request and of a push.
+    pub(crate) const PRIORITY_UPDATE: u64 = 0xf_0700;
+    pub(crate) const PRIORITY_UPDATE_PUSH: u64 = 0xf_0701;
+    /// Of our own, on control streams only: how far streams may run ahead of their readers (`core::credit`).
+    pub(crate) const CREDIT: u64 = 0x3765_6675;
 
     /// HTTP/2's PRIORITY, PING, WINDOW_UPDATE and CONTINUATION: never valid (RFC 9114 §7.2.8).
     pub(crate) const fn is_reserved(kind: u64) -> bool {

@@ -191,6 +191,9 @@ impl MessageReader {
             | kind::GOAWAY
             | kind::CANCEL_PUSH
             | kind::MAX_PUSH_ID
+            | kind::PRIORITY_UPDATE
+            | kind::PRIORITY_UPDATE_PUSH
+            | kind::CREDIT
             | kind::PUSH_PROMISE => unexpected("a control frame on a request stream"),
             _ if kind::is_reserved(frame) => unexpected("a frame type of HTTP/2"),
             _ => {

@@ -122,6 +122,9 @@ fn control_frames_and_http2_frames_are_h3_frame_unexpected() {
         kind::GOAWAY,
         kind::CANCEL_PUSH,
         kind::MAX_PUSH_ID,
+        kind::PRIORITY_UPDATE,
+        kind::PRIORITY_UPDATE_PUSH,
+        kind::CREDIT,
         2,
         6,
         8,
@@ -157,7 +160,7 @@ fn unknown_and_greased_frames_are_skipped_anywhere() {
         head(),
         odd(),
         data(b"x"),
-        frame(0xf0700, b""),
+        frame(grease(9), b""),
         odd(),
         frame(kind::HEADERS, b"t"),
         odd(),
@@ -262,7 +265,7 @@ fn frames_that_bring_nothing_are_h3_excessive_load_when_there_is_nothing_else() 
     let load = Some((Code::EXCESSIVE_LOAD, "connection"));
     let most = usize::from(MAX_IDLE);
     let read = |frames: &[Vec<u8>]| code(feed(Role::Server, Content::Open, &[&frames.concat()]));
-    for useless in [frame(grease(1), b"x"), frame(0xf0700, b""), data(b"")] {
+    for useless in [frame(grease(1), b"x"), frame(grease(9), b""), data(b"")] {
         let mut frames = vec![head()];
         frames.extend(std::iter::repeat_n(useless.clone(), most));
         assert_eq!(read(&frames), None, "{most} are taken");

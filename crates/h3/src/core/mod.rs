@@ -2,6 +2,7 @@
 
 pub(crate) mod capsule;
 pub(crate) mod control;
+pub(crate) mod credit;
 pub(crate) mod datagram;
 pub(crate) mod fields;
 pub(crate) mod frame;
@@ -9,6 +10,7 @@ pub(crate) mod goaway;
 pub(crate) mod incoming;
 pub(crate) mod message;
 pub(crate) mod outgoing;
+pub(crate) mod priority;
 pub(crate) mod qpack;
 pub(crate) mod settings;
 pub(crate) mod udp;

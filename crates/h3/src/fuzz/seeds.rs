@@ -3,6 +3,7 @@
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::Protocol;
+use crate::core::credit::Word;
 use crate::core::frame::kind;
 use crate::core::{capsule, datagram, outgoing, settings, varint};
 
@@ -79,6 +80,13 @@ pub(super) fn control() -> Vec<Vec<u8>> {
     let (away, push) = (kind::GOAWAY as u8, kind::MAX_PUSH_ID as u8);
     all.extend_from_slice(&[away, 1, 8, 0x21, 2, 0, 0, away, 1, 4]);
     first.extend_from_slice(&[push, 1, 1, push, 1, 9]);
+    varint::encode(kind::PRIORITY_UPDATE, &mut first);
+    first.extend_from_slice(b"\x09\x04u=1, i;x");
+    Word::Grant {
+        stream: 8,
+        limit: 70_000,
+    }
+    .encode(&mut first);
     vec![all, first]
 }
 

@@ -94,6 +94,8 @@ fn read_control(role: Role, bytes: &[u8], cuts: &[usize]) -> Seen {
             match reader.next(&mut piece) {
                 Ok(Some(ControlEvent::Settings(_))) => seen.push("settings"),
                 Ok(Some(ControlEvent::Goaway(id))) => seen.push(size(id)),
+                Ok(Some(ControlEvent::Credit(_))) => seen.push("credit"),
+                Ok(Some(ControlEvent::Priority { .. })) => seen.push("priority"),
                 Ok(None) => break,
                 Err(fault) => {
                     seen.push(rule(fault));

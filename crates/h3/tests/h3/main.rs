@@ -11,6 +11,7 @@ mod common;
 mod conformance;
 mod connect_udp;
 mod connection_rules;
+mod credit;
 mod datagrams;
 #[path = "../../../../tests/support/environment.rs"]
 mod environment;

@@ -13,7 +13,6 @@ use tokio_rustls::server::TlsStream;
 use weft_certs::CertificateDer;
 use weft_certs::tls::{self, ClientAuth, Failure};
 use weft_env::{Listener, PeerAddr, Stream};
-use weft_h3::Blocked;
 
 use super::dial::alert_in;
 use super::wire::{Counted, TcpWire};
@@ -21,7 +20,7 @@ use super::{ALPN, server};
 use crate::core::Core;
 use crate::error::NO_KEY_EXCHANGE;
 use crate::lifetime::Terms;
-use crate::registry::NewLink;
+use crate::registry::{Flow, NewLink};
 use crate::relay::Turn;
 use crate::session::NO_COMMON_KEY_EXCHANGE;
 use crate::steer::Wheel;
@@ -143,7 +142,7 @@ async fn handshake(
         chain,
         terms,
         active: Box::new(move || counted.active()),
-        blocked: Box::new(Blocked::default),
+        flow: Box::new(Flow::default),
         wheel: Wheel::default(),
         profile,
     };
