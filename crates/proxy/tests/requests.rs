@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
+use support::access;
 use support::apps::HttpApp;
 use support::client::{get, send};
 use support::offline::{Offline, pair};
@@ -179,6 +180,25 @@ async fn a_response_that_is_cut_short_never_looks_whole() {
     }
     let reply = get(orders.ready.outbound, "invoices", "/echo").await;
     assert_eq!(reply.status, 200, "neighbours are not disturbed");
+}
+
+#[tokio::test]
+async fn a_request_that_got_no_answer_is_logged_with_what_carried_it() {
+    access::keep();
+    let app = HttpApp::start("a").await;
+    let route = timeout_route("300ms");
+    let (orders, _invoices) =
+        pair(&[&[http(app.addr)]], &format!("{ORDERS_MAY}---\n{route}")).await;
+    let request = Request::get("http://invoices/hang").header("x-request-id", "carried-1");
+    let reply = send(
+        orders.ready.outbound,
+        request.body(Full::default()).unwrap(),
+    )
+    .await;
+    assert_eq!(reply.status, 504);
+    let entry = access::entry("carried-1", "outbound").await;
+    assert_ne!(entry["key_exchange"], "", "{entry}");
+    assert_eq!(entry["transport"], "quic", "{entry}");
 }
 
 #[tokio::test]

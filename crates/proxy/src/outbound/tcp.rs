@@ -214,10 +214,7 @@ async fn attempts(
         record.attempts += 1;
         record.peer = Arc::clone(&instance.id);
         let missed = match attempt(node, service, &instance, request, record).await {
-            Ok(tunnel) => {
-                record.carrier = Some(tunnel.send.carrier());
-                return Ok(tunnel);
-            }
+            Ok(tunnel) => return Ok(tunnel),
             Err(missed) => missed,
         };
         // Nothing of the stream was sent yet; that it may have been opened is no processing.
@@ -269,7 +266,7 @@ async fn attempt(
         blame(node, instance, missed.failure);
         missed
     })?;
-    record.negotiated = exchange.negotiated;
+    record.carried(&exchange);
     let began = tokio::time::Instant::now();
     let response = exchange.recv.response().await.map_err(|error| {
         let missed = broken(service, instance, &error);
