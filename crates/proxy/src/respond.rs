@@ -12,6 +12,8 @@ use weft_env::mutants::{Mutant, broken};
 
 /// The field's name.
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// Longest part of another node's `proxy-status` that goes into the access log.
+const SHOWN_STATUS: usize = 400;
 
 /// What kind of fact made weft answer by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,11 +264,16 @@ impl Speaker<'_> {
 
 /// A string of structured fields (RFC 8941 §3.3.3): printable ASCII, `"` and `\` escaped. Other
 /// characters become `?`.
-fn quote(out: &mut String, text: &str) {
+pub(crate) fn quote(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {
         match c {
             '"' | '\\' => {
+/// What another node said, for the log.
+pub(crate) fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_STATUS)]).into_owned()
+}
+
                 out.push('\\');
                 out.push(c);
             }

@@ -20,12 +20,9 @@ use super::upload::Upload;
 use crate::headers::{append_via, content_length, strip_hop_by_hop};
 use crate::node::Node;
 use crate::record::{Opening, Record};
-use crate::respond::{Fact, PROXY_STATUS, Refusal};
+use crate::respond::{Fact, PROXY_STATUS, Refusal, shown};
 use crate::running::{Running, Upstream};
 use crate::{request_id, target, xfcc};
-
-/// Longest part of another node's `proxy-status` that goes into the access log.
-const SHOWN_STATUS: usize = 400;
 
 /// Answers one request, from its head to the head of its response.
 pub(super) async fn answer(node: Arc<Node>, request: Request<Content>) -> Response<Reply> {
@@ -327,9 +324,4 @@ impl Forwarded {
         let body = Reply::arriving(arriving, !(self.head || without_body));
         Response::from_parts(parts, body)
     }
-}
-
-/// What another node said, for the log.
-fn shown(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_STATUS)]).into_owned()
 }
