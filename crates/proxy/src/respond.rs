@@ -22,6 +22,8 @@ pub(crate) enum Fact {
     BadRequest,
     /// The request's head is larger than the limits.
     HeadTooLarge,
+    /// The request has a transfer coding that is not understood.
+    UnknownCoding,
     /// The authority names no service of the mesh.
     NoSuchService,
     /// The service has no such port, or one of the other protocol.
@@ -68,6 +70,7 @@ impl Fact {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::NoSuchService | Self::NoSuchPort | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoBackend => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Denied => StatusCode::FORBIDDEN,
@@ -101,7 +104,7 @@ impl Fact {
     /// Error type of RFC 9209 §2.3.
     fn error(self) -> &'static str {
         match self {
-            Self::BadRequest | Self::HeadTooLarge => "http_request_error",
+            Self::BadRequest | Self::HeadTooLarge | Self::UnknownCoding => "http_request_error",
             Self::NoSuchService | Self::NoSuchPort | Self::NoRoute | Self::Misdirected => {
                 "destination_not_found"
             }
@@ -125,6 +128,7 @@ impl Fact {
         match self {
             Self::BadRequest => "bad_request",
             Self::HeadTooLarge => "head_too_large",
+            Self::UnknownCoding => "unknown_coding",
             Self::NoSuchService => "no_such_service",
             Self::NoSuchPort => "no_such_port",
             Self::NoRoute => "no_route",
@@ -213,7 +217,10 @@ impl Speaker<'_> {
         if let Ok(id) = HeaderValue::try_from(self.request_id) {
             headers.insert(crate::request_id::HEADER, id);
         }
-        if matches!(refusal.fact, Fact::BadRequest | Fact::HeadTooLarge) {
+        if matches!(
+            refusal.fact,
+            Fact::BadRequest | Fact::HeadTooLarge | Fact::UnknownCoding
+        ) {
             // Never reuse a connection after a framing error (RFC 9112 §11.2).
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -262,6 +269,11 @@ impl Speaker<'_> {
     }
 }
 
+/// What another node said, for the log.
+pub(crate) fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_STATUS)]).into_owned()
+}
+
 /// A string of structured fields (RFC 8941 §3.3.3): printable ASCII, `"` and `\` escaped. Other
 /// characters become `?`.
 pub(crate) fn quote(out: &mut String, text: &str) {
@@ -269,11 +281,6 @@ pub(crate) fn quote(out: &mut String, text: &str) {
     for c in text.chars() {
         match c {
             '"' | '\\' => {
-/// What another node said, for the log.
-pub(crate) fn shown(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_STATUS)]).into_owned()
-}
-
                 out.push('\\');
                 out.push(c);
             }

@@ -20,7 +20,7 @@ use super::body::{AppBody, Start, first_piece};
 use super::caller::Caller;
 use super::refuse;
 use crate::headers::{
-    append_via, content_length, sanitise_trailers, strip_hop_by_hop,
+    append_via, content_length, foreign_coding, sanitise_trailers, strip_hop_by_hop,
 };
 use crate::incomplete;
 use crate::node::Node;
@@ -77,7 +77,7 @@ impl Forward<'_> {
     ) {
         let stopped = send.stopped();
         let work = async {
-            match self.exchange(request, recv, &mut record).await {
+            match understood(self.exchange(request, recv, &mut record).await) {
                 Ok((response, connection)) => {
                     match self.reply(response, &mut send, &mut record).await {
                         Passed::Whole => Done::Clean(connection),
@@ -248,6 +248,20 @@ impl Forward<'_> {
         }
         record.ended();
         Passed::Whole
+    }
+}
+
+/// Refuses content that would arrive as something else (RFC 9112 §6.1).
+fn understood(exchanged: Exchanged) -> Exchanged {
+    let (response, connection) = exchanged?;
+    match foreign_coding(response.headers()) {
+        Some(codings) if !response.body().is_end_stream() => {
+            let details = format!(
+                "the application answered with the transfer coding '{codings}', of which weft takes \"chunked\" alone: let it say how the content is coded in Content-Encoding"
+            );
+            Err((Refusal::new(Fact::AppMalformed, details), None))
+        }
+        _ => Ok((response, connection)),
     }
 }
 

@@ -17,7 +17,7 @@ use super::content::Content;
 use super::reply::{Arriving, Reply};
 use super::tcp;
 use super::upload::Upload;
-use crate::headers::{append_via, content_length, strip_hop_by_hop};
+use crate::headers::{append_via, content_length, foreign_coding, strip_hop_by_hop};
 use crate::node::Node;
 use crate::record::{Opening, Record};
 use crate::respond::{Fact, PROXY_STATUS, Refusal, shown};
@@ -91,6 +91,7 @@ async fn forward(
     body: Content,
     record: &mut Record,
 ) -> Result<Forwarded, Refusal> {
+    understood(&parts.headers)?;
     let plan = plan(node, running, &parts, record)?;
     let (upstream, port) = upstream(running, &plan.service, plan.port)?;
     record.edge = Some(edge(node, &plan.service, upstream, Protocol::Http));
@@ -237,6 +238,19 @@ pub(super) fn edge(
         })
     });
     made.clone()
+}
+
+/// Refuses content that would arrive as something else (RFC 9112 §6.1).
+fn understood(headers: &HeaderMap) -> Result<(), Refusal> {
+    match foreign_coding(headers) {
+        None => Ok(()),
+        Some(codings) => Err(Refusal::new(
+            Fact::UnknownCoding,
+            format!(
+                "weft does not take the transfer coding '{codings}': send the content with \"chunked\" alone, and say how it is coded in Content-Encoding"
+            ),
+        )),
+    }
 }
 
 /// Leaves what may pass the hop, and adds what this node adds.

@@ -1,0 +1,92 @@
+//! What weft answers where a request cannot be passed on, or not to its end, whatever its content does.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test with real sockets"
+)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use support::apps::{HttpApp, RawApp};
+use support::client::get;
+use support::offline::pair;
+use support::{ORDERS_MAY, PATIENCE, http};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+async fn ask(to: SocketAddr, head: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Reads until this much has come.
+async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut answer = Vec::new();
+    let read = async {
+        while !answer.ends_with(end.as_bytes()) {
+            match stream.read_u8().await {
+                Ok(byte) => answer.push(byte),
+                Err(_) => return,
+            }
+        }
+    };
+    let in_time = timeout(PATIENCE, read).await.is_ok();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(in_time, "nothing more came after: {answer:?}");
+    answer
+}
+
+/// The head of an answer.
+async fn head(stream: &mut TcpStream) -> String {
+    read_until(stream, "\r\n\r\n").await
+}
+
+#[tokio::test]
+async fn rfc9112_6_1_a_transfer_coding_that_is_not_understood_is_501() {
+    let app = HttpApp::start("a").await;
+    let (orders, _invoices) = pair(&[&[http(app.addr)]], ORDERS_MAY).await;
+    for fields in [
+        "transfer-encoding: gzip, chunked\r\n",
+        "transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: chunked, chunked\r\n",
+    ] {
+        let text = format!("POST /echo HTTP/1.1\r\nhost: invoices\r\n{fields}\r\n0\r\n\r\n");
+        let mut stream = ask(orders.ready.outbound, &text).await;
+        let head = head(&mut stream).await.to_ascii_lowercase();
+        assert!(head.starts_with("http/1.1 501 "), "{fields}: {head}");
+        assert!(
+            head.contains("proxy-status: orders.default/outbound; error="),
+            "{head}"
+        );
+    }
+    assert_eq!(app.hits.load(Ordering::SeqCst), 0, "it saw none of them");
+    let text =
+        "POST /echo HTTP/1.1\r\nhost: invoices\r\ntransfer-encoding: Chunked\r\n\r\n0\r\n\r\n";
+    let mut stream = ask(orders.ready.outbound, text).await;
+    let head = head(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+}
+
+#[tokio::test]
+async fn rfc9112_6_1_an_answer_with_a_transfer_coding_that_is_not_understood_is_502() {
+    for answer in [
+        &b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"[..],
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nabc",
+    ] {
+        let app = RawApp::start(answer).await;
+        let (orders, _invoices) = pair(&[&[http(app.addr)]], ORDERS_MAY).await;
+        let reply = get(orders.ready.outbound, "invoices", "/").await;
+        assert_eq!(reply.status, 502, "{reply:?}");
+        let said = reply.all("proxy-status");
+        assert!(
+            said[0].starts_with("invoices.default/inbound; error=http_protocol_error"),
+            "{said:?}"
+        );
+        assert!(said[0].contains("gzip"), "{said:?}");
+    }
+}
