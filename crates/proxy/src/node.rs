@@ -6,7 +6,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use weft_certs::{IdentitySource, SpiffeId};
 use weft_env::{Env, Tasks};
 use weft_resources::ServiceName;
@@ -75,7 +76,14 @@ pub(crate) struct Face {
 
 /// When what is under way is cut, once the sidecar is at its end.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Deadline(Arc<Mutex<Option<Instant>>>);
+/// A caller on this machine is told so long before a cut that its request gets no answer: time enough to write that, also
+/// where many are told at once.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+
+pub(crate) struct Deadline {
+    at: Arc<Mutex<Option<Instant>>>,
+    near: CancellationToken,
+}
 
 impl Deadline {
     /// Cuts at `at` what is under way then.
@@ -90,6 +98,17 @@ impl Deadline {
     }
 }
 
+
+    /// Waits until shortly before a cut that comes after `left`, and lets [`near`](Self::near) resolve.
+    pub(crate) async fn approach(&self, left: Duration) {
+        sleep(left - LAST_WORDS.min(left / 4)).await;
+        self.near.cancel();
+    }
+
+    /// Resolves shortly before the cut.
+    pub(crate) async fn near(&self) {
+        self.near.cancelled().await;
+    }
 impl Face {
     fn new(side: Side, service: &ServiceName, received: &str, deadline: &Deadline) -> Self {
         let via = |version: &str| {

@@ -62,6 +62,10 @@ pub(crate) enum Fact {
     Loop,
     /// There is no snapshot yet: nothing can be decided.
     NotReady,
+    /// The sidecar ends before there is an answer.
+    Stopping,
+    /// The request's head did not come to its end in time.
+    HeadTimeout,
 }
 
 impl Fact {
@@ -87,7 +91,8 @@ impl Fact {
             | Self::AppRefused
             | Self::AppConnectTimeout
             | Self::AppReset
-            | Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::NotReady
+            | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -114,7 +119,7 @@ impl Fact {
             Self::ConnectFailed | Self::AppRefused => "connection_refused",
             Self::PeerUnverified => "tls_certificate_error",
             Self::PeerRefusedUs => "tls_alert_received",
-            Self::UpstreamReset | Self::AppReset => "connection_terminated",
+            Self::UpstreamReset | Self::AppReset | Self::Stopping => "connection_terminated",
             Self::Timeout => "http_response_timeout",
             Self::AppConnectTimeout | Self::ConnectTimeout => "connection_timeout",
             Self::AppMalformed => "http_protocol_error",
@@ -151,6 +156,8 @@ impl Fact {
         }
     }
 }
+            Self::Stopping => "stopping",
+            Self::HeadTimeout => "head_timeout",
 
 /// A decision not to pass a request on, or not to pass on its answer.
 #[derive(Debug, Clone)]

@@ -9,11 +9,14 @@ mod support;
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use http::Request;
+use http_body_util::Full;
 use support::apps::{HttpApp, RawApp};
-use support::client::get;
-use support::offline::pair;
-use support::{ORDERS_MAY, PATIENCE, http};
+use support::client::{get, send};
+use support::offline::{Offline, pair};
+use support::{ORDERS_MAY, PATIENCE, eventually, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -44,6 +47,34 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
 /// The head of an answer.
 async fn head(stream: &mut TcpStream) -> String {
     read_until(stream, "\r\n\r\n").await
+}
+
+#[tokio::test]
+async fn what_is_under_way_when_a_drain_ends_is_told_so() {
+    let app = HttpApp::start("a").await;
+    let mesh = Offline::new().with(|config| config.drain_deadline = Duration::from_secs(2));
+    let mesh = mesh.instance("invoices", &[http(app.addr)]);
+    let mut sidecars = mesh.instance("orders", &[]).start(ORDERS_MAY).await;
+    let orders = sidecars.pop().expect("there are two");
+    let outbound = orders.ready.outbound;
+    let caller = tokio::spawn(async move {
+        let request = Request::get("http://invoices/hang").header("x-request-id", "late-1");
+        send(outbound, request.body(Full::default()).unwrap()).await
+    });
+    eventually("the request is under way", || async {
+        (app.hanging.load(Ordering::SeqCst) == 1).then_some(())
+    })
+    .await;
+    orders.stop().await;
+    let reply = caller.await.expect("an answer before the cut");
+    assert_eq!(reply.status, 503, "{reply:?}");
+    let said = reply.all("proxy-status");
+    assert!(
+        said[0].starts_with("orders.default/outbound; error="),
+        "{said:?}"
+    );
+    assert!(said[0].contains("request-id=\"late-1\""), "{said:?}");
+    assert!(reply.text().contains("stops"), "{}", reply.text());
 }
 
 #[tokio::test]

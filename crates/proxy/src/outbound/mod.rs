@@ -3,10 +3,11 @@
 //! In the order that a request meets them: `mod` (accept, HTTP/1.1), `request` (which service, which rule),
 //! `attempt` (which instance, again if it fails), `upload` and `reply` (the bodies), `content` (what is left
 //! of a request when its answer came first). `tcp` does the same for byte streams, `ports` opens the local ports
-//! that lead to them; `unparsed` answers what is not HTTP.
+//! that lead to them; `unparsed` answers what is not HTTP, `last_call` what is under way at the sidecar's end.
 
 mod attempt;
 pub(crate) mod content;
+mod last_call;
 pub(crate) mod ports;
 pub(crate) mod reply;
 mod request;
@@ -29,6 +30,7 @@ use weft_env::{Listener, Stream};
 
 use crate::accept;
 use crate::node::Node;
+use last_call::LastCall;
 use content::{Content, Unread};
 pub(crate) use tcp::serve as serve_tcp;
 use unparsed::{Counted, Open, Wire};
@@ -67,15 +69,16 @@ pub(crate) async fn serve(node: Arc<Node>, listener: Arc<Listener>) {
 
 /// One connection of the application, with any number of requests one after another.
 async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
-    let (open, unread) = (Open::default(), Unread::default());
+    let (open, unread, last_call) = (Open::default(), Unread::default(), LastCall::default());
     let wire = TokioIo::new(Wire::new(stream, open.clone()));
-    let (asked, left) = (Arc::clone(&node), unread.clone());
+        let call = call.clone();
+    let (asked, left, call) = (Arc::clone(&node), unread.clone(), last_call.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (node, exchange, left) = (Arc::clone(&asked), open.begin(), left.clone());
         let request = request.map(|body| Content::new(body, left.clone()));
         async move {
             let tunnel = request.method() == Method::CONNECT;
-            let mut response = request::answer(Arc::clone(&node), request).await;
+            let mut response = request::answer(Arc::clone(&node), request, &call).await;
             // The next request is for the process that has taken over, or cannot be told from the rest of this one's
             // content, which nobody takes any more (RFC 9112 §9.6).
             let last = node.doors.is_left() || left.is_left() && response.body().is_whole();
@@ -106,7 +109,14 @@ async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
         None => {
             // Ends after the request under way.
             Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+            tokio::select! {
+                biased;
+                served = &mut connection => served,
+                () = node.deadline.near() => {
+                    last_call.ring();
+                    (&mut connection).await
+                }
+            }
         }
     };
     // None once it has become a tunnel.

@@ -14,6 +14,7 @@ use weft_telemetry::{Edge, EdgeKey, Party, Protocol, Reporter};
 
 use super::attempt::{Answer, Transaction};
 use super::content::Content;
+use super::last_call::LastCall;
 use super::reply::{Arriving, Reply};
 use super::tcp;
 use super::upload::Upload;
@@ -25,7 +26,11 @@ use crate::running::{Running, Upstream};
 use crate::{request_id, target, xfcc};
 
 /// Answers one request, from its head to the head of its response.
-pub(super) async fn answer(node: Arc<Node>, request: Request<Content>) -> Response<Reply> {
+pub(super) async fn answer(
+    node: Arc<Node>,
+    request: Request<Content>,
+    last_call: &LastCall,
+) -> Response<Reply> {
     let running = node.running.load_full();
     let (mut parts, body) = request.into_parts();
     let request_id = request_id::ensure(&mut parts.headers, || node.dice.id());
@@ -50,9 +55,11 @@ pub(super) async fn answer(node: Arc<Node>, request: Request<Content>) -> Respon
         return refused(record, &not_ready());
     };
     if tunnel {
-        return tcp::connect(&node, &running, Request::from_parts(parts, body), record).await;
+        let request = Request::from_parts(parts, body);
+        return tcp::connect(&node, &running, request, record, last_call).await;
     }
-    match forward(&node, &running, parts, body, &mut record).await {
+    let forwarded = last_call.before(forward(&node, &running, parts, body, &mut record));
+    match forwarded.await.flatten() {
         Ok(forwarded) => forwarded.respond(&node, record),
         Err(refusal) if refusal.fact == Fact::UpstreamReset && broken(Mutant::DropsInSilence) => {
             std::future::pending().await

@@ -18,6 +18,7 @@ use weft_transport::{RecvStream, SendStream};
 
 use super::attempt::{Missed, app_was_not_reached, blame, broken, no_endpoint, unsent};
 use super::content::Content;
+use super::last_call::LastCall;
 use super::reply::Reply;
 use super::request::{edge, not_ready, refused, upstream};
 use super::unparsed::Wire;
@@ -47,6 +48,7 @@ pub(super) async fn connect(
     running: &Running,
     request: Request<Content>,
     mut record: Record,
+    last_call: &LastCall,
 ) -> Response<Reply> {
     let named = target::resolve(
         request.method(),
@@ -55,7 +57,10 @@ pub(super) async fn connect(
         node.service.namespace(),
     );
     let opened = match named {
-        Ok((service, port)) => open(node, running, &service, port, None, &mut record).await,
+        Ok((service, port)) => {
+            let opened = open(node, running, &service, port, None, &mut record);
+            last_call.before(opened).await.flatten()
+        }
         Err(refusal) => Err(refusal),
     };
     let tunnel = match opened {
