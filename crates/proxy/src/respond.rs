@@ -74,6 +74,7 @@ impl Fact {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::NoSuchService | Self::NoSuchPort | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoBackend => StatusCode::INTERNAL_SERVER_ERROR,
@@ -109,7 +110,9 @@ impl Fact {
     /// Error type of RFC 9209 §2.3.
     fn error(self) -> &'static str {
         match self {
-            Self::BadRequest | Self::HeadTooLarge | Self::UnknownCoding => "http_request_error",
+            Self::BadRequest | Self::HeadTooLarge | Self::UnknownCoding | Self::HeadTimeout => {
+                "http_request_error"
+            }
             Self::NoSuchService | Self::NoSuchPort | Self::NoRoute | Self::Misdirected => {
                 "destination_not_found"
             }
@@ -153,11 +156,11 @@ impl Fact {
             Self::Misdirected => "misdirected",
             Self::Loop => "loop",
             Self::NotReady => "not_ready",
+            Self::Stopping => "stopping",
+            Self::HeadTimeout => "head_timeout",
         }
     }
 }
-            Self::Stopping => "stopping",
-            Self::HeadTimeout => "head_timeout",
 
 /// A decision not to pass a request on, or not to pass on its answer.
 #[derive(Debug, Clone)]
@@ -226,7 +229,7 @@ impl Speaker<'_> {
         }
         if matches!(
             refusal.fact,
-            Fact::BadRequest | Fact::HeadTooLarge | Fact::UnknownCoding
+            Fact::BadRequest | Fact::HeadTooLarge | Fact::UnknownCoding | Fact::HeadTimeout
         ) {
             // Never reuse a connection after a framing error (RFC 9112 §11.2).
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -49,6 +49,13 @@ async fn head(stream: &mut TcpStream) -> String {
     read_until(stream, "\r\n\r\n").await
 }
 
+async fn read_all(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    let read = timeout(PATIENCE, stream.read_to_string(&mut answer)).await;
+    read.expect("the connection ends").unwrap();
+    answer
+}
+
 #[tokio::test]
 async fn what_is_under_way_when_a_drain_ends_is_told_so() {
     let app = HttpApp::start("a").await;
@@ -120,4 +127,34 @@ async fn rfc9112_6_1_an_answer_with_a_transfer_coding_that_is_not_understood_is_
         );
         assert!(said[0].contains("gzip"), "{said:?}");
     }
+}
+
+/// Neither a head that stops coming nor an idle connection holds a place for long.
+#[tokio::test]
+async fn a_head_that_does_not_come_is_408_and_an_idle_connection_is_closed() {
+    let app = HttpApp::start("a").await;
+    let mesh = Offline::new().with(|config| config.head_timeout = Duration::from_millis(300));
+    let mesh = mesh.instance("invoices", &[http(app.addr)]);
+    let sidecars = mesh.instance("orders", &[]).start(ORDERS_MAY).await;
+    let outbound = sidecars[1].ready.outbound;
+    let answer = read_all(ask(outbound, "GET / HTTP/1.1\r\nhost: inv").await).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(
+        answer.contains("proxy-status: orders.default/outbound; error="),
+        "{answer}"
+    );
+    assert!(answer.contains("x-request-id: "), "{answer}");
+    assert!(answer.contains("not complete after 300ms"), "{answer}");
+    let idle = read_all(TcpStream::connect(outbound).await.unwrap()).await;
+    assert_eq!(idle, "", "it has asked for nothing");
+
+    // Between two requests the time begins anew, and an answer may take longer.
+    let mut stream = ask(outbound, "GET /echo HTTP/1.1\r\nhost: invoices\r\n\r\n").await;
+    let first = read_until(&mut stream, "}}").await;
+    assert!(first.starts_with("HTTP/1.1 200 "), "{first}");
+    let rest = read_all(stream).await;
+    assert_eq!(rest, "");
+    let mut stream = ask(outbound, "GET /hang HTTP/1.1\r\nhost: invoices\r\n\r\n").await;
+    let nothing = timeout(Duration::from_secs(1), stream.read_u8()).await;
+    assert!(nothing.is_err(), "an answer is waited for: {nothing:?}");
 }

@@ -18,7 +18,6 @@ mod upload;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, header};
 use hyper::body::Incoming;
@@ -30,8 +29,8 @@ use weft_env::{Listener, Stream};
 
 use crate::accept;
 use crate::node::Node;
-use last_call::LastCall;
 use content::{Content, Unread};
+use last_call::LastCall;
 pub(crate) use tcp::serve as serve_tcp;
 use unparsed::{Counted, Open, Wire};
 
@@ -41,8 +40,6 @@ const MAX_HEAD: usize = 60 * 1024;
 const MAX_FIELDS: usize = 100;
 /// hyper reads at most this far ahead of us.
 const READ_AHEAD: usize = 128 * 1024;
-/// The application may keep a connection open this long between two requests.
-const IDLE: Duration = Duration::from_secs(3600);
 
 /// Serves the outbound HTTP listener until `node.listening` is shut down.
 pub(crate) async fn serve(node: Arc<Node>, listener: Arc<Listener>) {
@@ -71,10 +68,10 @@ pub(crate) async fn serve(node: Arc<Node>, listener: Arc<Listener>) {
 async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
     let (open, unread, last_call) = (Open::default(), Unread::default(), LastCall::default());
     let wire = TokioIo::new(Wire::new(stream, open.clone()));
-        let call = call.clone();
     let (asked, left, call) = (Arc::clone(&node), unread.clone(), last_call.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (node, exchange, left) = (Arc::clone(&asked), open.begin(), left.clone());
+        let call = call.clone();
         let request = request.map(|body| Content::new(body, left.clone()));
         async move {
             let tunnel = request.method() == Method::CONNECT;
@@ -91,7 +88,7 @@ async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
+        .header_read_timeout(node.head_timeout)
         .max_headers(MAX_FIELDS)
         .max_header_size(MAX_HEAD)
         .max_buf_size(READ_AHEAD)
@@ -124,6 +121,7 @@ async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
         return;
     };
     let (wire, error) = (parts.io.into_inner(), served.err());
+    let begun = !parts.read_buf.is_empty();
     if let Some(error) = &error {
         tracing::debug!(%error, "a connection of the application ended early");
     }
@@ -133,5 +131,5 @@ async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
         wire.into_stream().reset();
         return;
     }
-    unparsed::end(&node, wire, error.as_ref(), &unread).await;
+    unparsed::end(&node, wire, error.as_ref(), begun, &unread).await;
 }
