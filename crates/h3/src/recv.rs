@@ -209,6 +209,11 @@ impl RecvStream {
         self.trailers.take().map(|trailers| *trailers)
     }
 
+    /// The trailers as soon as they are here, even before the end of the stream; they stay.
+    pub fn trailers_so_far(&self) -> Option<&HeaderMap> {
+        self.trailers.as_deref()
+    }
+
     /// Whether the end is already known without waiting: no content is left, and no trailers. True right
     /// after the header for most messages without content.
     pub fn is_end(&self) -> bool {

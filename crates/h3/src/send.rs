@@ -157,7 +157,7 @@ impl SendStream {
         self.flush().await
     }
 
-    /// Sends trailers; [`finish`](Self::finish) must follow.
+    /// Sends trailers; [`finish`](Self::finish) must follow, or a reset: trailers alone do not make the message whole.
     ///
     /// # Errors
     /// As [`send_data`](Self::send_data); [`Error::Unsendable`] in a CONNECT tunnel (RFC 9114 §4.4).

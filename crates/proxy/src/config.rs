@@ -40,6 +40,9 @@ pub struct SidecarConfig {
     pub metrics_listen: SocketAddr,
     /// The SPIFFE Workload API for programs on this machine, if it is wanted.
     pub workload: Option<WorkloadApi>,
+    /// How long the application may leave a connection to `outbound_listen` without the whole head of a request, be it
+    /// idle between two of them.
+    pub head_timeout: Duration,
     /// How long requests under way may take to end after a stop.
     pub drain_deadline: Duration,
     /// How long streams under way may go on after a new process has taken over. They end sooner with the certificates
@@ -137,6 +140,7 @@ impl SidecarConfig {
             tcp_listeners: Vec::new(),
             metrics_listen: local(15020),
             workload: None,
+            head_timeout: Duration::from_secs(60),
             drain_deadline: Duration::from_secs(10),
             upgrade_drain: Duration::from_secs(3600),
             take_over: false,

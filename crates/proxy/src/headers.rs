@@ -58,6 +58,19 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     value.to_str().ok()?.parse().ok()
 }
 
+/// The transfer codings of a message that hold more than its framing, which is all that weft takes off: passed on without
+/// their field, the content would be what it is not said to be (RFC 9112 §6.1).
+pub(crate) fn foreign_coding(headers: &HeaderMap) -> Option<String> {
+    if !headers.contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
+    let codings: Vec<&str> = tokens(headers, &header::TRANSFER_ENCODING).collect();
+    match *codings {
+        [only] if only.eq_ignore_ascii_case("chunked") => None,
+        _ => Some(codings.join(", ")),
+    }
+}
+
 /// The comma-separated members of all lines of a field, without the empty ones.
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers
@@ -213,6 +226,26 @@ mod tests {
         ]);
         sanitise_trailers(&mut trailers);
         assert_eq!(names(&trailers), ["grpc-status"]);
+    }
+
+    #[test]
+    fn rfc9112_6_1_chunked_alone_is_framing() {
+        for (given, foreign) in [
+            (vec![], None),
+            (vec![("transfer-encoding", "Chunked")], None),
+            (
+                vec![("transfer-encoding", "gzip, chunked")],
+                Some("gzip, chunked"),
+            ),
+            (vec![("transfer-encoding", "gzip")], Some("gzip")),
+            (
+                vec![("transfer-encoding", "chunked, chunked")],
+                Some("chunked, chunked"),
+            ),
+        ] {
+            let said = foreign_coding(&map(&given));
+            assert_eq!(said.as_deref(), foreign, "{given:?}");
+        }
     }
 
     #[test]

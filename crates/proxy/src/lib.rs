@@ -32,6 +32,7 @@ mod handover;
 mod headers;
 mod identity;
 mod inbound;
+mod incomplete;
 mod link;
 mod node;
 mod outbound;

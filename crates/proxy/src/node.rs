@@ -6,7 +6,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use weft_certs::{IdentitySource, SpiffeId};
 use weft_env::{Env, Tasks};
 use weft_resources::ServiceName;
@@ -55,6 +56,8 @@ pub(crate) struct Node {
     pub(crate) apps: Tasks,
     pub(crate) http_places: Arc<Semaphore>,
     pub(crate) tcp_places: Arc<Semaphore>,
+    /// How long the application may take from the end of one request to the end of the next one's head.
+    pub(crate) head_timeout: Duration,
     /// When what is still under way at the end is cut.
     pub(crate) deadline: Deadline,
     started: Instant,
@@ -73,20 +76,38 @@ pub(crate) struct Face {
     pub(crate) deadline: Deadline,
 }
 
+/// A caller on this machine is told so long before a cut that its request gets no answer: time enough to write that, also
+/// where many are told at once.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+
 /// When what is under way is cut, once the sidecar is at its end.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Deadline(Arc<Mutex<Option<Instant>>>);
+pub(crate) struct Deadline {
+    at: Arc<Mutex<Option<Instant>>>,
+    near: CancellationToken,
+}
 
 impl Deadline {
     /// Cuts at `at` what is under way then.
     pub(crate) fn set(&self, at: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
     }
 
     /// Whether it is over.
     pub(crate) fn passed(&self) -> bool {
-        let at = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
         at.is_some_and(|at| Instant::now() >= at)
+    }
+
+    /// Waits until shortly before a cut that comes after `left`, and lets [`near`](Self::near) resolve.
+    pub(crate) async fn approach(&self, left: Duration) {
+        sleep(left - LAST_WORDS.min(left / 4)).await;
+        self.near.cancel();
+    }
+
+    /// Resolves shortly before the cut.
+    pub(crate) async fn near(&self) {
+        self.near.cancelled().await;
     }
 }
 
@@ -127,6 +148,7 @@ pub(crate) struct Parts {
     pub(crate) listening: Tasks,
     pub(crate) traffic: Tasks,
     pub(crate) apps: Tasks,
+    pub(crate) head_timeout: Duration,
 }
 
 fn baggage(service: &ServiceName) -> HeaderValue {
@@ -152,6 +174,7 @@ impl Node {
             nothing: Arc::from(""),
             http_places: Arc::new(Semaphore::new(MAX_HTTP)),
             tcp_places: Arc::new(Semaphore::new(MAX_TCP)),
+            head_timeout: parts.head_timeout,
             deadline,
             started: Instant::now(),
             env: parts.env,

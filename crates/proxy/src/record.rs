@@ -10,7 +10,7 @@ use weft_telemetry::{
     AccessEntry, Edge, HttpExchange, Protocol, Side, TcpConnection, Telemetry, access,
 };
 
-use weft_transport::{Carrier, Negotiated};
+use weft_transport::{Carrier, Exchange, Negotiated};
 
 use crate::node::{Deadline, Face};
 use crate::request_id;
@@ -114,6 +114,12 @@ impl Record {
             request_id: self.request_id(),
             tunnel: self.method == Method::CONNECT,
         }
+    }
+
+    /// A connection of the mesh took it, whatever comes of it there.
+    pub(crate) fn carried(&mut self, exchange: &Exchange) {
+        self.negotiated = exchange.negotiated;
+        self.carrier = Some(exchange.recv.carrier());
     }
 
     /// A TCP connection begins.

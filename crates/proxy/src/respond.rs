@@ -12,6 +12,8 @@ use weft_env::mutants::{Mutant, broken};
 
 /// The field's name.
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// Longest part of another node's `proxy-status` that goes into the access log.
+const SHOWN_STATUS: usize = 400;
 
 /// What kind of fact made weft answer by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub(crate) enum Fact {
     BadRequest,
     /// The request's head is larger than the limits.
     HeadTooLarge,
+    /// The request has a transfer coding that is not understood.
+    UnknownCoding,
     /// The authority names no service of the mesh.
     NoSuchService,
     /// The service has no such port, or one of the other protocol.
@@ -58,6 +62,10 @@ pub(crate) enum Fact {
     Loop,
     /// There is no snapshot yet: nothing can be decided.
     NotReady,
+    /// The sidecar ends before there is an answer.
+    Stopping,
+    /// The request's head did not come to its end in time.
+    HeadTimeout,
 }
 
 impl Fact {
@@ -66,6 +74,8 @@ impl Fact {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::NoSuchService | Self::NoSuchPort | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoBackend => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Denied => StatusCode::FORBIDDEN,
@@ -82,7 +92,8 @@ impl Fact {
             | Self::AppRefused
             | Self::AppConnectTimeout
             | Self::AppReset
-            | Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::NotReady
+            | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -99,7 +110,9 @@ impl Fact {
     /// Error type of RFC 9209 §2.3.
     fn error(self) -> &'static str {
         match self {
-            Self::BadRequest | Self::HeadTooLarge => "http_request_error",
+            Self::BadRequest | Self::HeadTooLarge | Self::UnknownCoding | Self::HeadTimeout => {
+                "http_request_error"
+            }
             Self::NoSuchService | Self::NoSuchPort | Self::NoRoute | Self::Misdirected => {
                 "destination_not_found"
             }
@@ -109,7 +122,7 @@ impl Fact {
             Self::ConnectFailed | Self::AppRefused => "connection_refused",
             Self::PeerUnverified => "tls_certificate_error",
             Self::PeerRefusedUs => "tls_alert_received",
-            Self::UpstreamReset | Self::AppReset => "connection_terminated",
+            Self::UpstreamReset | Self::AppReset | Self::Stopping => "connection_terminated",
             Self::Timeout => "http_response_timeout",
             Self::AppConnectTimeout | Self::ConnectTimeout => "connection_timeout",
             Self::AppMalformed => "http_protocol_error",
@@ -123,6 +136,7 @@ impl Fact {
         match self {
             Self::BadRequest => "bad_request",
             Self::HeadTooLarge => "head_too_large",
+            Self::UnknownCoding => "unknown_coding",
             Self::NoSuchService => "no_such_service",
             Self::NoSuchPort => "no_such_port",
             Self::NoRoute => "no_route",
@@ -142,6 +156,8 @@ impl Fact {
             Self::Misdirected => "misdirected",
             Self::Loop => "loop",
             Self::NotReady => "not_ready",
+            Self::Stopping => "stopping",
+            Self::HeadTimeout => "head_timeout",
         }
     }
 }
@@ -211,7 +227,10 @@ impl Speaker<'_> {
         if let Ok(id) = HeaderValue::try_from(self.request_id) {
             headers.insert(crate::request_id::HEADER, id);
         }
-        if matches!(refusal.fact, Fact::BadRequest | Fact::HeadTooLarge) {
+        if matches!(
+            refusal.fact,
+            Fact::BadRequest | Fact::HeadTooLarge | Fact::UnknownCoding | Fact::HeadTimeout
+        ) {
             // Never reuse a connection after a framing error (RFC 9112 §11.2).
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -260,9 +279,14 @@ impl Speaker<'_> {
     }
 }
 
+/// What another node said, for the log.
+pub(crate) fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_STATUS)]).into_owned()
+}
+
 /// A string of structured fields (RFC 8941 §3.3.3): printable ASCII, `"` and `\` escaped. Other
 /// characters become `?`.
-fn quote(out: &mut String, text: &str) {
+pub(crate) fn quote(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {
         match c {

@@ -270,7 +270,13 @@ impl Built {
     async fn end(&self, left: Duration) {
         self.node.deadline.set(Instant::now() + left);
         let traffic = self.node.traffic.shutdown(left);
-        let ((), ended) = tokio::join!(self.endpoint.drain(left), traffic);
+        let cut = async { tokio::join!(self.endpoint.drain(left), traffic) };
+        tokio::pin!(cut);
+        let ((), ended) = tokio::select! {
+            biased;
+            ended = &mut cut => ended,
+            () = self.node.deadline.approach(left) => cut.await,
+        };
         if !ended {
             tracing::warn!("some requests or connections did not end in time and were cut");
         }

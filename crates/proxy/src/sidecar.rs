@@ -255,6 +255,7 @@ async fn prepare(
         listening: tasks.child(),
         traffic: tasks.child(),
         apps: tasks.child(),
+        head_timeout: config.head_timeout,
     });
     let ready = Ready {
         pid: std::process::id(),

@@ -15,8 +15,9 @@ use std::sync::LazyLock;
 
 use http::Request;
 use http_body_util::Full;
-use support::apps::{Ending, HttpApp, Manner, TcpApp};
-use support::client::{get, send};
+use support::access;
+use support::apps::{CUT_AT_ONCE, Ending, HttpApp, Manner, RawApp, TcpApp};
+use support::client::{assert_cut, get, send};
 use support::middlebox::Middlebox;
 use support::offline::Offline;
 use support::{Mesh, ORDERS_MAY, PATIENCE, Sidecar, eventually, http, tcp};
@@ -143,6 +144,28 @@ async fn resets_pass_in_both_directions() {
     drop(stream);
     let (ending, _) = timeout(PATIENCE, app.ended.recv()).await.unwrap().unwrap();
     assert_eq!(ending, Ending::Reset);
+}
+
+#[tokio::test]
+async fn the_head_of_a_response_that_breaks_off_at_once_arrives() {
+    access::keep();
+    for (n, answer) in CUT_AT_ONCE.into_iter().enumerate() {
+        let app = RawApp::start(answer).await;
+        let (sidecars, _middlebox) = apart(&[http(app.addr)]).await;
+        for round in 0..20 {
+            let id = format!("cut-{n}-{round}");
+            assert_cut(&sidecars[1], &id).await;
+            for side in ["outbound", "inbound"] {
+                let entry = access::entry(&id, side).await;
+                assert_eq!(entry["code"], 200, "{entry}");
+                assert_eq!(entry["transport"], "tcp", "{entry}");
+                assert!(
+                    entry["reason"].as_str().unwrap().contains("broke off"),
+                    "{entry}"
+                );
+            }
+        }
+    }
 }
 
 #[tokio::test]

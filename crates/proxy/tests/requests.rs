@@ -12,8 +12,9 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
-use support::apps::HttpApp;
-use support::client::{get, send};
+use support::access;
+use support::apps::{CUT_AT_ONCE, HttpApp, RawApp};
+use support::client::{assert_cut, get, send};
 use support::offline::{Offline, pair};
 use support::{ORDERS_MAY, PATIENCE, eventually, http, timeout_route};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -170,15 +171,59 @@ async fn a_response_that_is_cut_short_never_looks_whole() {
     let (orders, _invoices) = pair(&[&[http(app.addr)]], ORDERS_MAY).await;
     for path in ["/cut", "/cut-chunked"] {
         let reply = get(orders.ready.outbound, "invoices", path).await;
-        // A reset may overtake the head: then the caller hears of it as an error with a reason.
-        match reply.status.as_u16() {
-            200 => assert!(reply.body.is_err(), "{path}: {:?}", reply.body),
-            503 => assert!(!reply.all("proxy-status").is_empty(), "{path}: {reply:?}"),
-            other => panic!("{path}: expected a broken 200 or 503, saw {other}"),
-        }
+        assert_eq!(reply.status, 200, "{path}: {reply:?}");
+        assert!(reply.body.is_err(), "{path}: {:?}", reply.body);
     }
     let reply = get(orders.ready.outbound, "invoices", "/echo").await;
     assert_eq!(reply.status, 200, "neighbours are not disturbed");
+}
+
+/// A reset of a QUIC stream discards what the peer has not read: it must not overtake the head.
+#[tokio::test]
+async fn the_head_of_a_response_that_breaks_off_at_once_arrives_and_both_sides_say_why() {
+    access::keep();
+    for (n, answer) in CUT_AT_ONCE.into_iter().enumerate() {
+        let app = RawApp::start(answer).await;
+        let (orders, _invoices) = pair(&[&[http(app.addr)]], ORDERS_MAY).await;
+        for round in 0..20 {
+            let id = format!("cut-{n}-{round}");
+            assert_cut(&orders, &id).await;
+            let (outer, inner) = (
+                access::entry(&id, "outbound").await,
+                access::entry(&id, "inbound").await,
+            );
+            assert_eq!((&outer["code"], &inner["code"]), (&200.into(), &200.into()));
+            let said = |entry: &serde_json::Value| entry["reason"].as_str().unwrap().to_owned();
+            assert!(
+                said(&inner).contains("the application broke off"),
+                "{inner}"
+            );
+            assert!(
+                said(&outer).contains("invoices.default/inbound; error=http_response_incomplete")
+                    && said(&outer).contains("the application broke off"),
+                "the same reason on both sides: {outer}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_got_no_answer_is_logged_with_what_carried_it() {
+    access::keep();
+    let app = HttpApp::start("a").await;
+    let route = timeout_route("300ms");
+    let (orders, _invoices) =
+        pair(&[&[http(app.addr)]], &format!("{ORDERS_MAY}---\n{route}")).await;
+    let request = Request::get("http://invoices/hang").header("x-request-id", "carried-1");
+    let reply = send(
+        orders.ready.outbound,
+        request.body(Full::default()).unwrap(),
+    )
+    .await;
+    assert_eq!(reply.status, 504);
+    let entry = access::entry("carried-1", "outbound").await;
+    assert_ne!(entry["key_exchange"], "", "{entry}");
+    assert_eq!(entry["transport"], "quic", "{entry}");
 }
 
 #[tokio::test]

@@ -158,6 +158,27 @@ impl SendStream {
         }
     }
 
+    /// Server: gives up a response that cannot be completed, so that what was sent of it arrives. A reset alone may
+    /// overtake it: QUIC discards with it what the peer has not read, and what has not left yet.
+    ///
+    /// Over QUIC the peer is told `why` in trailers behind which the stream does not end, and this returns when it stops
+    /// reading. HTTP/2 knows no trailers but at a whole message's end (RFC 9113 §8.1): over TCP this returns when all has
+    /// been written, and `why` is not told. A peer need not stop: bound the wait. A [`reset`](Self::reset) must follow;
+    /// dropped, the stream is reset too.
+    ///
+    /// # Errors
+    /// As [`send_data`](Self::send_data).
+    pub async fn break_off(&mut self, why: &HeaderMap) -> Result<(), StreamError> {
+        match &mut self.0 {
+            Send::Quic(stream) => {
+                stream.send_trailers(why).await?;
+                stream.stopped().await?;
+                Ok(())
+            }
+            Send::Tcp(half) => half.written().await,
+        }
+    }
+
     /// Gives the stream up with `code`; the peer drops what it has not read yet.
     pub fn reset(&mut self, code: Code) {
         match &mut self.0 {
@@ -273,6 +294,16 @@ impl RecvStream {
             Recv::Quic(stream) => stream.take_trailers(),
             Recv::Tcp(half) => half.take_trailers(),
         })
+    }
+
+    /// The trailers as soon as they are here; they stay. Over QUIC they may come before the end of the stream, and without
+    /// one (see [`SendStream::break_off`]).
+    #[must_use]
+    pub fn trailers_so_far(&self) -> Option<&HeaderMap> {
+        match &self.0 {
+            Recv::Quic(stream) => stream.trailers_so_far(),
+            Recv::Tcp(half) => half.trailers_so_far(),
+        }
     }
 
     /// Whether the end is already known without waiting: no content is left, and no trailers.

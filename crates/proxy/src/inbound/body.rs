@@ -1,12 +1,14 @@
 //! The body of a request on its way from the mesh to the application.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::Method;
+use http::header::{self, HeaderMap};
 use http_body::{Body, Frame, SizeHint};
 use weft_transport::{RecvStream, StreamError};
 
@@ -37,6 +39,13 @@ impl MeshBody {
             sent,
             trailed: false,
         }
+    }
+}
+
+impl AppBody {
+    /// A body whose first piece may have been taken already.
+    pub(super) fn mesh(first: Option<Bytes>, recv: RecvStream, sent: &Arc<AtomicU64>) -> Self {
+        Self::Mesh(Box::new(MeshBody::new(first, recv, Arc::clone(sent))))
     }
 }
 
@@ -90,4 +99,55 @@ impl Body for AppBody {
             Self::Mesh(_) => SizeHint::default(),
         }
     }
+}
+
+/// How a request's body begins.
+pub(super) enum Start {
+    /// There is none.
+    None,
+    /// Nothing of it is here.
+    Later,
+    /// This is here.
+    Piece(Bytes),
+}
+
+/// Whether the request has a body. HTTP/3 says so by ending the stream, HTTP/1.1 must say so in the head:
+/// where the head does not tell and the method usually has none, the first bytes or the end decide.
+pub(super) async fn first_piece(
+    method: &Method,
+    headers: &HeaderMap,
+    recv: &mut RecvStream,
+) -> Result<Start, StreamError> {
+    match headers.get(header::CONTENT_LENGTH) {
+        Some(length) if length != "0" => return Ok(Start::Later),
+        _ => {}
+    }
+    let usually_none = matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE | Method::TRACE
+    );
+    let first = if usually_none {
+        recv.data().await?
+    } else {
+        match now(recv.data()).await {
+            Some(first) => first?,
+            None => return Ok(Start::Later),
+        }
+    };
+    Ok(match first {
+        Some(first) => Start::Piece(first),
+        None if recv.is_end() => Start::None,
+        // Trailers and nothing else.
+        None => Start::Later,
+    })
+}
+
+/// The outcome of a future if it is there without waiting.
+async fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }

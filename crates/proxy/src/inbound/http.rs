@@ -1,15 +1,12 @@
 //! One HTTP request of the mesh, passed to the application and back.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Uri, Version};
+use http::{Request, Response, Uri, Version};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -19,10 +16,13 @@ use weft_policy::retry::is_idempotent;
 use weft_transport::{Code, RecvStream, SendStream};
 
 use super::app::{App, Connection};
-use super::body::{AppBody, MeshBody};
+use super::body::{AppBody, Start, first_piece};
 use super::caller::Caller;
 use super::refuse;
-use crate::headers::{append_via, content_length, sanitise_trailers, strip_hop_by_hop};
+use crate::headers::{
+    append_via, content_length, foreign_coding, sanitise_trailers, strip_hop_by_hop,
+};
+use crate::incomplete;
 use crate::node::Node;
 use crate::record::Record;
 use crate::respond::{Fact, Refusal};
@@ -34,6 +34,10 @@ const TOGETHER: u64 = 16 * 1024;
 /// That moment. Applications write both at once, or need far longer than this.
 const MOMENT: Duration = Duration::from_millis(2);
 
+/// How long a caller may take to read what there is of a response that broke off. A sidecar stops reading once it has seen
+/// that; another client need not.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
 /// How a request is to be passed on.
 pub(super) struct Forward<'a> {
     pub(super) node: &'a Arc<Node>,
@@ -42,6 +46,26 @@ pub(super) struct Forward<'a> {
     /// The path, if not the one that came.
     pub(super) path: Option<String>,
 }
+
+/// How far a response got.
+enum Passed {
+    Whole,
+    /// The application broke off; what to tell the caller.
+    Cut(HeaderMap),
+    /// The caller takes no more.
+    Left,
+}
+
+/// What is left to do when an exchange is over.
+enum Done {
+    /// The connection can be used again.
+    Clean(Connection),
+    Cut(HeaderMap),
+    Over,
+}
+
+/// A response of the application and the connection it comes from, or why there is none and what is left of the request.
+type Exchanged = Result<(Response<Incoming>, Connection), (Refusal, Option<RecvStream>)>;
 
 impl Forward<'_> {
     pub(super) async fn run(
@@ -53,30 +77,35 @@ impl Forward<'_> {
     ) {
         let stopped = send.stopped();
         let work = async {
-            match self.exchange(request, recv, &mut record).await {
-                Ok((response, connection)) => self
-                    .reply(response, &mut send, &mut record)
-                    .await
-                    .then_some(connection),
+            match understood(self.exchange(request, recv, &mut record).await) {
+                Ok((response, connection)) => {
+                    match self.reply(response, &mut send, &mut record).await {
+                        Passed::Whole => Done::Clean(connection),
+                        Passed::Cut(why) => Done::Cut(why),
+                        Passed::Left => Done::Over,
+                    }
+                }
                 Err((refusal, recv)) => {
                     match recv {
                         Some(recv) => refuse(&mut send, recv, &mut record, &refusal).await,
                         None => refuse_late(&mut send, &mut record, &refusal).await,
                     }
-                    None
+                    Done::Over
                 }
             }
         };
-        let clean = tokio::select! {
+        let done = tokio::select! {
             biased;
-            clean = work => clean,
+            done = work => done,
             // The caller gave up or is gone: dropping the exchange cuts the application's connection,
             // which is how HTTP/1.1 says so.
-            _ = stopped => None,
+            _ = stopped => Done::Over,
         };
         drop(record);
-        if let Some(connection) = clean {
-            self.app.give_back(connection).await;
+        match done {
+            Done::Clean(connection) => self.app.give_back(connection).await,
+            Done::Cut(why) => cut(send, &why).await,
+            Done::Over => {}
         }
     }
 
@@ -86,7 +115,7 @@ impl Forward<'_> {
         request: Request<()>,
         recv: RecvStream,
         record: &mut Record,
-    ) -> Result<(Response<Incoming>, Connection), (Refusal, Option<RecvStream>)> {
+    ) -> Exchanged {
         let (head, body) = match self.prepare(request, recv, record).await {
             Ok(prepared) => prepared,
             Err((refusal, recv)) => return Err((refusal, Some(recv))),
@@ -142,8 +171,8 @@ impl Forward<'_> {
         }
         let body = match first_piece(&parts.method, headers, &mut recv).await {
             Ok(Start::None) => AppBody::Empty,
-            Ok(Start::Later) => mesh(None, recv, record),
-            Ok(Start::Piece(first)) => mesh(Some(first), recv, record),
+            Ok(Start::Later) => AppBody::mesh(None, recv, &record.sent),
+            Ok(Start::Piece(first)) => AppBody::mesh(Some(first), recv, &record.sent),
             Err(error) => {
                 let details = format!("the request broke off: {error}");
                 return Err((Refusal::new(Fact::BadRequest, details), recv));
@@ -160,29 +189,33 @@ impl Forward<'_> {
         Ok((Request::from_parts(parts, ()), body))
     }
 
-    /// Passes the response on. True if it went to its end, so that the connection can be used again.
+    /// Passes the response on.
     async fn reply(
         &self,
         response: Response<Incoming>,
         send: &mut SendStream,
         record: &mut Record,
-    ) -> bool {
+    ) -> Passed {
         let (mut parts, mut body) = response.into_parts();
         strip_hop_by_hop(&mut parts.headers);
         record.answered(parts.status);
         parts.version = Version::HTTP_3;
-        let (first, end) = match first_frame(&parts.headers, &mut body).await {
-            Ok(start) => start,
-            Err(error) => return broke_off(send, record, &error),
+        let (first, end, broken) = match first_frame(&parts.headers, &mut body).await {
+            Ok((first, end)) => (first, end, None),
+            // The head is the application's answer, whatever became of the rest.
+            Err(error) => (Bytes::new(), false, Some(error)),
         };
         record.took(first.len());
         let head = Response::from_parts(parts, ());
         if let Err(error) = send.send_response_with(&head, first, end).await {
             return left(record, &error);
         }
+        if let Some(error) = broken {
+            return broke_off(record, &error);
+        }
         if end {
             record.ended();
-            return true;
+            return Passed::Whole;
         }
         self.reply_body(body, send, record).await
     }
@@ -192,11 +225,11 @@ impl Forward<'_> {
         mut body: Incoming,
         send: &mut SendStream,
         record: &mut Record,
-    ) -> bool {
+    ) -> Passed {
         loop {
             let frame = match body.frame().await {
                 Some(Ok(frame)) => frame,
-                Some(Err(error)) => return broke_off(send, record, &error),
+                Some(Err(error)) => return broke_off(record, &error),
                 None => break,
             };
             let sent = match frame.into_data() {
@@ -214,7 +247,21 @@ impl Forward<'_> {
             return left(record, &error);
         }
         record.ended();
-        true
+        Passed::Whole
+    }
+}
+
+/// Refuses content that would arrive as something else (RFC 9112 §6.1).
+fn understood(exchanged: Exchanged) -> Exchanged {
+    let (response, connection) = exchanged?;
+    match foreign_coding(response.headers()) {
+        Some(codings) if !response.body().is_end_stream() => {
+            let details = format!(
+                "the application answered with the transfer coding '{codings}', of which weft takes \"chunked\" alone: let it say how the content is coded in Content-Encoding"
+            );
+            Err((Refusal::new(Fact::AppMalformed, details), None))
+        }
+        _ => Ok((response, connection)),
     }
 }
 
@@ -240,70 +287,23 @@ async fn refuse_late(send: &mut SendStream, record: &mut Record, refusal: &Refus
 }
 
 /// The application's response is cut short: so must the caller's be, and never a clean end.
-fn broke_off(send: &mut SendStream, record: &mut Record, error: &hyper::Error) -> bool {
+fn broke_off(record: &mut Record, error: &hyper::Error) -> Passed {
+    let details = super::app::said(error);
+    let why = incomplete::trailers(&record.speaker(), &details);
+    record.broke_off(details);
+    Passed::Cut(why)
+}
+
+/// Ends the caller's half without an end, once it has what was sent.
+async fn cut(mut send: SendStream, why: &HeaderMap) {
+    // A caller that has left needs no reason.
+    let _ = timeout(LAST_WORDS, send.break_off(why)).await;
     send.reset(Code::INTERNAL_ERROR);
-    record.broke_off(super::app::said(error));
-    false
 }
 
-fn left(record: &mut Record, error: &weft_transport::StreamError) -> bool {
+fn left(record: &mut Record, error: &weft_transport::StreamError) -> Passed {
     record.left(error.to_string());
-    false
-}
-
-fn mesh(first: Option<Bytes>, recv: RecvStream, record: &Record) -> AppBody {
-    AppBody::Mesh(Box::new(MeshBody::new(
-        first,
-        recv,
-        Arc::clone(&record.sent),
-    )))
-}
-
-enum Start {
-    None,
-    Later,
-    Piece(Bytes),
-}
-
-/// Whether the request has a body. HTTP/3 says so by ending the stream, HTTP/1.1 must say so in the head:
-/// where the head does not tell and the method usually has none, the first bytes or the end decide.
-async fn first_piece(
-    method: &Method,
-    headers: &HeaderMap,
-    recv: &mut RecvStream,
-) -> Result<Start, weft_transport::StreamError> {
-    match headers.get(header::CONTENT_LENGTH) {
-        Some(length) if length != "0" => return Ok(Start::Later),
-        _ => {}
-    }
-    let usually_none = matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE | Method::TRACE
-    );
-    let first = if usually_none {
-        recv.data().await?
-    } else {
-        match now(recv.data()).await {
-            Some(first) => first?,
-            None => return Ok(Start::Later),
-        }
-    };
-    Ok(match first {
-        Some(first) => Start::Piece(first),
-        None if recv.is_end() => Start::None,
-        // Trailers and nothing else.
-        None => Start::Later,
-    })
-}
-
-/// The outcome of a future if it is there without waiting.
-async fn now<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(value) => Poll::Ready(Some(value)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
+    Passed::Left
 }
 
 /// The first content of a response, if it is short or there already, and whether it is all.

@@ -83,10 +83,7 @@ impl Transaction<'_> {
             }
             record.peer = Arc::clone(&instance.id);
             let missed = match self.attempt(&instance, request, upload, record).await {
-                Ok(answer) => {
-                    record.carrier = Some(answer.recv.carrier());
-                    return Ok(answer);
-                }
+                Ok(answer) => return Ok(answer),
                 Err(missed) => missed,
             };
             let retry = retry::decide(
@@ -192,7 +189,7 @@ impl Transaction<'_> {
             .await;
         let (send, mut recv) = match opened {
             Ok(exchange) => {
-                record.negotiated = exchange.negotiated;
+                record.carried(&exchange);
                 (exchange.send, exchange.recv)
             }
             Err(error) => return Err(unsent(self.service, instance, error)),

@@ -3,10 +3,11 @@
 //! In the order that a request meets them: `mod` (accept, HTTP/1.1), `request` (which service, which rule),
 //! `attempt` (which instance, again if it fails), `upload` and `reply` (the bodies), `content` (what is left
 //! of a request when its answer came first). `tcp` does the same for byte streams, `ports` opens the local ports
-//! that lead to them; `unparsed` answers what is not HTTP.
+//! that lead to them; `unparsed` answers what is not HTTP, `last_call` what is under way at the sidecar's end.
 
 mod attempt;
 pub(crate) mod content;
+mod last_call;
 pub(crate) mod ports;
 pub(crate) mod reply;
 mod request;
@@ -17,7 +18,6 @@ mod upload;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, header};
 use hyper::body::Incoming;
@@ -30,6 +30,7 @@ use weft_env::{Listener, Stream};
 use crate::accept;
 use crate::node::Node;
 use content::{Content, Unread};
+use last_call::LastCall;
 pub(crate) use tcp::serve as serve_tcp;
 use unparsed::{Counted, Open, Wire};
 
@@ -39,8 +40,6 @@ const MAX_HEAD: usize = 60 * 1024;
 const MAX_FIELDS: usize = 100;
 /// hyper reads at most this far ahead of us.
 const READ_AHEAD: usize = 128 * 1024;
-/// The application may keep a connection open this long between two requests.
-const IDLE: Duration = Duration::from_secs(3600);
 
 /// Serves the outbound HTTP listener until `node.listening` is shut down.
 pub(crate) async fn serve(node: Arc<Node>, listener: Arc<Listener>) {
@@ -67,15 +66,16 @@ pub(crate) async fn serve(node: Arc<Node>, listener: Arc<Listener>) {
 
 /// One connection of the application, with any number of requests one after another.
 async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
-    let (open, unread) = (Open::default(), Unread::default());
+    let (open, unread, last_call) = (Open::default(), Unread::default(), LastCall::default());
     let wire = TokioIo::new(Wire::new(stream, open.clone()));
-    let (asked, left) = (Arc::clone(&node), unread.clone());
+    let (asked, left, call) = (Arc::clone(&node), unread.clone(), last_call.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (node, exchange, left) = (Arc::clone(&asked), open.begin(), left.clone());
+        let call = call.clone();
         let request = request.map(|body| Content::new(body, left.clone()));
         async move {
             let tunnel = request.method() == Method::CONNECT;
-            let mut response = request::answer(Arc::clone(&node), request).await;
+            let mut response = request::answer(Arc::clone(&node), request, &call).await;
             // The next request is for the process that has taken over, or cannot be told from the rest of this one's
             // content, which nobody takes any more (RFC 9112 §9.6).
             let last = node.doors.is_left() || left.is_left() && response.body().is_whole();
@@ -88,7 +88,7 @@ async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
+        .header_read_timeout(node.head_timeout)
         .max_headers(MAX_FIELDS)
         .max_header_size(MAX_HEAD)
         .max_buf_size(READ_AHEAD)
@@ -106,7 +106,14 @@ async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
         None => {
             // Ends after the request under way.
             Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+            tokio::select! {
+                biased;
+                served = &mut connection => served,
+                () = node.deadline.near() => {
+                    last_call.ring();
+                    (&mut connection).await
+                }
+            }
         }
     };
     // None once it has become a tunnel.
@@ -114,6 +121,7 @@ async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
         return;
     };
     let (wire, error) = (parts.io.into_inner(), served.err());
+    let begun = !parts.read_buf.is_empty();
     if let Some(error) = &error {
         tracing::debug!(%error, "a connection of the application ended early");
     }
@@ -123,5 +131,5 @@ async fn connection(node: Arc<Node>, stream: Stream, stop: CancellationToken) {
         wire.into_stream().reset();
         return;
     }
-    unparsed::end(&node, wire, error.as_ref(), &unread).await;
+    unparsed::end(&node, wire, error.as_ref(), begun, &unread).await;
 }

@@ -12,8 +12,10 @@ use weft_transport::RecvStream;
 
 use crate::headers::sanitise_trailers;
 use crate::inbound::app::AbortOnDrop;
+use crate::incomplete;
 use crate::node::Node;
 use crate::record::Record;
+use crate::respond::shown;
 use crate::running::{Instance, Pending};
 
 /// A response's body.
@@ -37,6 +39,8 @@ pub(crate) struct MeshReply {
     /// Bytes still to come, where the head said how many: hyper asks for nothing after the last of them.
     left: Option<u64>,
     trailed: bool,
+    /// It has broken off, and hyper is not told yet.
+    broken: Option<BrokenReply>,
 }
 
 /// What a [`MeshReply`] is made of.
@@ -83,12 +87,16 @@ impl Reply {
             upload: arriving.upload,
             left: arriving.length,
             trailed: false,
+            broken: None,
         }))
     }
 }
 
 impl MeshReply {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
+        if let Some(broken) = self.broken.take() {
+            return Poll::Ready(Some(Err(broken)));
+        }
         match self.recv.poll_data(cx) {
             Poll::Ready(Ok(Some(data))) => {
                 self.record.took(data.len());
@@ -98,13 +106,16 @@ impl MeshReply {
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Poll::Ready(Ok(None)) => self.poll_trailers(cx),
-            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(self.broke(&error)))),
+            Poll::Ready(Err(error)) => self.broke(cx, format!("the response broke off: {error}")),
             Poll::Pending => {
+                if let Some(why) = self.cut_by_peer() {
+                    return self.broke(cx, why);
+                }
                 if let Some(deadline) = &mut self.deadline {
                     ready!(deadline.as_mut().poll(cx));
                     let reason = "the response took longer than the route allows";
                     self.record.broke_off(reason);
-                    return Poll::Ready(Some(Err(BrokenReply(reason.to_owned()))));
+                    return self.tell_later(cx, reason.to_owned());
                 }
                 Poll::Pending
             }
@@ -115,6 +126,9 @@ impl MeshReply {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
+        if let Some(why) = self.cut_by_peer() {
+            return self.broke(cx, why);
+        }
         if !std::mem::replace(&mut self.trailed, true) {
             // The content has ended, so this is ready at once.
             let trailers = pin!(self.recv.trailers()).poll(cx);
@@ -125,18 +139,43 @@ impl MeshReply {
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }
                 Ok(None) => {}
-                Err(error) => return Poll::Ready(Some(Err(self.broke(&error)))),
+                Err(error) => return self.broke(cx, format!("the response broke off: {error}")),
             }
         }
         self.record.ended();
         Poll::Ready(None)
     }
 
-    fn broke(&mut self, error: &weft_transport::StreamError) -> BrokenReply {
+    /// The peer's words, if it has said in trailers that its application broke off. The stream has no end then, and what
+    /// the peer says is no trailer of the application.
+    fn cut_by_peer(&self) -> Option<String> {
+        let said = incomplete::said(self.recv.trailers_so_far()?)?;
+        Some(format!(
+            "the response broke off: {}",
+            shown(said.as_bytes())
+        ))
+    }
+
+    fn broke(
+        &mut self,
+        cx: &Context<'_>,
+        reason: String,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
         self.instance.failed(self.node.uptime());
-        let reason = format!("the response broke off: {error}");
         self.record.broke_off(reason.as_str());
-        BrokenReply(reason)
+        self.tell_later(cx, reason)
+    }
+
+    /// hyper throws away what it has not written when a body breaks off, the head among it, and writes when there is
+    /// nothing to read.
+    fn tell_later(
+        &mut self,
+        cx: &Context<'_>,
+        reason: String,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
+        self.broken = Some(BrokenReply(reason));
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

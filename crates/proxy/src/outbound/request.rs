@@ -14,21 +14,23 @@ use weft_telemetry::{Edge, EdgeKey, Party, Protocol, Reporter};
 
 use super::attempt::{Answer, Transaction};
 use super::content::Content;
+use super::last_call::LastCall;
 use super::reply::{Arriving, Reply};
 use super::tcp;
 use super::upload::Upload;
-use crate::headers::{append_via, content_length, strip_hop_by_hop};
+use crate::headers::{append_via, content_length, foreign_coding, strip_hop_by_hop};
 use crate::node::Node;
 use crate::record::{Opening, Record};
-use crate::respond::{Fact, PROXY_STATUS, Refusal};
+use crate::respond::{Fact, PROXY_STATUS, Refusal, shown};
 use crate::running::{Running, Upstream};
 use crate::{request_id, target, xfcc};
 
-/// Longest part of another node's `proxy-status` that goes into the access log.
-const SHOWN_STATUS: usize = 400;
-
 /// Answers one request, from its head to the head of its response.
-pub(super) async fn answer(node: Arc<Node>, request: Request<Content>) -> Response<Reply> {
+pub(super) async fn answer(
+    node: Arc<Node>,
+    request: Request<Content>,
+    last_call: &LastCall,
+) -> Response<Reply> {
     let running = node.running.load_full();
     let (mut parts, body) = request.into_parts();
     let request_id = request_id::ensure(&mut parts.headers, || node.dice.id());
@@ -53,9 +55,11 @@ pub(super) async fn answer(node: Arc<Node>, request: Request<Content>) -> Respon
         return refused(record, &not_ready());
     };
     if tunnel {
-        return tcp::connect(&node, &running, Request::from_parts(parts, body), record).await;
+        let request = Request::from_parts(parts, body);
+        return tcp::connect(&node, &running, request, record, last_call).await;
     }
-    match forward(&node, &running, parts, body, &mut record).await {
+    let forwarded = last_call.before(forward(&node, &running, parts, body, &mut record));
+    match forwarded.await.flatten() {
         Ok(forwarded) => forwarded.respond(&node, record),
         Err(refusal) if refusal.fact == Fact::UpstreamReset && broken(Mutant::DropsInSilence) => {
             std::future::pending().await
@@ -94,6 +98,7 @@ async fn forward(
     body: Content,
     record: &mut Record,
 ) -> Result<Forwarded, Refusal> {
+    understood(&parts.headers)?;
     let plan = plan(node, running, &parts, record)?;
     let (upstream, port) = upstream(running, &plan.service, plan.port)?;
     record.edge = Some(edge(node, &plan.service, upstream, Protocol::Http));
@@ -242,6 +247,19 @@ pub(super) fn edge(
     made.clone()
 }
 
+/// Refuses content that would arrive as something else (RFC 9112 §6.1).
+fn understood(headers: &HeaderMap) -> Result<(), Refusal> {
+    match foreign_coding(headers) {
+        None => Ok(()),
+        Some(codings) => Err(Refusal::new(
+            Fact::UnknownCoding,
+            format!(
+                "weft does not take the transfer coding '{codings}': send the content with \"chunked\" alone, and say how it is coded in Content-Encoding"
+            ),
+        )),
+    }
+}
+
 /// Leaves what may pass the hop, and adds what this node adds.
 fn sanitise(node: &Node, headers: &mut HeaderMap, decision: &RouteDecision) -> Result<(), Refusal> {
     strip_hop_by_hop(headers);
@@ -327,9 +345,4 @@ impl Forwarded {
         let body = Reply::arriving(arriving, !(self.head || without_body));
         Response::from_parts(parts, body)
     }
-}
-
-/// What another node said, for the log.
-fn shown(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_STATUS)]).into_owned()
 }

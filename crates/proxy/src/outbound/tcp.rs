@@ -18,6 +18,7 @@ use weft_transport::{RecvStream, SendStream};
 
 use super::attempt::{Missed, app_was_not_reached, blame, broken, no_endpoint, unsent};
 use super::content::Content;
+use super::last_call::LastCall;
 use super::reply::Reply;
 use super::request::{edge, not_ready, refused, upstream};
 use super::unparsed::Wire;
@@ -47,6 +48,7 @@ pub(super) async fn connect(
     running: &Running,
     request: Request<Content>,
     mut record: Record,
+    last_call: &LastCall,
 ) -> Response<Reply> {
     let named = target::resolve(
         request.method(),
@@ -55,7 +57,10 @@ pub(super) async fn connect(
         node.service.namespace(),
     );
     let opened = match named {
-        Ok((service, port)) => open(node, running, &service, port, None, &mut record).await,
+        Ok((service, port)) => {
+            let opened = open(node, running, &service, port, None, &mut record);
+            last_call.before(opened).await.flatten()
+        }
         Err(refusal) => Err(refusal),
     };
     let tunnel = match opened {
@@ -214,10 +219,7 @@ async fn attempts(
         record.attempts += 1;
         record.peer = Arc::clone(&instance.id);
         let missed = match attempt(node, service, &instance, request, record).await {
-            Ok(tunnel) => {
-                record.carrier = Some(tunnel.send.carrier());
-                return Ok(tunnel);
-            }
+            Ok(tunnel) => return Ok(tunnel),
             Err(missed) => missed,
         };
         // Nothing of the stream was sent yet; that it may have been opened is no processing.
@@ -269,7 +271,7 @@ async fn attempt(
         blame(node, instance, missed.failure);
         missed
     })?;
-    record.negotiated = exchange.negotiated;
+    record.carried(&exchange);
     let began = tokio::time::Instant::now();
     let response = exchange.recv.response().await.map_err(|error| {
         let missed = broken(service, instance, &error);

@@ -203,16 +203,21 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// Ends a connection that hyper is done with: `error` is what it could not parse, if that is why.
+/// Ends a connection that hyper is done with: `error` is what it could not parse, if that is why. `begun` is whether there
+/// was a part of a request.
 pub(super) async fn end(
     node: &Node,
     mut wire: Wire,
     error: Option<&hyper::Error>,
+    begun: bool,
     unread: &Unread,
 ) {
     let held = wire.held.take();
+    if begun && error.is_some_and(hyper::Error::is_timeout) {
+        return say(wire, &refuse(node, &head_timeout(node))).await;
+    }
     let answer = match (error.filter(|error| error.is_parse()), held) {
-        (Some(error), Some(_)) => refuse(node, error, wire.first),
+        (Some(error), Some(_)) => refuse(node, &refusal(error, wire.first)),
         // hyper says nothing to a client that begins with HTTP/2's preface.
         (Some(error), None) if error.to_string().contains("HTTP2 preface") => {
             let text = "weft takes HTTP/1.1 on this port, not HTTP/2";
@@ -224,8 +229,13 @@ pub(super) async fn end(
         (_, None) if unread.is_left() => return linger(wire.stream).await,
         (_, None) => return,
     };
+    say(wire, &answer).await;
+}
+
+/// Sends a connection's last answer.
+async fn say(mut wire: Wire, answer: &[u8]) {
     // The application may be gone, or not read: nothing is lost then but this answer.
-    if let Ok(Ok(())) = timeout(PATIENCE, wire.stream.write_all(&answer)).await {
+    if let Ok(Ok(())) = timeout(PATIENCE, wire.stream.write_all(answer)).await {
         linger(wire.stream).await;
     }
 }
@@ -249,12 +259,19 @@ fn record(node: &Node) -> Record {
 }
 
 /// The answer to what is not a request.
-fn refuse(node: &Node, error: &hyper::Error, first: Option<u8>) -> Vec<u8> {
-    let refusal = refusal(error, first);
+fn refuse(node: &Node, refusal: &Refusal) -> Vec<u8> {
     let mut record = record(node);
-    record.refused(&refusal);
-    let (head, text) = record.speaker().answer(&refusal);
+    record.refused(refusal);
+    let (head, text) = record.speaker().answer(refusal);
     message(&head, &text)
+}
+
+fn head_timeout(node: &Node) -> Refusal {
+    let details = format!(
+        "the request's head was not complete after {:?}: send it in one piece",
+        node.head_timeout
+    );
+    Refusal::new(Fact::HeadTimeout, details)
 }
 
 fn refusal(error: &hyper::Error, first: Option<u8>) -> Refusal {

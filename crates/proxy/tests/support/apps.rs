@@ -280,3 +280,40 @@ async fn serve(mut stream: TcpStream, manner: Manner) -> (Ending, Vec<u8>) {
         Err(_) => (Ending::Reset, received),
     }
 }
+
+/// Answers of a [`RawApp`] that break off at once: by length, chunked, and before the first byte of the content.
+pub const CUT_AT_ONCE: [&[u8]; 3] = [
+    b"HTTP/1.1 200 OK\r\nx-app: a\r\ncontent-length: 1000\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nx-app: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    b"HTTP/1.1 200 OK\r\nx-app: a\r\ncontent-length: 1000\r\n\r\n",
+];
+
+/// An application that reads one request's head on each connection, says these bytes and closes.
+pub struct RawApp {
+    pub addr: SocketAddr,
+    _task: Owned,
+}
+
+impl RawApp {
+    pub async fn start(answer: &'static [u8]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        head.push(stream.read_u8().await?);
+                    }
+                    stream.write_all(answer).await?;
+                    stream.shutdown().await
+                });
+            }
+        });
+        Self {
+            addr,
+            _task: Owned(task),
+        }
+    }
+}

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::PATIENCE;
+use super::{PATIENCE, Sidecar};
 
 /// A whole response, or how far it came.
 #[derive(Debug)]
@@ -42,6 +42,19 @@ impl Reply {
 pub async fn get(outbound: SocketAddr, host: &str, path: &str) -> Reply {
     let request = Request::get(path).header("host", host);
     send(outbound, request.body(Full::default()).unwrap()).await
+}
+
+/// GETs from `invoices` what breaks off at once: the head must come, and what follows must not look whole.
+pub async fn assert_cut(orders: &Sidecar, request_id: &str) {
+    let request = Request::get("http://invoices/").header("x-request-id", request_id);
+    let reply = send(
+        orders.ready.outbound,
+        request.body(Full::default()).unwrap(),
+    )
+    .await;
+    assert_eq!(reply.status, 200, "{request_id}: {reply:?}");
+    assert_eq!(reply.headers["x-app"], "a", "the application's own head");
+    assert!(reply.body.is_err(), "{request_id}: {reply:?}");
 }
 
 /// One request on a connection of its own.

@@ -8,6 +8,7 @@
     reason = "shared by several test programs, each of which uses a part; real sockets on purpose"
 )]
 
+pub mod access;
 pub mod apps;
 pub mod client;
 pub mod faulty;

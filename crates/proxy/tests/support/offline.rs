@@ -30,6 +30,7 @@ pub struct Offline {
     authority: Authority,
     domain: TrustDomain,
     planned: Vec<Planned>,
+    adjust: fn(&mut SidecarConfig),
 }
 
 impl Offline {
@@ -50,7 +51,14 @@ impl Offline {
             authority,
             domain,
             planned: Vec::new(),
+            adjust: |_| {},
         }
+    }
+
+    /// Changes the settings of all instances.
+    pub fn with(mut self, adjust: fn(&mut SidecarConfig)) -> Self {
+        self.adjust = adjust;
+        self
     }
 
     /// Plans an instance of a service.
@@ -143,6 +151,7 @@ impl Offline {
         config.tcp_listeners = vec![super::local("invoices:5432"), super::local("nobody:1")];
         config.ready_file = Some(dir.path().join("ready.json"));
         config.drain_deadline = super::PATIENCE;
+        (self.adjust)(&mut config);
         drop(planned.reserved);
         Sidecar::start(&self.env, dir, config).await
     }

@@ -116,6 +116,10 @@ impl RecvHalf {
         self.trailers.take().map(|trailers| *trailers)
     }
 
+    pub(crate) fn trailers_so_far(&self) -> Option<&HeaderMap> {
+        self.trailers.as_deref()
+    }
+
     pub(crate) fn is_end(&self) -> bool {
         match &self.source {
             Source::Clean => self.trailers.is_none(),

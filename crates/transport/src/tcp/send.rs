@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, Version};
+use tokio::sync::oneshot;
 use weft_h3::Code;
 
 use super::codes::unsendable;
@@ -16,6 +17,15 @@ enum Stage {
     Head,
     Content,
     Ended,
+}
+
+/// The content of an empty frame, which tells when it is gone.
+struct Mark(#[allow(dead_code, reason = "it tells by being dropped")] oneshot::Sender<()>);
+
+impl AsRef<[u8]> for Mark {
+    fn as_ref(&self) -> &[u8] {
+        &[]
+    }
 }
 
 /// Sends a message; dropped before its end, it resets the stream.
@@ -126,6 +136,24 @@ impl SendHalf {
         }
         self.flush(true).await?;
         self.stage = Stage::Ended;
+        Ok(())
+    }
+
+    /// Completes when all that was handed over is on its way to the socket, or thrown away with the stream. `h2` does
+    /// not tell; but it lets go of a frame once it has written it, also of an empty one behind the others.
+    pub(crate) async fn written(&mut self) -> Result<(), StreamError> {
+        self.expect_content()?;
+        self.flush(false).await?;
+        let (mark, gone) = oneshot::channel();
+        {
+            let Half::Body(body) = &mut *self.stream.lock() else {
+                return Err(unsendable("content before the header"));
+            };
+            body.send_data(Bytes::from_owner(Mark(mark)), false)
+                .map_err(|error| self.stream.error(&error))?;
+        }
+        // Nothing is ever sent: it resolves when the frame is dropped.
+        let _ = gone.await;
         Ok(())
     }
 
