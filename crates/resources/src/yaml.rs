@@ -128,7 +128,7 @@ fn is_blank(part: &str) -> bool {
     })
 }
 
-fn read_nodes(part: &str) -> Result<Vec<Node>, serde_saphyr::Error> {
+pub(crate) fn read_nodes(part: &str) -> Result<Vec<Node>, serde_saphyr::Error> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
@@ -155,7 +155,11 @@ fn read_nodes(part: &str) -> Result<Vec<Node>, serde_saphyr::Error> {
     serde_saphyr::from_multiple_with_options(part, options)
 }
 
-fn syntax_error(error: &serde_saphyr::Error, origin: &str, offset: u64) -> ResourceError {
+pub(crate) fn syntax_error(
+    error: &serde_saphyr::Error,
+    origin: &str,
+    offset: u64,
+) -> ResourceError {
     let place = error.location();
     ResourceError {
         origin: origin.to_owned(),
