@@ -19,6 +19,7 @@
 
 pub mod audit;
 mod authority;
+mod challenge;
 mod config;
 mod csr;
 mod error;
@@ -36,6 +37,7 @@ mod token;
 mod when;
 
 pub use authority::Authority;
+pub use challenge::{CHALLENGE_LIFE, ChallengeError, Challenges};
 pub use config::{BACKDATE, CaConfig};
 pub use csr::{NewKey, make_csr};
 pub use error::{Error, TokenError};

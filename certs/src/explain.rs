@@ -146,6 +146,21 @@ pub fn describe(
 /// # Errors
 /// [`crate::Error::Pem`] if there is none, or more than 10.
 pub fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, crate::Error> {
+    let fail = |reason: &str| crate::Error::Pem {
+        reason: reason.to_owned(),
+    };
+    let found = certificate_list(bytes)?;
+    match found.len() > 10 {
+        true => Err(fail("it has more than 10 certificates")),
+        false => Ok(found),
+    }
+}
+
+/// As [`certificates`], of any number: a file of roots.
+///
+/// # Errors
+/// [`crate::Error::Pem`] if there is none, or more than 1,000.
+pub fn certificate_list(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, crate::Error> {
     use rustls::pki_types::pem::PemObject;
     let fail = |reason: &str| crate::Error::Pem {
         reason: reason.to_owned(),
@@ -157,8 +172,8 @@ pub fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, crate:
     let mut found = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(bytes) {
         found.push(certificate.map_err(|e| fail(&e.to_string()))?);
-        if found.len() > 10 {
-            return Err(fail("it has more than 10 certificates"));
+        if found.len() > 1000 {
+            return Err(fail("it has more than 1000 certificates"));
         }
     }
     match found.is_empty() {

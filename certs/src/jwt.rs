@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::error::shown;
 use crate::jwt_key::Algorithm;
-use crate::{BundleSet, SpiffeId, TrustDomain, der};
+use crate::{BundleSet, JwtKey, SpiffeId, TrustDomain, der};
 
 /// A token is a few hundred bytes; with many audiences and claims of others a few thousand.
 const MAX_TOKEN: usize = 16 * 1024;
@@ -154,20 +154,20 @@ pub fn verify_jwt_svid(
 }
 
 /// A token that was read, and not believed yet.
-struct Token<'t> {
-    algorithm: Algorithm,
-    kid: String,
-    claims: BTreeMap<String, Value>,
+pub(crate) struct Token<'t> {
+    pub(crate) algorithm: Algorithm,
+    pub(crate) kid: String,
+    pub(crate) claims: BTreeMap<String, Value>,
     signed: &'t str,
     signature: Vec<u8>,
 }
 
-fn malformed(reason: impl Into<String>) -> JwtError {
+pub(crate) fn malformed(reason: impl Into<String>) -> JwtError {
     JwtError::Malformed(reason.into())
 }
 
 impl<'t> Token<'t> {
-    fn parse(text: &'t str) -> Result<Self, JwtError> {
+    pub(crate) fn parse(text: &'t str) -> Result<Self, JwtError> {
         if text.len() > MAX_TOKEN {
             return Err(malformed("it is longer than 16 KiB"));
         }
@@ -220,6 +220,10 @@ impl<'t> Token<'t> {
             trust_domain: trust_domain.clone(),
             kid: shown(&self.kid),
         })?;
+        self.check_signed_by(key)
+    }
+
+    pub(crate) fn check_signed_by(&self, key: &JwtKey) -> Result<(), JwtError> {
         match key.verifies(self.algorithm, self.signed.as_bytes(), &self.signature) {
             true => Ok(()),
             false => Err(JwtError::BadSignature),
@@ -227,7 +231,7 @@ impl<'t> Token<'t> {
     }
 
     /// RFC 7519 §4.1.4 to §4.1.6; the end.
-    fn check_times(&self, now: SystemTime) -> Result<SystemTime, JwtError> {
+    pub(crate) fn check_times(&self, now: SystemTime) -> Result<SystemTime, JwtError> {
         let expires = self
             .time("exp")?
             .ok_or_else(|| malformed("it does not say when it expires"))?;
@@ -243,7 +247,7 @@ impl<'t> Token<'t> {
     }
 
     /// RFC 7519 §2, NumericDate: seconds since 1970, which may have a fraction.
-    fn time(&self, name: &str) -> Result<Option<SystemTime>, JwtError> {
+    pub(crate) fn time(&self, name: &str) -> Result<Option<SystemTime>, JwtError> {
         let Some(value) = self.claims.get(name) else {
             return Ok(None);
         };
@@ -258,7 +262,7 @@ impl<'t> Token<'t> {
     }
 
     /// RFC 7519 §4.1.3: one name, or a list.
-    fn check_audience(&self, audience: &str) -> Result<(), JwtError> {
+    pub(crate) fn check_audience(&self, audience: &str) -> Result<(), JwtError> {
         let meant = match self.claims.get("aud") {
             Some(Value::String(one)) => one == audience,
             Some(Value::Array(several)) => {

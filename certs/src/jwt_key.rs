@@ -86,6 +86,24 @@ impl Algorithm {
             _ => return None,
         })
     }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
+            Self::Ps256 => "PS256",
+            Self::Ps384 => "PS384",
+            Self::Ps512 => "PS512",
+        }
+    }
+
+    fn is_rsa(self) -> bool {
+        !matches!(self, Self::Es256 | Self::Es384 | Self::Es512)
+    }
 }
 
 impl JwtKey {
@@ -108,6 +126,24 @@ impl JwtKey {
     /// Its name: what `kid` in a token's header says.
     pub fn kid(&self) -> &str {
         &self.kid
+    }
+
+    /// The algorithm that it signs with where nothing else is said: the one of its curve; RS256 for RSA.
+    pub(crate) fn usual_algorithm(&self) -> Algorithm {
+        match &self.public {
+            Public::Ec(Curve::P256, _) => Algorithm::Es256,
+            Public::Ec(Curve::P384, _) => Algorithm::Es384,
+            Public::Ec(Curve::P521, _) => Algorithm::Es512,
+            Public::Rsa(..) => Algorithm::Rs256,
+        }
+    }
+
+    /// Whether it can sign with this algorithm at all.
+    pub(crate) fn fits(&self, algorithm: Algorithm) -> bool {
+        match &self.public {
+            Public::Ec(..) => algorithm == self.usual_algorithm(),
+            Public::Rsa(..) => algorithm.is_rsa(),
+        }
     }
 
     /// Whether it made this signature. A key is good for the algorithms of its own kind only.

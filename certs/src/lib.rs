@@ -24,9 +24,12 @@ mod id;
 mod jwk;
 mod jwt;
 mod jwt_key;
+mod machine;
+mod path;
 mod pem;
 mod pin;
 mod revocation;
+mod service_account;
 mod signed;
 mod source;
 mod svid;
@@ -39,12 +42,18 @@ use std::time::SystemTime;
 pub use bundle::{BundleSet, TrustBundle};
 pub use der::serial_of;
 pub use error::{Error, VerifyError};
-pub use explain::{Description, Finding, certificates, describe, explain, to_pem};
+pub use explain::{
+    Description, Finding, certificate_list, certificates, describe, explain, to_pem,
+};
 pub use id::{SpiffeId, TrustDomain};
 pub use jwt::{JwtError, JwtSvid, jwt_signing_input, jwt_with_signature, verify_jwt_svid};
 pub use jwt_key::JwtKey;
+pub use machine::{
+    JoinStatement, Machine, MachineError, MachineIdentity, check_proof, verify_machine,
+};
 pub use pin::RootPin;
 pub use revocation::{RevocationList, RevokedIdentity};
+pub use service_account::{ServiceAccount, ServiceAccountError, TokenKeys, verify_service_account};
 pub use signed::{SignedDocument, SignedError};
 pub use source::{Identity, IdentitySource};
 pub use svid::{PrivateKey, X509Svid};

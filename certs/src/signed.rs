@@ -196,7 +196,7 @@ impl SignedDocument {
 }
 
 /// DSSE's pre-authentication encoding: `DSSEv1 <len> <type> <len> <body>`.
-fn encoded(payload_type: &str, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn encoded(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let mut out = format!(
         "DSSEv1 {} {payload_type} {} ",
         payload_type.len(),

@@ -5,15 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use rustls::pki_types::{CertificateDer, UnixTime};
-use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use rustls::pki_types::CertificateDer;
 
-use crate::{BundleSet, RevocationList, SpiffeId, VerifyError, der};
-
-/// Leaf, issuers and root of a chain; more is not a mesh's chain but an attempt to keep us busy.
-const MAX_CHAIN: usize = 10;
+use crate::path::{MAX_CHAIN, PathCheck, check_validity};
+use crate::{BundleSet, SpiffeId, VerifyError, der};
 
 /// The role that the peer plays, which its certificate must allow (RFC 5280 §4.2.1.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,22 +106,18 @@ pub fn verify_chain(
             reason: format!("it has more than {MAX_CHAIN} certificates"),
         });
     }
-    check_validity(
-        &leaf.id,
-        "certificate",
-        leaf.not_before,
-        leaf.not_after,
-        now,
-    )?;
+    check_validity("certificate", leaf.not_before, leaf.not_after, now)
+        .map_err(|why| why.of(&leaf.id))?;
     let check = PathCheck {
-        id: &leaf.id,
         leaf: leaf_der,
         intermediates,
         now,
         usage,
         revoked: bundles.revoked(trust_domain),
     };
-    check.to_roots(&bundle.roots)?;
+    check
+        .to_roots(&bundle.roots)
+        .map_err(|why| why.of(&leaf.id))?;
     check_revoked(leaf_der, bundles)?;
     Ok(PeerIdentity {
         id: leaf.id,
@@ -165,158 +158,6 @@ pub fn verify_expected(
             presented: peer.id,
         }),
     }
-}
-
-/// RFC 5280 §4.1.2.5: both ends belong to the validity, in whole seconds.
-fn check_validity(
-    id: &SpiffeId,
-    what: &'static str,
-    not_before: SystemTime,
-    not_after: SystemTime,
-    now: SystemTime,
-) -> Result<(), VerifyError> {
-    if der::seconds(now) < der::seconds(not_before) {
-        return Err(VerifyError::NotYetValid {
-            id: id.clone(),
-            what,
-            not_before,
-            now,
-        });
-    }
-    if der::seconds(now) > der::seconds(not_after) {
-        return Err(VerifyError::Expired {
-            id: id.clone(),
-            what,
-            not_after,
-            now,
-        });
-    }
-    Ok(())
-}
-
-/// One search for a path.
-struct PathCheck<'a> {
-    id: &'a SpiffeId,
-    leaf: &'a CertificateDer<'a>,
-    intermediates: &'a [CertificateDer<'a>],
-    now: SystemTime,
-    usage: Usage,
-    revoked: Option<&'a RevocationList>,
-}
-
-impl PathCheck<'_> {
-    /// webpki does not look at the validity of a trust anchor; we do. Roots out of their time are left out, and
-    /// looked at only to say that one of them is the cause.
-    fn to_roots(&self, roots: &[CertificateDer<'static>]) -> Result<(), VerifyError> {
-        let mut live = Vec::new();
-        let mut dead = Vec::new();
-        for root in roots {
-            let Ok(certificate) = der::parse(root) else {
-                continue;
-            };
-            let validity = certificate.validity();
-            let (begin, end) = (
-                validity.not_before.timestamp(),
-                validity.not_after.timestamp(),
-            );
-            match check_validity(
-                self.id,
-                "root",
-                der::system_time(begin),
-                der::system_time(end),
-                self.now,
-            ) {
-                Ok(()) => live.push(root),
-                Err(why) => dead.push((root, why)),
-            }
-        }
-        match self.to_anchors(&live) {
-            Err(unknown @ VerifyError::UnknownAuthority { .. }) => {
-                let cause = dead
-                    .into_iter()
-                    .find(|(root, _)| self.to_anchors(&[root]).is_ok());
-                Err(cause.map_or(unknown, |(_, why)| why))
-            }
-            other => other,
-        }
-    }
-
-    fn to_anchors(&self, roots: &[&CertificateDer<'static>]) -> Result<(), VerifyError> {
-        let anchors: Vec<_> = roots
-            .iter()
-            .filter_map(|root| anchor_from_trusted_cert(root).ok())
-            .collect();
-        let leaf = EndEntityCert::try_from(self.leaf).map_err(|e| VerifyError::BadCertificate {
-            reason: e.to_string(),
-        })?;
-        let usage = match self.usage {
-            Usage::Client => KeyUsage::client_auth(),
-            Usage::Server => KeyUsage::server_auth(),
-        };
-        let time = UnixTime::since_unix_epoch(Duration::from_secs(der::seconds(self.now)));
-        let algorithms = crate::tls::signature_algorithms().all;
-        // `required_if_present` semantics: the leaf's purposes were checked with its own rules.
-        leaf.verify_for_usage(
-            algorithms,
-            &anchors,
-            self.intermediates,
-            time,
-            usage,
-            None,
-            Some(&|path: &webpki::VerifiedPath<'_>| check_path(path, self.revoked)),
-        )
-        .map(drop)
-        .map_err(|e| self.explain(e))
-    }
-
-    fn explain(&self, error: webpki::Error) -> VerifyError {
-        let id = self.id.clone();
-        let (what, now) = ("issuer", self.now);
-        let time = |t: UnixTime| der::system_time(i64::try_from(t.as_secs()).unwrap_or(i64::MAX));
-        match error {
-            webpki::Error::CertExpired { not_after, .. } => VerifyError::Expired {
-                id,
-                what,
-                not_after: time(not_after),
-                now,
-            },
-            webpki::Error::CertNotValidYet { not_before, .. } => VerifyError::NotYetValid {
-                id,
-                what,
-                not_before: time(not_before),
-                now,
-            },
-            webpki::Error::CertRevoked => VerifyError::Revoked {
-                id,
-                by: "issuer's key",
-            },
-            // Another authority of the same name, whose key is not the one we know, is an unknown one.
-            webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
-                VerifyError::UnknownAuthority { id }
-            }
-            other => VerifyError::BadChain {
-                id,
-                reason: other.to_string(),
-            },
-        }
-    }
-}
-
-/// RFC 5280 §4.2.1.3: whoever issued a certificate of the path has keyCertSign. Nor may its key be revoked.
-fn check_path(
-    path: &webpki::VerifiedPath<'_>,
-    revoked: Option<&RevocationList>,
-) -> Result<(), webpki::Error> {
-    for issuer in path.intermediate_certificates() {
-        let der = issuer.der();
-        let certificate = der::parse(&der).map_err(|_| webpki::Error::BadDer)?;
-        der::check_issuer(&certificate).map_err(|_| webpki::Error::EndEntityUsedAsCa)?;
-        let key = der::sha256(certificate.public_key().raw).into();
-        if revoked.is_some_and(|list| list.has_key(&key)) {
-            return Err(webpki::Error::CertRevoked);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -99,6 +99,7 @@ pub(super) async fn join(
         now_unix_ms: None,
         token: token.to_owned(),
         csr: STANDARD.encode(&key.csr),
+        attestation: None,
     };
     Ok(match call(&connection, PATH_JOIN, &request).await? {
         Signed::Yes(reply) => {

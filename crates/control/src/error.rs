@@ -49,6 +49,14 @@ pub enum ControlError {
         /// Why.
         reason: String,
     },
+    /// Who may join without a token cannot be read.
+    #[error(
+        "who may join without a token cannot be read: {reason}; mend it, or leave out --attest to let nobody join that way"
+    )]
+    Attestors {
+        /// What is wrong, and where.
+        reason: String,
+    },
     /// The path is so long that the admin socket cannot be in it.
     #[error(
         "the path of the state directory {dir} is too long: that of the socket in it has {length} bytes and may have {max}; choose a shorter one with --state-dir",

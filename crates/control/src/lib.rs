@@ -22,6 +22,7 @@
 
 mod accept;
 mod admin;
+mod attest;
 mod audit;
 mod backup;
 mod error;

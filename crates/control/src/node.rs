@@ -7,8 +7,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use weft_env::Env;
 
+use crate::attest::Attestors;
 use crate::federation::Federations;
-use crate::issue::{CaService, OwnIdentity, Rotations, Tokens};
+use crate::issue::{CaService, JoinRefusals, OwnIdentity, Rotations, Tokens};
 use crate::push::Feed;
 use crate::registry::Registry;
 use crate::settings::MeshSettings;
@@ -29,6 +30,9 @@ pub(crate) struct Node {
     pub(crate) rotations: Rotations,
     pub(crate) tokens: Tokens,
     pub(crate) federations: Federations,
+    pub(crate) attestors: Attestors,
+    pub(crate) join_refusals: Arc<JoinRefusals>,
+    /// Those of peers and those of joiners.
     pub(crate) refusals: Refusals,
     pub(crate) mesh_addr: SocketAddr,
     pub(crate) started: Instant,

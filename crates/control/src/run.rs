@@ -11,14 +11,16 @@ use tokio_util::sync::CancellationToken;
 use weft_env::{Env, Listener, Mode, Tasks};
 use weft_transport::KeyExchange;
 
+use crate::attest::Attestors;
 use crate::audit::Audit;
 use crate::error::ControlError;
 use crate::federation::{BundleEndpoint, Federations};
 use crate::issue::{
-    CaService, OwnIdentity, Rotations, Tokens, keep_own_svid, keep_own_trust, revive, upkeep,
+    CaService, JoinRefusals, OwnIdentity, Rotations, Tokens, keep_own_svid, keep_own_trust, revive,
+    upkeep,
 };
 use crate::keys::KeyAccess;
-use crate::node::Node;
+use crate::node::{Node, Refusals};
 use crate::push::Feed;
 use crate::registry::{DEFAULT_GRACE, Registry, keep_endpoints, restore};
 use crate::settings::MeshSettings;
@@ -52,6 +54,8 @@ pub struct ControlConfig {
     pub key_exchange: KeyExchange,
     /// Where other meshes fetch this one's trust bundle; `None`: nowhere.
     pub bundle: Option<BundleEndpoint>,
+    /// File that says who may join without a token; `None`: nobody.
+    pub attest: Option<PathBuf>,
 }
 
 impl ControlConfig {
@@ -69,6 +73,7 @@ impl ControlConfig {
             keys: KeyAccess::default(),
             key_exchange: KeyExchange::Preferred,
             bundle: None,
+            attest: None,
         }
     }
 }
@@ -156,6 +161,7 @@ async fn start(
     let settings: MeshSettings = settings.ok_or_else(|| ControlError::NotInitialised {
         dir: dir.path.clone(),
     })?;
+    let attestors = Attestors::load(env, config.attest.as_deref()).await?;
     let audit = Audit::load(env, store.clone()).await?;
     let ca = CaService::load(env, store.clone(), keys, &settings, audit).await?;
     revive(&ca).await?;
@@ -176,12 +182,15 @@ async fn start(
     let feed = Feed::load(&*store).await?;
     let rotations = Rotations::new(ca.clone(), own.clone(), registry.clone(), tasks.clone());
     let tokens = Tokens::new(ca.clone(), registry.clone());
+    let join_refusals = Arc::new(JoinRefusals::default());
     let home = settings.trust_domain.clone();
     let federations = Federations::load(env, &*store, ca.clone(), home).await?;
     let node = Arc::new(Node {
         env: env.clone(),
         mesh_addr: mesh.local_addr(),
-        refusals: mesh.refusals(),
+        refusals: refusals(mesh.refusals(), &join_refusals),
+        join_refusals,
+        attestors,
         started: Instant::now(),
         settings,
         store,
@@ -218,6 +227,12 @@ async fn start(
     mesh.serve(node.clone());
     announce(&node, config, (metrics, bundle)).await?;
     Ok(mesh)
+}
+
+/// Those of peers and those of joiners.
+fn refusals(peers: Refusals, joiners: &Arc<JoinRefusals>) -> Refusals {
+    let joiners = Arc::clone(joiners);
+    Arc::new(move || joiners.add_to(peers()))
 }
 
 /// Starts what runs for as long as the node does.

@@ -24,6 +24,8 @@ pub struct SidecarConfig {
     pub pin: Option<RootPin>,
     /// Where a one-time token comes from. Needed to join, not afterwards.
     pub token: TokenSource,
+    /// What proves who this sidecar is in place of a token, now and whenever its identity has ended.
+    pub attestor: Option<Attestor>,
     /// What the application serves.
     pub apps: Vec<AppPort>,
     /// UDP address of the mesh side.
@@ -100,6 +102,23 @@ pub struct PeerProfile {
     pub profile: Profile,
 }
 
+/// What proves who a sidecar is. The files are read at each join, as they may have been replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attestor {
+    /// The machine's own certificate, of an authority that the control node accepts.
+    X509Pop {
+        /// Certificates (PEM, the machine's own first).
+        chain: PathBuf,
+        /// Its private key (PEM).
+        key: PathBuf,
+    },
+    /// The token of a Kubernetes service account.
+    K8s {
+        /// File that the kubelet keeps fresh.
+        token: PathBuf,
+    },
+}
+
 /// Where the one-time join token comes from.
 #[derive(Clone, Default)]
 pub enum TokenSource {
@@ -133,6 +152,7 @@ impl SidecarConfig {
             control: Vec::new(),
             pin: None,
             token: TokenSource::None,
+            attestor: None,
             apps: Vec::new(),
             mesh_listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 15008)),
             advertise: None,

@@ -12,6 +12,8 @@ pub(crate) struct Pending {
     key: PrivateKey,
     /// PKCS#10 in standard base64, as the wire carries it.
     pub(crate) csr: String,
+    /// The same as DER.
+    pub(crate) der: Vec<u8>,
 }
 
 impl Pending {
@@ -24,6 +26,7 @@ impl Pending {
         let request = params.serialize_request(&pair).map_err(|e| e.to_string())?;
         Ok(Self {
             csr: STANDARD.encode(request.der()),
+            der: request.der().to_vec(),
             key: PrivateKey::from(Zeroizing::new(pair.serialize_der())),
         })
     }

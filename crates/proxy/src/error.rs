@@ -40,7 +40,7 @@ pub enum Error {
     },
     /// Nothing saved and no token.
     #[error(
-        "there is no identity in {} and no join token: make one with `weft token create --service NAME` on the control node and pass it with --token-file", dir.display()
+        "there is no identity in {} and no join token: make one with `weft token create --service NAME` on the control node and pass it with --token-file, or join with --machine-cert or --k8s-token", dir.display()
     )]
     NoToken {
         /// The state directory.
@@ -59,6 +59,22 @@ pub enum Error {
     /// The token is empty or much too long.
     #[error("{0} does not hold a join token: make one with `weft token create`")]
     TokenText(String),
+    /// The machine's certificate or its key cannot be used.
+    #[error(
+        "this machine cannot show its certificate: {reason}; name its chain with --machine-cert and its key with --machine-key"
+    )]
+    Machine {
+        /// Why not. Never the key itself.
+        reason: String,
+    },
+    /// The token of the service account cannot be used.
+    #[error(
+        "the service account token cannot be read: {reason}; project one into the pod and name its file with --k8s-token"
+    )]
+    Account {
+        /// Why not.
+        reason: String,
+    },
     /// The saved SVID is of no use any more.
     #[error(
         "the saved identity {id} {cause}, and there is no join token: make one with `weft token create` on the control node and pass it with --token-file"

@@ -11,6 +11,7 @@ use weft_env::mutants::{Mutant, broken};
 use weft_transport::Connection;
 use weft_wire::{PATH_RENEW, Renew, RenewRequest, RenewResponse};
 
+use crate::attest::Again;
 use crate::backoff::{Backoff, fraction};
 use crate::csr::Pending;
 use crate::node::Node;
@@ -30,6 +31,8 @@ pub(crate) struct Renewal {
     pub(crate) state: Arc<StateDir>,
     /// The connection to a control node, if there is one.
     pub(crate) link: watch::Receiver<Option<Connection>>,
+    /// What to do when the SVID has ended all the same; `None`: an operator must come.
+    pub(crate) again: Option<Again>,
     /// Wishes of the control node.
     pub(crate) wishes: mpsc::Receiver<Renew>,
 }
@@ -115,7 +118,13 @@ impl Renewal {
         let end = self.node.identity.current().svid.not_after();
         let left = end.duration_since(self.wall()).unwrap_or_default();
         let wait = in_time(backoff.next(self.node.dice.draw()), left);
-        if left.is_zero() {
+        if left.is_zero() && self.again.is_some() {
+            tracing::error!(
+                reason,
+                wait_ms = wait.as_millis(),
+                "the SVID has expired, and joining again has failed: peers refuse this sidecar; it tries again"
+            );
+        } else if left.is_zero() {
             tracing::error!(
                 reason,
                 "the SVID has expired and is not renewed: peers refuse this sidecar. If no control node can help, \
@@ -135,8 +144,17 @@ impl Renewal {
         Due::In(Instant::now() + wait)
     }
 
-    /// One attempt.
+    /// One attempt. With an SVID that has ended nobody answers: then by a new proof, if there is one to give.
     async fn renew(&mut self) -> Result<(), String> {
+        if let Some(again) = &self.again
+            && self.node.identity.current().svid.not_after() <= self.wall()
+        {
+            let joined = again.join(&self.node).await;
+            let (svid, bundles) = joined.map_err(|error| error.to_string())?;
+            self.take(svid, &bundles).await?;
+            tracing::info!("joined again after the SVID had ended");
+            return Ok(());
+        }
         let connection = self
             .linked()
             .await

@@ -11,7 +11,7 @@
 //!
 //! A request reads the pointer to `Running` once, at its start, and keeps that snapshot to its end. All
 //! decisions are `weft-policy`'s; what is here carries them out. Modules in the order that a request meets
-//! them: `bootstrap` (before the first), `outbound` (`target`, `headers`, `request_id`, `running`), then
+//! them: `bootstrap`, `attest` and `join` (before the first), `outbound` (`target`, `headers`, `request_id`, `running`), then
 //! on the other side `inbound` (`xfcc`), with `tunnel` for byte streams, `record` for what is counted and
 //! logged, and `respond` for every answer that weft makes by itself.
 //!
@@ -21,6 +21,7 @@
 
 mod accept;
 mod admin;
+mod attest;
 mod backoff;
 mod bootstrap;
 mod config;
@@ -33,6 +34,7 @@ mod headers;
 mod identity;
 mod inbound;
 mod incomplete;
+mod join;
 mod link;
 mod node;
 mod outbound;
@@ -53,7 +55,7 @@ mod vitals;
 mod xfcc;
 
 pub use config::{
-    AppPort, DEFAULT_TRUST_DOMAIN, PeerProfile, SidecarConfig, TcpListener, TokenSource,
+    AppPort, Attestor, DEFAULT_TRUST_DOMAIN, PeerProfile, SidecarConfig, TcpListener, TokenSource,
     WorkloadApi,
 };
 pub use error::Error;

@@ -14,6 +14,7 @@ use weft_wire::{Hello, PROTOCOL, PortRecord};
 use weft_workload::{Entry, Workload, WorkloadSocket};
 
 use crate::admin::{self, Readiness};
+use crate::attest::Again;
 use crate::config::{SidecarConfig, TokenSource, WorkloadApi};
 use crate::control_client::{Applier, ControlClient};
 use crate::handover::doors::{Doors, Role};
@@ -486,6 +487,7 @@ async fn link(
         node: Arc::clone(node),
         state: Arc::clone(state),
         link: link.subscribe(),
+        again: Again::new(config, node, background),
         wishes,
     };
     let client = ControlClient {

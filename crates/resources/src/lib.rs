@@ -11,6 +11,7 @@
 //! has the kind, and weft's own (`weft.dev/v1`) where it has none. Unknown fields are errors: a field that is
 //! skipped is a rule that its author believes in and nobody follows.
 
+mod attest;
 mod authorization;
 mod document;
 mod duration;
@@ -30,6 +31,9 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
+pub use attest::{
+    Attestors, ClusterAttestor, MachineAttestor, MachineNames, Unmapped, parse_attestors,
+};
 pub use authorization::{
     Action, AuthorizationPolicySpec, AuthorizationRule, From, Operation, Pattern, PatternError,
     Port, Source, To,

@@ -128,7 +128,7 @@ fn is_blank(part: &str) -> bool {
     })
 }
 
-fn read_nodes(part: &str) -> Result<Vec<Node>, serde_saphyr::Error> {
+pub(crate) fn read_nodes(part: &str) -> Result<Vec<Node>, serde_saphyr::Error> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
@@ -163,7 +163,11 @@ fn readable(said: &str) -> String {
     }
 }
 
-fn syntax_error(error: &serde_saphyr::Error, origin: &str, offset: u64) -> ResourceError {
+pub(crate) fn syntax_error(
+    error: &serde_saphyr::Error,
+    origin: &str,
+    offset: u64,
+) -> ResourceError {
     let place = error.location();
     ResourceError {
         origin: origin.to_owned(),

@@ -5,26 +5,33 @@
 //! (`docs/wire.md` is the written form of this crate).
 //!
 //! A sidecar holds one QUIC connection to a control node. On it are HTTP/3 requests: [`PATH_JOIN`]
-//! (once, with a token), [`PATH_RENEW`] (each new SVID), [`PATH_JWT`] (each token) and [`PATH_SYNC`], which stays open:
+//! (once, with a token; or with an attestation, after [`PATH_CHALLENGE`]), [`PATH_RENEW`] (each new SVID), [`PATH_JWT`] (each token) and [`PATH_SYNC`], which stays open:
 //! its request body carries [`SidecarMessage`] frames, its response body [`ControlMessage`] frames.
 
 mod frame;
+mod join;
 mod key;
 mod message;
 
 pub use frame::{FrameError, FrameReader, MAX_FRAME, encode};
+pub use join::{
+    Attestation, ChallengeResponse, JoinRequest, JoinResponse, JwtRequest, JwtResponse,
+    MachineProof, Problem, RenewRequest, RenewResponse,
+};
 pub use key::{Group, KeyError, ResourcePath};
 pub use message::{
     Ack, ConnectionReport, ControlMessage, EarlierProcess, EdgeReport, EndpointRecord, Hello,
-    JoinRequest, JoinResponse, JwtRequest, JwtResponse, MAX_CONNECTIONS, MAX_UNREACHABLE, Nack,
-    PROTOCOL, PortRecord, Problem, Protocol, Renew, RenewRequest, RenewResponse, Report,
+    MAX_CONNECTIONS, MAX_UNREACHABLE, Nack, PROTOCOL, PortRecord, Protocol, Renew, Report,
     ServiceRecord, SidecarMessage, TrustReport, UnreachableReport, Update,
 };
 
 /// HTTP/3 authority under which a control node answers.
 pub const CONTROL_AUTHORITY: &str = "control.weft-system";
-/// Joining with a one-time token: the only request allowed without a client certificate.
+/// Joining, with a one-time token or an attestation. This and [`PATH_CHALLENGE`] are the only requests allowed without
+/// a client certificate.
 pub const PATH_JOIN: &str = "/v1/join";
+/// What a joiner with a machine's certificate has to sign.
+pub const PATH_CHALLENGE: &str = "/v1/challenge";
 /// A new SVID for the identity of the connection.
 pub const PATH_RENEW: &str = "/v1/renew";
 /// A token (JWT-SVID) for the identity of the connection.

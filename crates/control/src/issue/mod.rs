@@ -1,5 +1,6 @@
 //! The CA as a service of the mesh: joining, renewal, the control node's own certificate, rotation, revocation.
 
+mod attested;
 mod authority;
 mod evidence;
 mod issued;
@@ -10,6 +11,7 @@ mod limit;
 mod own;
 mod plan;
 mod proof;
+mod refusals;
 mod revive;
 mod revoking;
 mod rotation;
@@ -26,12 +28,14 @@ mod crash_tests;
 pub use evidence::{Anchor, verify_evidence};
 pub use weft_ca::Secret;
 
+pub(crate) use attested::join_attested;
 pub(crate) use authority::{CaService, JOURNAL, Keys, read_journal};
 pub(crate) use evidence::list as list_evidence;
 pub(crate) use jwt::Tokens;
 pub(crate) use limit::{CERTIFICATES_PER_S, RateLimit};
 pub(crate) use own::{OwnIdentity, keep_own_svid, keep_own_trust};
 pub(crate) use proof::proof;
+pub(crate) use refusals::JoinRefusals;
 pub(crate) use revive::revive;
 pub(crate) use revoking::{readmit, revoke};
 pub(crate) use rotation::{Rotation, Rotations};

@@ -32,7 +32,8 @@ pub(crate) async fn join(
         Err(reject) => return Err(token_refused(ca, &request.token, &by, reject).await),
     };
     let (csr, id) = (decode(&request.csr)?, token.identity().clone());
-    if let Err(reject) = check_clock(request.now_unix_ms, now, ca.config().leaf_ttl) {
+    if let Err(mut reject) = check_clock(request.now_unix_ms, now, ca.config().leaf_ttl) {
+        reject.problem.message.push_str("; the token is still good");
         let event = Event::new("certificate.refused", &id, &by)
             .with("code", &reject.problem.code)
             .with("reason", &reject.problem.message);
@@ -59,7 +60,11 @@ pub(crate) async fn join(
 }
 
 /// Whether a certificate made now holds by the joiner's clock, if it says what that shows.
-fn check_clock(theirs: Option<u64>, now: SystemTime, ttl: Duration) -> Result<(), Reject> {
+pub(super) fn check_clock(
+    theirs: Option<u64>,
+    now: SystemTime,
+    ttl: Duration,
+) -> Result<(), Reject> {
     let Some(theirs) = theirs.map(Duration::from_millis) else {
         return Ok(());
     };
@@ -75,7 +80,7 @@ fn check_clock(theirs: Option<u64>, now: SystemTime, ttl: Duration) -> Result<()
         StatusCode::CONFLICT,
         "clock_skew",
         format!(
-            "the joiner's clock is {} s {which} the control node's, so that no certificate made now would hold there: set the clock that is wrong, and run it again; the token is still good",
+            "the joiner's clock is {} s {which} the control node's, so that no certificate made now would hold there: set the clock that is wrong, and run it again",
             off.as_secs()
         ),
     ))
@@ -103,7 +108,7 @@ pub(crate) async fn renew(
     Ok(response(ca, &issued))
 }
 
-fn decode(csr: &str) -> Result<Vec<u8>, Reject> {
+pub(super) fn decode(csr: &str) -> Result<Vec<u8>, Reject> {
     STANDARD.decode(csr).map_err(|error| {
         Reject::bad_request(
             "bad_csr",
@@ -112,7 +117,7 @@ fn decode(csr: &str) -> Result<Vec<u8>, Reject> {
     })
 }
 
-fn response(ca: &CaService, issued: &Issued) -> JoinResponse {
+pub(super) fn response(ca: &CaService, issued: &Issued) -> JoinResponse {
     let bundles: BTreeMap<_, _> = ca
         .bundles()
         .iter()

@@ -9,7 +9,10 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use weft_ca::audit::Event;
 use weft_certs::PeerIdentity;
-use weft_wire::{CONTROL_AUTHORITY, PATH_JOIN, PATH_JWT, PATH_RENEW, PATH_SYNC};
+use weft_wire::{
+    CONTROL_AUTHORITY, JoinRequest, JoinResponse, PATH_CHALLENGE, PATH_JOIN, PATH_JWT, PATH_RENEW,
+    PATH_SYNC,
+};
 
 use crate::issue;
 use crate::node::Node;
@@ -22,12 +25,13 @@ use crate::time::{unix_ms, unix_s};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Purpose {
     Join,
+    Challenge,
     Renew(PeerIdentity),
     Jwt(PeerIdentity),
     Sync(PeerIdentity),
 }
 
-/// Finds out what a request is for. Only joining is open to those without a certificate.
+/// Finds out what a request is for. Only joining, and what it takes, is open to those without a certificate.
 pub(super) fn purpose(
     method: &Method,
     uri: &Uri,
@@ -39,13 +43,14 @@ pub(super) fn purpose(
     }
     match (uri.path(), peer) {
         (PATH_JOIN, _) => Ok(Purpose::Join),
+        (PATH_CHALLENGE, _) => Ok(Purpose::Challenge),
         (PATH_RENEW, Some(peer)) => Ok(Purpose::Renew(peer)),
         (PATH_JWT, Some(peer)) => Ok(Purpose::Jwt(peer)),
         (PATH_SYNC, Some(peer)) => Ok(Purpose::Sync(peer)),
         (PATH_RENEW | PATH_JWT | PATH_SYNC, None) => Err(Reject::new(
             StatusCode::UNAUTHORIZED,
             "no_certificate",
-            "this needs a client certificate; join the mesh first, with a token",
+            "this needs a client certificate; join the mesh first",
         )),
         _ => Err(no_such_path()),
     }
@@ -55,22 +60,66 @@ fn no_such_path() -> Reject {
     Reject::new(
         StatusCode::NOT_FOUND,
         "no_such_path",
-        "a control node answers POST /v1/join, /v1/renew, /v1/jwt and /v1/sync, and nothing else",
+        "a control node answers POST /v1/challenge, /v1/join, /v1/renew, /v1/jwt and /v1/sync, and nothing else",
     )
 }
 
 /// Answers a join.
 pub(super) async fn join(node: &Node, body: &[u8], remote: SocketAddr) -> Result<Vec<u8>, Reject> {
-    let request = read(body)?;
-    let now = node.env.wall();
-    let reply = issue::join(&node.ca, &*node.store, &request, remote, now).await;
+    let (reply, recorded) = admit(node, body, remote).await;
+    if let (Err(reject), false) = (&reply, recorded) {
+        record(node, reject, remote).await;
+    }
+    json(&told(node, reply, remote)?)
+}
+
+/// The answer, and whether a refusal is in the audit log already with all that there is to know: of a flood only some
+/// are written, and none should take the place of another for nothing.
+async fn admit(
+    node: &Node,
+    body: &[u8],
+    remote: SocketAddr,
+) -> (Result<JoinResponse, Reject>, bool) {
+    let request: JoinRequest = match read(body) {
+        Ok(request) => request,
+        Err(reject) => return (Err(reject), false),
+    };
+    let (ca, now) = (&node.ca, node.env.wall());
+    match &request.attestation {
+        None => {
+            let reply = issue::join(ca, &*node.store, &request, remote, now).await;
+            (reply, false)
+        }
+        Some(attestation) => {
+            let attestors = &node.attestors;
+            let reply =
+                issue::join_attested(ca, attestors, &request, attestation, remote, now).await;
+            (reply, true)
+        }
+    }
+}
+
+async fn record(node: &Node, reject: &Reject, remote: SocketAddr) {
+    let event = Event::new("join.refused", "unknown", remote).with("code", &reject.problem.code);
+    node.ca.audit().refused(event).await;
+}
+
+/// A refusal is counted and logged.
+fn told<T>(node: &Node, reply: Result<T, Reject>, remote: SocketAddr) -> Result<T, Reject> {
     if let Err(reject) = &reply {
-        let event =
-            Event::new("join.refused", "unknown", remote).with("code", &reject.problem.code);
-        node.ca.audit().refused(event).await;
+        node.join_refusals.count(&reject.problem.code);
         tracing::warn!(%remote, code = reject.problem.code, "a join was refused");
     }
-    json(&reply?)
+    reply
+}
+
+/// Answers the wish for a challenge.
+pub(super) async fn challenge(node: &Node, remote: SocketAddr) -> Result<Vec<u8>, Reject> {
+    let reply = node.attestors.challenge().await;
+    if let Err(reject) = &reply {
+        record(node, reject, remote).await;
+    }
+    json(&told(node, reply, remote)?)
 }
 
 /// Answers a renewal.
@@ -205,6 +254,7 @@ mod tests {
         };
         for (path, without, with) in [
             (format!("{base}/v1/join"), 200, 200),
+            (format!("{base}/v1/challenge"), 200, 200),
             (format!("{base}/v1/renew"), 401, 200),
             (format!("{base}/v1/jwt"), 401, 200),
             (format!("{base}/v1/sync"), 401, 200),

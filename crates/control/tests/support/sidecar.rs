@@ -65,12 +65,21 @@ fn head(path: &str) -> Request<()> {
     request
 }
 
-/// One JSON request.
+/// One JSON request for an SVID.
 pub async fn call(
     connection: &Connection,
     path: &str,
     body: &impl Serialize,
 ) -> Result<JoinResponse, Failed> {
+    ask(connection, path, body).await
+}
+
+/// One JSON request.
+pub async fn ask<A: serde::de::DeserializeOwned>(
+    connection: &Connection,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<A, Failed> {
     let broken = |error: &dyn std::fmt::Display| Failed::Broken(error.to_string());
     let body = Bytes::from(serde_json::to_vec(body).unwrap());
     let exchange = timeout(PROMPT, async {
@@ -115,6 +124,7 @@ pub async fn join(
         now_unix_ms: None,
         token: token.to_owned(),
         csr: STANDARD.encode(&key.csr),
+        attestation: None,
     };
     let reply = call(&connection, PATH_JOIN, &request).await?;
     Ok(identity(&reply, key.key))

@@ -211,7 +211,7 @@ pub(super) async fn dial(
 async fn dial_one(node: &Node, address: &str) -> Result<Connection, String> {
     let expected = ExpectedPeer::One(control_id(node.id.trust_domain()));
     let mut last = "the name has no address".to_owned();
-    for addr in crate::bootstrap::resolve(&node.env, address).await? {
+    for addr in crate::join::resolve(&node.env, address).await? {
         let target = Target::control(addr, expected.clone());
         match node.pool.connection(&target).await {
             Ok(connection) => return Ok(connection),

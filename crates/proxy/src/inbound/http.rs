@@ -77,8 +77,12 @@ impl Forward<'_> {
     ) {
         let stopped = send.stopped();
         let work = async {
-            match understood(self.exchange(request, recv, &mut record).await) {
+            match self.exchange(request, recv, &mut record).await {
                 Ok((response, connection)) => {
+                    if let Some(refusal) = misunderstood(&response) {
+                        refuse_late(&mut send, &mut record, &refusal).await;
+                        return Done::Over;
+                    }
                     match self.reply(response, &mut send, &mut record).await {
                         Passed::Whole => Done::Clean(connection),
                         Passed::Cut(why) => Done::Cut(why),
@@ -251,18 +255,16 @@ impl Forward<'_> {
     }
 }
 
-/// Refuses content that would arrive as something else (RFC 9112 §6.1).
-fn understood(exchanged: Exchanged) -> Exchanged {
-    let (response, connection) = exchanged?;
-    match foreign_coding(response.headers()) {
-        Some(codings) if !response.body().is_end_stream() => {
-            let details = format!(
-                "the application answered with the transfer coding '{codings}', of which weft takes \"chunked\" alone: let it say how the content is coded in Content-Encoding"
-            );
-            Err((Refusal::new(Fact::AppMalformed, details), None))
-        }
-        _ => Ok((response, connection)),
+/// Content that would arrive as something else is refused (RFC 9112 §6.1).
+fn misunderstood(response: &Response<Incoming>) -> Option<Refusal> {
+    let codings = foreign_coding(response.headers())?;
+    if response.body().is_end_stream() {
+        return None;
     }
+    let details = format!(
+        "the application answered with the transfer coding '{codings}', of which weft takes \"chunked\" alone: let it say how the content is coded in Content-Encoding"
+    );
+    Some(Refusal::new(Fact::AppMalformed, details))
 }
 
 async fn send_trailers(

@@ -36,6 +36,9 @@ use weft_wire::Protocol;
 /// Everything in a test that is waited for comes within this, or the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Says who joins without a token, if it is in the mesh's folder when the control node starts.
+pub const ATTEST: &str = "attest.yaml";
+
 /// Lets `orders` call everything of `invoices`.
 pub const ORDERS_MAY: &str = "\
 apiVersion: weft.dev/v1
@@ -232,6 +235,8 @@ async fn control(env: &Env, dir: &Path, mesh: SocketAddr) -> Control {
     let file = dir.join("control-ready.json");
     config.ready_file = Some(file.clone());
     config.drain_deadline = Duration::from_millis(200);
+    let attest = dir.join(ATTEST);
+    config.attest = attest.exists().then_some(attest);
     let stop = CancellationToken::new();
     let (env, token) = (env.clone(), stop.clone());
     let task = tokio::spawn(async move { weft_control::run(&env, config, token).await });

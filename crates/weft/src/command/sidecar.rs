@@ -6,13 +6,13 @@ use std::path::PathBuf;
 
 use weft_env::Env;
 use weft_proxy::{
-    AppPort, PeerProfile, Program, SidecarConfig, TcpListener, TokenSource, WorkloadApi,
+    AppPort, Attestor, PeerProfile, Program, SidecarConfig, TcpListener, TokenSource, WorkloadApi,
 };
 use weft_workload::Entry;
 
 use crate::demo::tether;
 use crate::failure::Failure;
-use crate::settings::{AppSpec, PeerProfileSpec, SidecarSettings, TcpListen};
+use crate::settings::{AppSpec, JoinSettings, PeerProfileSpec, SidecarSettings, TcpListen};
 use crate::signals;
 
 pub(super) async fn run(settings: SidecarSettings) -> Result<(), Failure> {
@@ -33,9 +33,8 @@ async fn config(env: &Env, settings: SidecarSettings) -> Result<SidecarConfig, F
     let mut config = SidecarConfig::new(settings.state_dir, settings.trust_domain);
     config.control = settings.control;
     config.pin = settings.pin;
-    config.token = settings
-        .token_file
-        .map_or(TokenSource::None, TokenSource::File);
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
+    (config.token, config.attestor) = way(settings.join, credentials.map(PathBuf::from))?;
     for app in &settings.app {
         config.apps.push(app_port(env, app).await?);
     }
@@ -58,6 +57,65 @@ async fn config(env: &Env, settings: SidecarSettings) -> Result<SidecarConfig, F
     config.program = successor(std::env::args_os());
     config.ready_file = settings.process.ready_file;
     Ok(config)
+}
+
+/// The one way to join that was chosen.
+fn way(
+    join: JoinSettings,
+    credentials: Option<PathBuf>,
+) -> Result<(TokenSource, Option<Attestor>), Failure> {
+    let mut ways = Vec::new();
+    if let Some(file) = join.token_file {
+        ways.push(("--token-file", (TokenSource::File(file), None)));
+    }
+    if let Some(name) = join.token_credential {
+        let file = credential(&name, credentials)?;
+        ways.push(("--token-credential", (TokenSource::File(file), None)));
+    }
+    match (join.machine_cert, join.machine_key) {
+        (Some(chain), Some(key)) => {
+            let attestor = Attestor::X509Pop { chain, key };
+            ways.push(("--machine-cert", (TokenSource::None, Some(attestor))));
+        }
+        (None, None) => {}
+        // On a command line clap has said so; a settings file may have one alone.
+        _ => {
+            return Err(Failure::usage(
+                "sidecar: a machine's certificate and its key go together; pass both --machine-cert and --machine-key",
+            ));
+        }
+    }
+    if let Some(token) = join.k8s_token {
+        let attestor = Attestor::K8s { token };
+        ways.push(("--k8s-token", (TokenSource::None, Some(attestor))));
+    }
+    if ways.len() > 1 {
+        let named: Vec<&str> = ways.iter().map(|(flag, _)| *flag).collect();
+        return Err(Failure::usage(format!(
+            "sidecar: {} are {} ways to join; give one of them",
+            named.join(" and "),
+            named.len()
+        )));
+    }
+    let chosen = ways.pop().map(|(_, chosen)| chosen);
+    Ok(chosen.unwrap_or((TokenSource::None, None)))
+}
+
+/// The file of a credential (systemd.exec(5), "Credentials").
+fn credential(name: &str, directory: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let legal = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
+    if !legal {
+        return Err(Failure::usage(format!(
+            "sidecar: '{name}' is not the name of a credential; pass the NAME of LoadCredential=NAME:PATH with --token-credential, or a path with --token-file"
+        )));
+    }
+    let directory = directory.filter(|directory| directory.is_absolute());
+    let directory = directory.ok_or_else(|| {
+        Failure::usage(format!(
+            "sidecar: there is no $CREDENTIALS_DIRECTORY to find '{name}' in; start it with systemd and LoadCredential={name}:PATH in its unit, or pass --token-file"
+        ))
+    })?;
+    Ok(directory.join(name))
 }
 
 /// The same command line as this one, for a process that takes over. By its name and not by the file that runs: what
@@ -138,6 +196,65 @@ fn tcp_listener(listen: TcpListen) -> TcpListener {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn join() -> JoinSettings {
+        JoinSettings {
+            token_file: None,
+            token_credential: None,
+            machine_cert: None,
+            machine_key: None,
+            k8s_token: None,
+        }
+    }
+
+    #[test]
+    fn there_is_one_way_to_join_or_none() {
+        let (token, attestor) = way(join(), None).unwrap();
+        assert!(matches!(token, TokenSource::None) && attestor.is_none());
+        let two = JoinSettings {
+            token_file: Some("t".into()),
+            k8s_token: Some("k".into()),
+            ..join()
+        };
+        let said = way(two, None).unwrap_err().to_string();
+        assert!(
+            said.contains("--token-file and --k8s-token are 2 ways"),
+            "{said}"
+        );
+        let alone = JoinSettings {
+            machine_key: Some("k".into()),
+            ..join()
+        };
+        let said = way(alone, None).unwrap_err().to_string();
+        assert!(said.contains("go together"), "{said}");
+    }
+
+    #[test]
+    fn a_credential_is_a_file_in_the_directory_of_systemd_and_nowhere_else() {
+        let named = |name: &str, directory: Option<&str>| {
+            let settings = JoinSettings {
+                token_credential: Some(name.to_owned()),
+                ..join()
+            };
+            way(settings, directory.map(PathBuf::from))
+        };
+        let (token, _) = named("token", Some("/run/credentials/weft")).unwrap();
+        let TokenSource::File(path) = token else {
+            panic!("expected a file")
+        };
+        assert_eq!(path, PathBuf::from("/run/credentials/weft/token"));
+        for (name, directory) in [
+            ("../token", Some("/run/credentials/weft")),
+            ("..", Some("/run/credentials/weft")),
+            ("", Some("/run/credentials/weft")),
+            ("/etc/token", Some("/run/credentials/weft")),
+            ("token", None),
+            ("token", Some("relative")),
+        ] {
+            let said = named(name, directory).unwrap_err().to_string();
+            assert!(said.contains("LoadCredential"), "{said}");
+        }
+    }
 
     #[test]
     fn the_successor_has_the_same_command_line_and_takes_over_once() {

@@ -49,6 +49,11 @@ pub(crate) struct ControlSettings {
     #[arg(long, env = "WEFT_WORKERS", value_name = "N", default_value_t = 2, value_parser = |text: &str| super::whole::<u16>(text, 1..=64))]
     pub(crate) workers: u16,
 
+    /// YAML file that says who joins with a machine's certificate (x509pop) or a Kubernetes service account (k8s) in place
+    /// of a token, and as what; nobody does without. Changes of it are taken up within seconds
+    #[arg(long, env = "WEFT_ATTEST", value_name = "FILE")]
+    pub(crate) attest: Option<PathBuf>,
+
     #[command(flatten, next_help_heading = "Federation")]
     pub(crate) bundle: BundleSettings,
 

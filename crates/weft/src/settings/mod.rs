@@ -25,7 +25,7 @@ pub(crate) use control::ControlSettings;
 pub(crate) use log::LogSettings;
 pub(crate) use path::{KeyExchangeSettings, PeerProfileSpec, ProfileName};
 pub(crate) use process::ProcessSettings;
-pub(crate) use sidecar::SidecarSettings;
+pub(crate) use sidecar::{JoinSettings, SidecarSettings};
 
 use crate::failure::Failure;
 

@@ -13,7 +13,8 @@ use super::{
 
 /// Runs the sidecar of one service instance: carries its calls into the mesh and the mesh's calls to it.
 ///
-/// The first start joins with a one-time token (`weft token create`) and the pinned root (`weft ca show`);
+/// The first start joins with a one-time token (`weft token create`), the machine's own certificate or a Kubernetes
+/// service account, and the pinned root (`weft ca show`);
 /// later starts use the identity saved in the state directory. Every flag can also be given as an
 /// environment variable (WEFT_CONTROL for --control) or as a field of the YAML file named by --config
 /// (control: …). A flag wins over the environment, the environment over the file.
@@ -50,9 +51,8 @@ pub(crate) struct SidecarSettings {
     #[arg(long, env = "WEFT_PIN", value_name = "sha256:HEX")]
     pub(crate) pin: Option<RootPin>,
 
-    /// File with the one-time join token (first start only)
-    #[arg(long, env = "WEFT_TOKEN_FILE", value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) join: JoinSettings,
 
     /// A port of the application: http on service port 80, or tcp on the application's own port number,
     /// unless said otherwise. May be given several times; in the environment with commas between
@@ -173,6 +173,41 @@ pub(crate) struct SidecarSettings {
 
     #[command(flatten, next_help_heading = "The process")]
     pub(crate) process: ProcessSettings,
+}
+
+/// What proves who this sidecar is: one of a token, a machine's certificate and a service account.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct JoinSettings {
+    /// File with the one-time join token (first start only)
+    #[arg(long, env = "WEFT_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// The same as a credential of systemd: the file of this name in $CREDENTIALS_DIRECTORY (LoadCredential=)
+    #[arg(long, env = "WEFT_TOKEN_CREDENTIAL", value_name = "NAME")]
+    pub(crate) token_credential: Option<String>,
+
+    /// In place of a token: the machine's own certificate (PEM, its issuers behind it), of an authority that the control
+    /// node accepts (--attest there)
+    #[arg(
+        long,
+        env = "WEFT_MACHINE_CERT",
+        value_name = "FILE",
+        requires = "machine_key"
+    )]
+    pub(crate) machine_cert: Option<PathBuf>,
+
+    /// Private key (PEM) of --machine-cert
+    #[arg(
+        long,
+        env = "WEFT_MACHINE_KEY",
+        value_name = "FILE",
+        requires = "machine_cert"
+    )]
+    pub(crate) machine_key: Option<PathBuf>,
+
+    /// In place of a token: file with the token of the pod's Kubernetes service account, as the kubelet projects it
+    #[arg(long, env = "WEFT_K8S_TOKEN", value_name = "FILE")]
+    pub(crate) k8s_token: Option<PathBuf>,
 }
 
 /// Checks `HOST:PORT` and keeps it as text: names are resolved at each connect, not once.

@@ -176,6 +176,7 @@ async fn every_act_on_a_token_is_in_the_audit_log_and_never_the_token_itself() {
             now_unix_ms: None,
             token: token.to_owned(),
             csr: base64::Engine::encode(&base64::engine::general_purpose::STANDARD, csr),
+            attestation: None,
         };
         let joined =
             crate::issue::join(&bench.ca, &*bench.store, &request, bench.remote, now).await;
