@@ -52,6 +52,11 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether the sender waits with the content until it is told to send it (RFC 9110 §10.1.1).
+pub(crate) fn expects_continue(headers: &HeaderMap) -> bool {
+    tokens(headers, &header::EXPECT).any(|token| token.eq_ignore_ascii_case("100-continue"))
+}
+
 /// How much content the head promises.
 pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     let value = headers.get(header::CONTENT_LENGTH)?;

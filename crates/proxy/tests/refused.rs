@@ -16,10 +16,10 @@ use http_body_util::Full;
 use support::apps::{HttpApp, RawApp};
 use support::client::{get, send};
 use support::offline::{Offline, pair};
-use support::{ORDERS_MAY, PATIENCE, eventually, http};
+use support::{ORDERS_MAY, PATIENCE, Sidecar, eventually, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 async fn ask(to: SocketAddr, head: &str) -> TcpStream {
     let mut stream = TcpStream::connect(to).await.unwrap();
@@ -157,4 +157,70 @@ async fn a_head_that_does_not_come_is_408_and_an_idle_connection_is_closed() {
     let mut stream = ask(outbound, "GET /hang HTTP/1.1\r\nhost: invoices\r\n\r\n").await;
     let nothing = timeout(Duration::from_secs(1), stream.read_u8()).await;
     assert!(nothing.is_err(), "an answer is waited for: {nothing:?}");
+}
+
+/// `invoices` and a stranger that may not call it.
+async fn denied(app: &HttpApp) -> Vec<Sidecar> {
+    let mesh = Offline::new().instance("invoices", &[http(app.addr)]);
+    let mesh = mesh.instance("orders", &[]).instance("stranger", &[]);
+    mesh.start(ORDERS_MAY).await
+}
+
+#[tokio::test]
+async fn a_denied_request_is_answered_without_its_content() {
+    let app = HttpApp::start("a").await;
+    let sidecars = denied(&app).await;
+    let text = "POST /echo HTTP/1.1\r\nhost: invoices\r\ncontent-length: 5\r\n\r\n";
+    let mut stream = ask(sidecars[2].ready.outbound, text).await;
+    let head = head(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+
+    // Who may call waits for nobody either: what is late is passed on when it comes.
+    let text = "POST /upload HTTP/1.1\r\nhost: invoices\r\nconnection: close\r\ncontent-length: 5\r\n\r\nab";
+    let mut stream = ask(sidecars[1].ready.outbound, text).await;
+    eventually("the request is with the application", || async {
+        (app.hits.load(Ordering::SeqCst) == 1).then_some(())
+    })
+    .await;
+    stream.write_all(b"cde").await.unwrap();
+    let answer = read_all(stream).await;
+    let sum: u32 = b"abcde".iter().map(|b| u32::from(*b)).sum::<u32>() + 5;
+    assert!(answer.contains(&format!("\r\n{sum}\r\n")), "{answer}");
+}
+
+#[tokio::test]
+async fn rfc9110_10_1_1_who_expects_100_gets_it_only_if_the_content_is_wanted() {
+    let app = HttpApp::start("a").await;
+    over_both(&app, |sidecars| async move {
+        let text = "POST /upload HTTP/1.1\r\nhost: invoices\r\nexpect: 100-continue\r\nconnection: close\r\ncontent-length: 5\r\n\r\n";
+        let mut stream = ask(sidecars[2].ready.outbound, text).await;
+        let refused = head(&mut stream).await;
+        assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+
+        let began = Instant::now();
+        let mut stream = ask(sidecars[1].ready.outbound, text).await;
+        let wanted = head(&mut stream).await;
+        assert_eq!(wanted, "HTTP/1.1 100 Continue\r\n\r\n");
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(1), "it was told so, not tired of waiting: {took:?}");
+        stream.write_all(b"abcde").await.unwrap();
+        let answer = read_all(stream).await;
+        let sum: u32 = b"abcde".iter().map(|b| u32::from(*b)).sum::<u32>() + 5;
+        assert!(answer.contains(&format!("\r\n{sum}\r\n")), "{answer}");
+    })
+    .await;
+}
+
+/// Runs it over QUIC, and where only TCP passes.
+async fn over_both<F: Future<Output = ()>>(app: &HttpApp, run: impl Fn(Vec<Sidecar>) -> F) {
+    run(denied(app).await).await;
+    let mesh = Offline::new().instance("invoices", &[http(app.addr)]);
+    let (mesh, _middlebox) = mesh.behind_a_middlebox().await;
+    let mesh = mesh.instance("orders", &[]).instance("stranger", &[]);
+    let sidecars = mesh.start(ORDERS_MAY).await;
+    // The first request finds out that only TCP passes.
+    for sidecar in &sidecars[1..] {
+        get(sidecar.ready.outbound, "invoices", "/echo").await;
+    }
+    run(sidecars).await;
 }

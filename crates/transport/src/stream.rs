@@ -4,7 +4,7 @@ use std::future::Future;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 use weft_h3::Code;
 
 use crate::Carrier;
@@ -95,6 +95,19 @@ impl SendStream {
         match &self.0 {
             Send::Quic(_) => Carrier::Quic,
             Send::Tcp(_) => Carrier::Tcp,
+        }
+    }
+
+    /// Server: tells a client that waits for it to send its content (100, RFC 9110 §10.1.1).
+    ///
+    /// # Errors
+    /// After the final header. What the client did to the stream, and the connection's end.
+    pub async fn send_continue(&mut self) -> Result<(), StreamError> {
+        let mut interim = Response::new(());
+        *interim.status_mut() = StatusCode::CONTINUE;
+        match &mut self.0 {
+            Send::Quic(stream) => Ok(stream.send_interim(&interim).await?),
+            Send::Tcp(half) => half.send_interim(interim),
         }
     }
 
@@ -253,6 +266,20 @@ impl RecvStream {
         match &mut self.0 {
             Recv::Quic(stream) => Ok(stream.response().await?),
             Recv::Tcp(half) => half.response().await,
+        }
+    }
+
+    /// Client: the final response header, or `None` when an interim one comes first.
+    ///
+    /// # Errors
+    /// As [`response`](Self::response).
+    pub async fn response_or_interim(&mut self) -> Result<Option<Response<()>>, StreamError> {
+        match &mut self.0 {
+            Recv::Quic(stream) => {
+                let head = stream.next_head().await?;
+                Ok((!head.status().is_informational()).then_some(head))
+            }
+            Recv::Tcp(half) => half.response_or_interim().await,
         }
     }
 

@@ -64,9 +64,6 @@ enum Done {
     Over,
 }
 
-/// A response of the application and the connection it comes from, or why there is none and what is left of the request.
-type Exchanged = Result<(Response<Incoming>, Connection), (Refusal, Option<RecvStream>)>;
-
 impl Forward<'_> {
     pub(super) async fn run(
         self,
@@ -77,25 +74,25 @@ impl Forward<'_> {
     ) {
         let stopped = send.stopped();
         let work = async {
-            match self.exchange(request, recv, &mut record).await {
-                Ok((response, connection)) => {
-                    if let Some(refusal) = misunderstood(&response) {
-                        refuse_late(&mut send, &mut record, &refusal).await;
-                        return Done::Over;
-                    }
-                    match self.reply(response, &mut send, &mut record).await {
-                        Passed::Whole => Done::Clean(connection),
-                        Passed::Cut(why) => Done::Cut(why),
-                        Passed::Left => Done::Over,
-                    }
+            let (response, connection) = match self.exchange(request, recv, &mut record).await {
+                Ok(exchanged) => exchanged,
+                Err((refusal, Some(recv))) => {
+                    refuse(&mut send, recv, &mut record, &refusal).await;
+                    return Done::Over;
                 }
-                Err((refusal, recv)) => {
-                    match recv {
-                        Some(recv) => refuse(&mut send, recv, &mut record, &refusal).await,
-                        None => refuse_late(&mut send, &mut record, &refusal).await,
-                    }
-                    Done::Over
+                Err((refusal, None)) => {
+                    refuse_late(&mut send, &mut record, &refusal).await;
+                    return Done::Over;
                 }
+            };
+            if let Err(refusal) = understood(&response) {
+                refuse_late(&mut send, &mut record, &refusal).await;
+                return Done::Over;
+            }
+            match self.reply(response, &mut send, &mut record).await {
+                Passed::Whole => Done::Clean(connection),
+                Passed::Cut(why) => Done::Cut(why),
+                Passed::Left => Done::Over,
             }
         };
         let done = tokio::select! {
@@ -119,7 +116,7 @@ impl Forward<'_> {
         request: Request<()>,
         recv: RecvStream,
         record: &mut Record,
-    ) -> Exchanged {
+    ) -> Result<(Response<Incoming>, Connection), (Refusal, Option<RecvStream>)> {
         let (head, body) = match self.prepare(request, recv, record).await {
             Ok(prepared) => prepared,
             Err((refusal, recv)) => return Err((refusal, Some(recv))),
@@ -255,16 +252,17 @@ impl Forward<'_> {
     }
 }
 
-/// Content that would arrive as something else is refused (RFC 9112 §6.1).
-fn misunderstood(response: &Response<Incoming>) -> Option<Refusal> {
-    let codings = foreign_coding(response.headers())?;
-    if response.body().is_end_stream() {
-        return None;
+/// Refuses content that would arrive as something else (RFC 9112 §6.1).
+fn understood(response: &Response<Incoming>) -> Result<(), Refusal> {
+    match foreign_coding(response.headers()) {
+        Some(codings) if !response.body().is_end_stream() => {
+            let details = format!(
+                "the application answered with the transfer coding '{codings}', of which weft takes \"chunked\" alone: let it say how the content is coded in Content-Encoding"
+            );
+            Err(Refusal::new(Fact::AppMalformed, details))
+        }
+        _ => Ok(()),
     }
-    let details = format!(
-        "the application answered with the transfer coding '{codings}', of which weft takes \"chunked\" alone: let it say how the content is coded in Content-Encoding"
-    );
-    Some(Refusal::new(Fact::AppMalformed, details))
 }
 
 async fn send_trailers(

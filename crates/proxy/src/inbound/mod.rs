@@ -24,6 +24,7 @@ use weft_telemetry::Protocol;
 use weft_transport::{Handler, Negotiated, RecvStream, SendStream, ServerRequest};
 
 use crate::config::AppPort;
+use crate::headers::expects_continue;
 use crate::node::Node;
 use crate::record::{Opening, Record};
 use crate::request_id;
@@ -138,6 +139,10 @@ impl Inbound {
                 tcp::tunnel(&admitted.app, send, recv, record).await;
             }
             Ok(admitted) => {
+                if expects_continue(request.headers()) {
+                    // Only now: who may not send this needs not send its content. A caller that has left shows later.
+                    let _ = send.send_continue().await;
+                }
                 let forward = http::Forward {
                     node: &self.node,
                     app: &admitted.app,

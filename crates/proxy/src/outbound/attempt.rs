@@ -4,22 +4,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
-use tokio::time::{Instant, sleep, timeout_at};
+use http::{Request, Response};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use weft_env::mutants::{Mutant, broken as is_broken};
 use weft_policy::RouteDecision;
 use weft_policy::retry::{self, Failure, RetryDecision};
 use weft_resources::ServiceName;
-use weft_transport::{DialError, RequestError};
 use weft_transport::{RecvStream, SendStream};
 
 use super::content::Content;
+use super::outcome::{
+    Answer, Missed, app_was_not_reached, blame, broken, failed_status, given_up, no_endpoint,
+    unsent,
+};
 use super::upload::{Cut, Upload, pump};
 use crate::inbound::app::AbortOnDrop;
 use crate::node::Node;
 use crate::record::Record;
-use crate::respond::{Fact, PROXY_STATUS, Refusal};
-use crate::running::{Instance, Pending, Port};
+use crate::respond::{Fact, Refusal};
+use crate::running::{Instance, Port};
+
+/// How long an application that waits to be told to send its content does so at most.
+const CONTINUE: Duration = Duration::from_secs(1);
 
 /// One request and where it may go.
 pub(super) struct Transaction<'a> {
@@ -27,34 +33,6 @@ pub(super) struct Transaction<'a> {
     pub(super) service: &'a ServiceName,
     pub(super) port: &'a Port,
     pub(super) decision: &'a RouteDecision,
-}
-
-/// The head of a response, and what the rest of it needs.
-pub(super) struct Answer {
-    pub(super) response: Response<()>,
-    pub(super) recv: RecvStream,
-    pub(super) instance: Arc<Instance>,
-    pub(super) pending: Pending,
-    pub(super) upload: Option<AbortOnDrop>,
-    pub(super) attempt_deadline: Option<Instant>,
-}
-
-/// An attempt that gave no response to pass on.
-pub(super) struct Missed {
-    pub(super) failure: Failure,
-    pub(super) refusal: Refusal,
-    /// The response that is the failure, if it may have to be passed on after all.
-    answer: Option<Box<Answer>>,
-}
-
-impl Missed {
-    pub(super) fn new(failure: Failure, refusal: Refusal) -> Self {
-        Self {
-            failure,
-            refusal,
-            answer: None,
-        }
-    }
 }
 
 impl Transaction<'_> {
@@ -179,7 +157,7 @@ impl Transaction<'_> {
     ) -> Result<Arrived, Missed> {
         let (content, end) = match upload {
             Upload::Whole(body) => (body.clone(), true),
-            Upload::Stream(_) | Upload::Gone => (Bytes::new(), false),
+            Upload::Stream(_) | Upload::Expected(_) | Upload::Gone => (Bytes::new(), false),
         };
         let length = content.len() as u64;
         let opened = self
@@ -195,11 +173,16 @@ impl Transaction<'_> {
             Err(error) => return Err(unsent(self.service, instance, error)),
         };
         let sent_at = Instant::now();
-        if matches!(upload, Upload::Stream(_))
-            && let Upload::Stream(body) = std::mem::replace(upload, Upload::Gone)
-        {
-            let (response, recv, upload) =
-                self.streamed(instance, body, send, recv, record).await?;
+        if let Some((body, expected)) = upload.take_stream() {
+            let early = if expected {
+                self.until_wanted(instance, &mut recv).await?
+            } else {
+                None
+            };
+            let (response, recv, upload) = match early {
+                Some(response) => (response, recv, Some(self.unwanted(send))),
+                None => self.streamed(instance, body, send, recv, record).await?,
+            };
             return Ok(Arrived {
                 response,
                 recv,
@@ -219,6 +202,30 @@ impl Transaction<'_> {
             }),
             Err(error) => Err(broken(self.service, instance, &error)),
         }
+    }
+
+    /// Waits until the called side wants the request's content, which the application sends when it is told to. The head
+    /// of its answer, if it answers without.
+    async fn until_wanted(
+        &self,
+        instance: &Instance,
+        recv: &mut RecvStream,
+    ) -> Result<Option<Response<()>>, Missed> {
+        match timeout(CONTINUE, recv.response_or_interim()).await {
+            Ok(head) => head.map_err(|error| broken(self.service, instance, &error)),
+            // Not everybody says it (RFC 9110 §10.1.1).
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Keeps the request's half of a stream open, of which nothing more will come, while its answer comes: over TCP a
+    /// reset would end both.
+    fn unwanted(&self, send: SendStream) -> AbortOnDrop {
+        let kept = self.node.traffic.spawn(async move {
+            let _send = send;
+            std::future::pending::<()>().await;
+        });
+        AbortOnDrop(kept.abort_handle())
     }
 
     /// As [`Transaction::exchange`], while the body is still coming from the application.
@@ -271,148 +278,8 @@ struct Arrived {
     sent_at: Instant,
 }
 
-/// The last attempt's response if it is one, or weft's own answer.
-fn given_up(last: Result<Missed, Refusal>) -> Result<Answer, Refusal> {
-    let missed = last?;
-    match missed.answer {
-        Some(answer) => Ok(*answer),
-        None => Err(missed.refusal),
-    }
-}
-
 async fn wait(after: Duration) {
     if !after.is_zero() {
         sleep(after).await;
-    }
-}
-
-pub(super) fn no_endpoint(service: &ServiceName) -> Refusal {
-    Refusal::new(
-        Fact::NoEndpoint,
-        format!("no instance of service '{service}' is there now"),
-    )
-}
-
-fn failed_status(failure: Failure, answer: Answer) -> Missed {
-    let status = answer.response.status();
-    Missed {
-        failure,
-        refusal: Refusal::new(Fact::UpstreamReset, format!("the answer was {status}")),
-        answer: Some(Box::new(answer)),
-    }
-}
-
-/// The request was not sent, or certainly not processed.
-pub(super) fn unsent(service: &ServiceName, instance: &Instance, error: RequestError) -> Missed {
-    let place = format!("instance {} of '{service}'", instance.name);
-    match error {
-        RequestError::Dial(error) => Missed::new(
-            Failure::ConnectFailed,
-            Refusal::new(
-                not_connected(&error),
-                format!("{place} cannot be reached: {error}"),
-            ),
-        ),
-        other => {
-            let failure = if other.is_unprocessed() {
-                Failure::Refused
-            } else {
-                Failure::ResetBeforeResponse
-            };
-            let details = format!("{place} did not take the request: {other}");
-            Missed::new(failure, Refusal::new(Fact::UpstreamReset, details))
-        }
-    }
-}
-
-/// What a failed attempt says about the instance.
-pub(super) fn blame(node: &Node, instance: &Instance, failure: Failure) {
-    let now = node.uptime();
-    match failure {
-        Failure::ConnectFailed => instance.unreachable(now, node.dice.draw()),
-        // Its connection is being replaced, which says nothing about the instance.
-        Failure::Refused => {}
-        // It broke: others are better for a while.
-        _ => instance.failed(now),
-    }
-}
-
-fn not_connected(error: &DialError) -> Fact {
-    match error {
-        DialError::Backoff { last, .. } => not_connected(last),
-        DialError::Unreachable { quic, .. } => not_connected(quic),
-        DialError::Unverified { .. } | DialError::NobodyExpected { .. } => Fact::PeerUnverified,
-        DialError::RejectedByPeer { .. } => Fact::PeerRefusedUs,
-        DialError::Timeout { .. } => Fact::ConnectTimeout,
-        _ => Fact::ConnectFailed,
-    }
-}
-
-/// There was no response.
-pub(super) fn broken(
-    service: &ServiceName,
-    instance: &Instance,
-    error: &weft_transport::StreamError,
-) -> Missed {
-    let failure = if error.is_unprocessed() {
-        Failure::Refused
-    } else {
-        Failure::ResetBeforeResponse
-    };
-    let details = format!(
-        "instance {} of '{service}' broke off before it answered: {error}",
-        instance.name
-    );
-    Missed::new(failure, Refusal::new(Fact::UpstreamReset, details))
-}
-
-/// Whether the sidecar at the other end answered because its application could not be connected to: then
-/// nothing was processed, and another instance can take the request whatever its method.
-pub(super) fn app_was_not_reached(headers: &HeaderMap, service: &ServiceName) -> bool {
-    let Some(status) = headers.get(PROXY_STATUS).and_then(|v| v.to_str().ok()) else {
-        return false;
-    };
-    let inbound = format!("{service}/inbound; error=connection_");
-    status
-        .strip_prefix(&inbound)
-        .is_some_and(|error| error.starts_with("refused;") || error.starts_with("timeout;"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use http::HeaderValue;
-
-    #[test]
-    fn only_the_called_sidecars_word_counts_as_not_processed() {
-        let service = ServiceName::new("default", "invoices").unwrap();
-        for (status, expected) in [
-            (
-                "invoices.default/inbound; error=connection_refused; details=\"x\"",
-                true,
-            ),
-            (
-                "invoices.default/inbound; error=connection_timeout; details=\"x\"",
-                true,
-            ),
-            (
-                "invoices.default/inbound; error=connection_terminated; details=\"x\"",
-                false,
-            ),
-            (
-                "invoices.default/inbound; error=http_request_denied; details=\"x\"",
-                false,
-            ),
-            ("somebody; error=connection_refused; details=\"x\"", false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(PROXY_STATUS, HeaderValue::from_static(status));
-            assert_eq!(
-                app_was_not_reached(&headers, &service),
-                expected,
-                "{status}"
-            );
-        }
-        assert!(!app_was_not_reached(&HeaderMap::new(), &service));
     }
 }

@@ -42,13 +42,24 @@ impl Unread {
 #[derive(Debug)]
 pub(crate) struct Content {
     body: Incoming,
+    /// What was taken of it to see how much is there.
+    first: Option<Bytes>,
     unread: Unread,
 }
 
 impl Content {
     pub(super) fn new(body: Incoming, unread: Unread) -> Self {
         unread.set(!body.is_end_stream());
-        Self { body, unread }
+        Self {
+            body,
+            first: None,
+            unread,
+        }
+    }
+
+    /// Puts back what was taken.
+    pub(super) fn put_back(&mut self, first: Bytes) {
+        self.first = (!first.is_empty()).then_some(first);
     }
 }
 
@@ -60,6 +71,9 @@ impl Body for Content {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if frame.is_none() || self.body.is_end_stream() {
             self.unread.set(false);
@@ -68,11 +82,17 @@ impl Body for Content {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.first.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let mut hint = self.body.size_hint();
+        let first = self.first.as_ref().map_or(0, |first| first.len() as u64);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + first);
+        }
+        hint.set_lower(hint.lower() + first);
+        hint
     }
 }
 

@@ -1,13 +1,14 @@
 //! What the own application asks of the mesh: finding who answers, and passing it on.
 //!
 //! In the order that a request meets them: `mod` (accept, HTTP/1.1), `request` (which service, which rule),
-//! `attempt` (which instance, again if it fails), `upload` and `reply` (the bodies), `content` (what is left
+//! `attempt` (which instance, again if it fails), `outcome` (what comes of one), `upload` and `reply` (the bodies), `content` (what is left
 //! of a request when its answer came first). `tcp` does the same for byte streams, `ports` opens the local ports
 //! that lead to them; `unparsed` answers what is not HTTP, `last_call` what is under way at the sidecar's end.
 
 mod attempt;
 pub(crate) mod content;
 mod last_call;
+mod outcome;
 pub(crate) mod ports;
 pub(crate) mod reply;
 mod request;

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use tokio::time::{Instant, timeout_at};
 use weft_env::mutants::{Mutant, broken};
 use weft_policy::{RequestHead, RouteDecision, RouteError, choose_backend, route};
 use weft_resources::ServiceName;
 use weft_telemetry::{Edge, EdgeKey, Party, Protocol, Reporter};
 
-use super::attempt::{Answer, Transaction};
+use super::attempt::Transaction;
 use super::content::Content;
 use super::last_call::LastCall;
+use super::outcome::Answer;
 use super::reply::{Arriving, Reply};
 use super::tcp;
 use super::upload::Upload;
@@ -104,7 +105,6 @@ async fn forward(
     record.edge = Some(edge(node, &plan.service, upstream, Protocol::Http));
     record.authority = Arc::clone(&port.name);
     let deadline = plan.decision.timeout.map(|limit| record.started() + limit);
-    sanitise(node, &mut parts.headers, &plan.decision)?;
     let taken = Upload::take(body, &parts.headers);
     let mut upload = within(deadline, taken, &plan.decision)
         .await?
@@ -114,6 +114,12 @@ async fn forward(
                 format!("the request's body broke off: {error}"),
             )
         })?;
+    sanitise(node, &mut parts.headers, &plan.decision)?;
+    if matches!(upload, Upload::Expected(_)) {
+        // The called side says when to send it.
+        let expected = HeaderValue::from_static("100-continue");
+        parts.headers.insert(header::EXPECT, expected);
+    }
     parts.uri = mesh_uri(&parts.uri, &port.authority, plan.path.as_deref())?;
     let head = parts.method == Method::HEAD;
     let transaction = Transaction {
@@ -264,7 +270,6 @@ fn understood(headers: &HeaderMap) -> Result<(), Refusal> {
 fn sanitise(node: &Node, headers: &mut HeaderMap, decision: &RouteDecision) -> Result<(), Refusal> {
     strip_hop_by_hop(headers);
     headers.remove(header::HOST);
-    // hyper has answered it: the application waits for nothing.
     headers.remove(header::EXPECT);
     if !broken(Mutant::BelievesTheCaller) {
         headers.remove(xfcc::HEADER);

@@ -16,9 +16,9 @@ use weft_resources::ServiceName;
 use weft_telemetry::Protocol;
 use weft_transport::{RecvStream, SendStream};
 
-use super::attempt::{Missed, app_was_not_reached, blame, broken, no_endpoint, unsent};
 use super::content::Content;
 use super::last_call::LastCall;
+use super::outcome::{Missed, app_was_not_reached, blame, broken, no_endpoint, unsent};
 use super::reply::Reply;
 use super::request::{edge, not_ready, refused, upstream};
 use super::unparsed::Wire;

@@ -2,19 +2,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body::Body;
 use http_body_util::BodyExt;
+use tokio::time::timeout;
 use weft_env::mutants::{Mutant, broken};
 use weft_transport::{Code, SendStream, StreamError};
 
 use super::content::Content;
-use crate::headers::sanitise_trailers;
+use crate::headers::{expects_continue, sanitise_trailers};
 
 /// Bodies up to this are kept, so that the request can be sent again (proxy-semantics §4).
 const KEPT: u64 = 64 * 1024;
+/// An application writes the content of a short request with its head or right behind: one that needs longer than this, on
+/// a busy machine, is waiting for something.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// A request's body.
 pub(crate) enum Upload {
@@ -22,12 +27,15 @@ pub(crate) enum Upload {
     Whole(Bytes),
     /// It is passed on as it comes, once.
     Stream(Content),
+    /// The same, once the application has been told to send it.
+    Expected(Content),
     /// It has been passed on.
     Gone,
 }
 
 impl Upload {
-    /// Takes a body in. A short one of known length is waited for.
+    /// Takes a body in. A short one of known length is waited for, for a moment: then it goes with the head in one write,
+    /// and can be sent again. One that does not come is passed on when it does: who may not send it is told so without.
     ///
     /// # Errors
     /// The application broke off.
@@ -35,35 +43,77 @@ impl Upload {
         if body.is_end_stream() {
             return Ok(Self::Whole(Bytes::new()));
         }
+        if expects_continue(headers) {
+            // It comes when hyper sends 100, which it does as soon as somebody looks.
+            return Ok(Self::Expected(body));
+        }
         match body.size_hint().exact() {
             Some(length) if length <= KEPT && !headers.contains_key(header::TRAILER) => {}
             _ => return Ok(Self::Stream(body)),
         }
-        let mut whole = Bytes::new();
-        let mut more = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame?.into_data() else {
-                continue;
-            };
-            if whole.is_empty() && more.is_empty() {
-                whole = data;
-                continue;
+        let mut gathered = Gathered::default();
+        match timeout(MOMENT, gathered.fill(&mut body)).await {
+            Ok(filled) => {
+                filled?;
+                Ok(Self::Whole(gathered.into_bytes()))
             }
-            if more.is_empty() {
-                more.extend_from_slice(&whole);
+            Err(_) => {
+                body.put_back(gathered.into_bytes());
+                Ok(Self::Stream(body))
             }
-            more.extend_from_slice(&data);
         }
-        Ok(Self::Whole(if more.is_empty() {
-            whole
-        } else {
-            more.freeze()
-        }))
+    }
+
+    /// Takes out a body that is passed on as it comes, and whether the application waits to be told to send it.
+    pub(crate) fn take_stream(&mut self) -> Option<(Content, bool)> {
+        if matches!(self, Self::Whole(_)) {
+            return None;
+        }
+        match std::mem::replace(self, Self::Gone) {
+            Self::Stream(body) => Some((body, false)),
+            Self::Expected(body) => Some((body, true)),
+            Self::Whole(_) | Self::Gone => None,
+        }
     }
 
     /// Whether the request can be sent from its start.
     pub(crate) fn replayable(&self) -> bool {
         !matches!(self, Self::Gone)
+    }
+}
+
+/// Content in one piece, copied only where it came in several.
+#[derive(Default)]
+struct Gathered {
+    whole: Bytes,
+    more: BytesMut,
+}
+
+impl Gathered {
+    /// Takes all there is, to the end. What has come before this is dropped is kept.
+    async fn fill(&mut self, body: &mut Content) -> Result<(), hyper::Error> {
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else {
+                continue;
+            };
+            if self.whole.is_empty() && self.more.is_empty() {
+                self.whole = data;
+                continue;
+            }
+            if self.more.is_empty() {
+                self.more.extend_from_slice(&self.whole);
+            }
+            self.more.extend_from_slice(&data);
+        }
+        Ok(())
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.more.is_empty() {
+            self.whole
+        } else {
+            self.more.freeze()
+        }
     }
 }
 

@@ -52,16 +52,27 @@ impl RecvHalf {
     }
 
     pub(crate) async fn response(&mut self) -> Result<Response<()>, StreamError> {
+        loop {
+            if let Some(response) = self.response_or_interim().await? {
+                return Ok(response);
+            }
+        }
+    }
+
+    pub(crate) async fn response_or_interim(
+        &mut self,
+    ) -> Result<Option<Response<()>>, StreamError> {
         let head = poll_fn(|cx| match &mut self.source {
-            Source::Head(head) => Pin::new(head).poll(cx).map_err(Some),
+            Source::Head(head) => poll_head(head, cx).map_err(Some),
             _ => Poll::Ready(Err(None)),
         });
         match head.await {
-            Ok(response) => {
+            Ok(Some(response)) => {
                 let (parts, body) = response.into_parts();
                 self.source = Source::Body(body);
-                Ok(Response::from_parts(parts, ()))
+                Ok(Some(Response::from_parts(parts, ())))
             }
+            Ok(None) => Ok(None),
             Err(Some(error)) => Err(self.fail(&error)),
             Err(None) => Err(self.unreadable("there is no header left to read")),
         }
@@ -158,6 +169,17 @@ impl RecvHalf {
             _ => Error::Unreadable { rule }.into(),
         }
     }
+}
+
+/// The final header; `None` for an interim one.
+fn poll_head(
+    head: &mut ResponseFuture,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<Response<h2::RecvStream>>, h2::Error>> {
+    if let Poll::Ready(Some(interim)) = head.poll_informational(cx) {
+        return Poll::Ready(interim.map(|_| None));
+    }
+    Pin::new(head).poll(cx).map_ok(Some)
 }
 
 impl Drop for RecvHalf {

@@ -64,6 +64,15 @@ impl SendHalf {
         }
     }
 
+    pub(crate) fn send_interim(&mut self, interim: Response<()>) -> Result<(), StreamError> {
+        let Half::Head(sender) = &mut *self.stream.lock() else {
+            return Err(unsendable("an interim response after the final one"));
+        };
+        sender
+            .send_informational(interim)
+            .map_err(|error| self.stream.error(&error))
+    }
+
     pub(crate) async fn send_response_with(
         &mut self,
         response: &Response<()>,
