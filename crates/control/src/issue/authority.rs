@@ -1,27 +1,30 @@
 //! The authority with its journal in the store: what is signed now, and the steps of its rotation.
+//!
+//! `signing` is what it does, `stored` how it is kept, `shown` how it is told.
+
+mod shown;
+mod signing;
+mod stored;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout};
 use weft_ca::audit::Event;
-use weft_ca::{
-    Authority, CaConfig, Error as CaError, Issued, Journal, KeyStore, Slot, SlotState, Tier,
-};
-use weft_certs::{BundleSet, RevocationList, RootPin, SpiffeId, TrustBundle, X509Svid, serial_of};
+use weft_ca::{Authority, CaConfig, Error as CaError, Journal, KeyStore};
+use weft_certs::{BundleSet, RevocationList, RootPin, SpiffeId};
 use weft_env::{Env, Rng};
 
-use super::issued;
 use super::ledger::Ledger;
 use super::limit::RateLimit;
-use crate::admin::types::{AuthorityInfo, CaInfo, TokenKeyInfo};
 use crate::audit::Audit;
 use crate::error::ControlError;
 use crate::problem::Reject;
 use crate::settings::MeshSettings;
 use crate::store::{Condition, Revision, Store, StoreError, Txn, json};
-use crate::time::{seconds_left, unix_s};
+use shown::transitions;
+pub(crate) use stored::read_journal;
+use stored::{load, read_ledger, trust_entry};
 
 /// Where the journal is kept.
 pub(crate) const JOURNAL: &str = "ca/journal";
@@ -30,8 +33,6 @@ const LEDGER: &str = "ca/revoked";
 
 /// Signatures at a time by keys that are outside of this process.
 const SIGNING: usize = 4;
-/// How long anybody waits for a turn with them.
-const TURN: Duration = Duration::from_secs(10);
 
 /// Keys live here, apart from the store.
 pub(crate) type Keys = Arc<dyn KeyStore>;
@@ -327,118 +328,6 @@ impl CaService {
         Ok((revision, edition))
     }
 
-    /// Signs a leaf for an identity that the caller has attested, and remembers it together with `along`, before it is
-    /// handed out.
-    ///
-    /// # Errors
-    /// 429 over the rate limit; 403 for what is revoked; otherwise what the authority or the store says.
-    pub(crate) async fn issue(
-        &self,
-        csr: &[u8],
-        attested: &SpiffeId,
-        by: &str,
-        along: Along,
-    ) -> Result<Issued, Reject> {
-        let issued = match self.try_issue(csr, attested).await {
-            Ok(issued) => issued,
-            Err(reject) => {
-                let event = Event::new("certificate.refused", attested, by)
-                    .with("code", &reject.problem.code)
-                    .with("reason", &reject.problem.message);
-                self.shared.audit.refused(event).await;
-                return Err(reject);
-            }
-        };
-        self.remember(&issued, by, along).await?;
-        tracing::info!(
-            id = %issued.id, serial = issued.serial, issuer = issued.issuer, "certificate issued"
-        );
-        Ok(issued)
-    }
-
-    async fn try_issue(&self, csr: &[u8], attested: &SpiffeId) -> Result<Issued, Reject> {
-        let revoked = self.current().revoked;
-        if revoked.bars(attested) {
-            return Err(Reject::revoked(attested));
-        }
-        let (limited, rate) = {
-            let mut limit = self
-                .shared
-                .limit
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            (limit.take(Instant::now()), limit.rate())
-        };
-        limited.map_err(|after| Reject::rate_limited(rate, after))?;
-        let (csr, id) = (csr.to_vec(), attested.clone());
-        let issued = self
-            .sign(move |authority, now, rng| authority.issue(&csr, &id, None, now, rng))
-            .await?;
-        match revoked.has_key(&issued.key) {
-            true => Err(Reject::revoked_key(&issued.key)),
-            false => Ok(issued),
-        }
-    }
-
-    async fn remember(&self, issued: &Issued, by: &str, along: Along) -> Result<(), StoreError> {
-        let Along { txn, mut events } = along;
-        let event = Event::new("certificate.issued", &issued.id, by)
-            .with("serial", &issued.serial)
-            .with("key", issued.key)
-            .with("issuer", &issued.issuer)
-            .with("not_after_unix", unix_s(issued.not_after));
-        events.push(event);
-        let txn = issued::remember(txn, issued);
-        self.shared.audit.commit(txn, events).await.map(drop)
-    }
-
-    /// A new SVID for the control node itself. The root goes along, for joiners to check their pin.
-    pub(crate) async fn own_svid(&self, id: &SpiffeId) -> Result<X509Svid, ControlError> {
-        let request = weft_ca::make_csr(Some(id))?;
-        let (csr, own) = (request.csr.clone(), id.clone());
-        let signed = self
-            .sign(move |authority, now, rng| authority.issue_reserved(&csr, &own, None, now, rng));
-        let issued = signed.await?;
-        self.remember(&issued, "control", Along::default()).await?;
-        let mut chain = issued.chain;
-        chain.push(issued.root);
-        chain.extend(self.old_roots());
-        X509Svid::new(chain, request.key).map_err(|error| ControlError::Damaged {
-            what: format!("the control node's own certificate is not usable: {error}"),
-        })
-    }
-
-    /// Roots on their way out that are still good: a joiner may hold the pin of one.
-    fn old_roots(&self) -> Vec<weft_certs::CertificateDer<'static>> {
-        let authority = self.authority();
-        let roots = authority.journal().slots(Tier::Root).iter();
-        roots
-            .filter(|slot| slot.state == SlotState::Old && !slot.tainted)
-            .map(|slot| slot.certificate.clone())
-            .collect()
-    }
-
-    /// Has the authority sign something: here and now, or where waiting is allowed if its key is outside of this process.
-    pub(crate) async fn sign<T: Send + 'static>(
-        &self,
-        sign: impl FnOnce(&Authority, SystemTime, &mut Rng) -> Result<T, CaError> + Send + 'static,
-    ) -> Result<T, CaError> {
-        let shared = &self.shared;
-        let (authority, now) = (self.authority(), shared.env.wall());
-        if !authority.waits() {
-            let mut rng = shared.rng.lock().unwrap_or_else(PoisonError::into_inner);
-            return sign(&authority, now, &mut rng);
-        }
-        // A place that does not answer holds up a few threads, not all of those that the store needs too.
-        let turn = timeout(TURN, shared.waiting.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
-            return Err(CaError::KeysBusy);
-        };
-        let mut rng = shared.env.rng("ca-sign");
-        let sign = move || sign(&authority, now, &mut rng);
-        shared.env.disk(move |_| sign()).await
-    }
-
     /// Whom the mesh trusts.
     pub(crate) fn bundles(&self) -> BundleSet {
         let current = self.current();
@@ -449,128 +338,6 @@ impl CaService {
         }
         bundles
     }
-
-    /// What `GET /v1/ca` shows.
-    pub(crate) fn info(&self) -> Result<CaInfo, CaError> {
-        let authority = self.authority();
-        let (journal, now) = (authority.journal(), self.shared.env.wall());
-        let slots = [Tier::Root, Tier::Issuing].map(|tier| {
-            let slots = journal.slots(tier).iter();
-            slots.map(move |slot| AuthorityInfo {
-                name: slot.id.clone(),
-                role: tier.as_str().to_owned(),
-                state: slot.state.to_string(),
-                issuer: slot.issuer.clone(),
-                tainted: slot.tainted,
-                key_here: slot.key.is_some(),
-                pin: slot.pin().map(|pin| pin.to_string()).unwrap_or_default(),
-                serial: serial(&slot.certificate),
-                not_before_unix: unix_s(slot.not_before),
-                not_after_unix: unix_s(slot.not_after),
-                seconds_left: seconds_left(slot.not_after, now),
-            })
-        });
-        Ok(CaInfo {
-            trust_domain: journal.trust_domain().to_string(),
-            pin: authority.pin()?.to_string(),
-            sequence: journal.sequence(),
-            leaf_ttl_s: self.shared.config.leaf_ttl.as_secs(),
-            authorities: slots.into_iter().flatten().collect(),
-            token_keys: token_keys(journal),
-        })
-    }
-}
-
-fn token_keys(journal: &Journal) -> Vec<TokenKeyInfo> {
-    let slots = journal.jwt_slots().iter();
-    slots
-        .map(|slot| TokenKeyInfo {
-            name: slot.id.clone(),
-            state: slot.state.to_string(),
-            kid: slot
-                .public_key()
-                .map(|key| key.kid().to_owned())
-                .unwrap_or_default(),
-            since_unix: unix_s(slot.since),
-        })
-        .collect()
-}
-
-/// The record of each slot that came to another state.
-fn transitions(before: &Journal, after: &Journal) -> Vec<Event> {
-    let state = |journal: &Journal, slot: &Slot| {
-        let (_, found) = journal.find(&slot.id).ok()?;
-        Some((found.state, found.tainted))
-    };
-    let mut events = Vec::new();
-    for tier in [Tier::Root, Tier::Issuing] {
-        for slot in after.slots(tier) {
-            if state(before, slot) == Some((slot.state, slot.tainted)) {
-                continue;
-            }
-            let what = match slot.tainted {
-                true if slot.is_live() => "authority.tainted".to_owned(),
-                _ => format!("authority.{}", slot.state),
-            };
-            let event = Event::new(&what, &slot.id, "control")
-                .with("serial", serial(&slot.certificate))
-                .with("sequence", after.sequence());
-            events.push(event);
-        }
-    }
-    for slot in after.jwt_slots() {
-        let known = before.jwt_slot(&slot.id).ok().map(|slot| slot.state);
-        if known != Some(slot.state) {
-            let kid = slot.public_key().map(|key| key.kid().to_owned());
-            let what = format!("authority.{}", slot.state);
-            let event = Event::new(&what, &slot.id, "control")
-                .with("kid", kid.unwrap_or_default())
-                .with("sequence", after.sequence());
-            events.push(event);
-        }
-    }
-    events
-}
-
-/// The stored journal, and the revision that wrote it.
-pub(crate) async fn read_journal(store: &dyn Store) -> Result<(Journal, Revision), ControlError> {
-    let entry = store.get(JOURNAL).await?;
-    let entry = entry.ok_or_else(|| ControlError::Damaged {
-        what: "the authority's journal is missing from the store".to_owned(),
-    })?;
-    let journal = serde_json::from_slice(&entry.value).map_err(|error| ControlError::Damaged {
-        what: format!("the authority's journal cannot be read: {error}"),
-    })?;
-    Ok((journal, entry.mod_revision))
-}
-
-async fn read_ledger(store: &dyn Store) -> Result<Ledger, ControlError> {
-    let Some(entry) = store.get(LEDGER).await? else {
-        return Ok(Ledger::default());
-    };
-    serde_json::from_slice(&entry.value).map_err(|error| ControlError::Damaged {
-        what: format!("the record of what is revoked cannot be read: {error}"),
-    })
-}
-
-async fn load(
-    env: &Env,
-    config: CaConfig,
-    journal: Journal,
-    keys: Keys,
-) -> Result<Authority, CaError> {
-    env.disk(move |_| Authority::load(config, journal, &*keys))
-        .await
-}
-
-fn trust_entry(bundle: &TrustBundle) -> (String, Vec<u8>) {
-    let key = format!("trust/{}", bundle.trust_domain);
-    (key, json(&bundle.to_jwks()))
-}
-
-/// A loaded journal's certificates are readable: `Authority::load` has read them.
-fn serial(certificate: &weft_certs::CertificateDer<'_>) -> String {
-    serial_of(certificate).unwrap_or_default()
 }
 
 impl From<ControlError> for Reject {

@@ -1,0 +1,46 @@
+//! The authority in the store: its journal, its trust bundle, and what is revoked.
+
+use weft_ca::{Authority, CaConfig, Error as CaError, Journal};
+use weft_certs::TrustBundle;
+use weft_env::Env;
+
+use super::{JOURNAL, Keys, LEDGER};
+use crate::error::ControlError;
+use crate::issue::ledger::Ledger;
+use crate::store::{Revision, Store, json};
+
+/// The stored journal, and the revision that wrote it.
+pub(crate) async fn read_journal(store: &dyn Store) -> Result<(Journal, Revision), ControlError> {
+    let entry = store.get(JOURNAL).await?;
+    let entry = entry.ok_or_else(|| ControlError::Damaged {
+        what: "the authority's journal is missing from the store".to_owned(),
+    })?;
+    let journal = serde_json::from_slice(&entry.value).map_err(|error| ControlError::Damaged {
+        what: format!("the authority's journal cannot be read: {error}"),
+    })?;
+    Ok((journal, entry.mod_revision))
+}
+
+pub(super) async fn read_ledger(store: &dyn Store) -> Result<Ledger, ControlError> {
+    let Some(entry) = store.get(LEDGER).await? else {
+        return Ok(Ledger::default());
+    };
+    serde_json::from_slice(&entry.value).map_err(|error| ControlError::Damaged {
+        what: format!("the record of what is revoked cannot be read: {error}"),
+    })
+}
+
+pub(super) async fn load(
+    env: &Env,
+    config: CaConfig,
+    journal: Journal,
+    keys: Keys,
+) -> Result<Authority, CaError> {
+    env.disk(move |_| Authority::load(config, journal, &*keys))
+        .await
+}
+
+pub(super) fn trust_entry(bundle: &TrustBundle) -> (String, Vec<u8>) {
+    let key = format!("trust/{}", bundle.trust_domain);
+    (key, json(&bundle.to_jwks()))
+}
