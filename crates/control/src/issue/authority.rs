@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use weft_ca::audit::Event;
 use weft_ca::{Authority, CaConfig, Error as CaError, Journal, KeyStore};
 use weft_certs::{BundleSet, RevocationList, RootPin, SpiffeId};
