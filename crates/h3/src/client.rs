@@ -52,6 +52,11 @@ impl Requests {
         self.send_with(request, Bytes::new(), end).await
     }
 
+    /// Whether the connection has ended, as far as any of its requests has met that end: others would meet it, too.
+    pub fn is_lost(&self) -> bool {
+        self.shared.is_lost()
+    }
+
     /// As [`send`](Self::send), with the first piece of content (may be empty) in the same write. The
     /// content is not copied.
     ///

@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) early: Early,
     pub(crate) turns: Turns,
     fault: OnceLock<(Code, &'static str)>,
+    /// Set once anybody has met the connection's end.
+    lost: AtomicBool,
 }
 
 impl Shared {
@@ -68,6 +70,7 @@ impl Shared {
             early: Early::default(),
             turns: Turns::default(),
             fault: OnceLock::new(),
+            lost: AtomicBool::new(false),
         })
     }
 
@@ -89,6 +92,7 @@ impl Shared {
 
     /// The error of a connection that ended: our own reason, when we closed it.
     pub(crate) fn closed(&self, reason: ConnectionError, unprocessed: bool) -> Error {
+        self.lost.store(true, Ordering::Release);
         let unprocessed =
             unprocessed || is_handshake_refused(self.role, &reason, self.peer_settings().is_some());
         match self.fault.get() {
@@ -101,6 +105,11 @@ impl Shared {
                 unprocessed,
             },
         }
+    }
+
+    /// Whether anybody has met the connection's end.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
     }
 
     /// The peer's SETTINGS, once they have arrived.

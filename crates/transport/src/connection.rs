@@ -40,6 +40,15 @@ impl Requests {
         }
     }
 
+    /// Whether the connection has ended. Whoever met that end looks for another one at once, before the task that keeps
+    /// this one has struck it off.
+    fn is_lost(&self) -> bool {
+        match self {
+            Self::Quic(requests) => requests.is_lost(),
+            Self::Tcp(requests) => requests.is_lost(),
+        }
+    }
+
     /// Tells how their streams stand.
     pub(crate) fn flow(&self) -> Box<dyn Fn() -> Flow + Send + Sync> {
         match self.clone() {
@@ -200,7 +209,9 @@ impl Connection {
 
     /// Whether new requests of an identity of this generation may use it.
     pub(crate) fn is_usable(&self, generation: u64) -> bool {
-        self.inner.link.terms.generation == generation && !self.is_retired()
+        self.inner.link.terms.generation == generation
+            && !self.is_retired()
+            && !self.inner.requests.is_lost()
     }
 
     pub(crate) fn id(&self) -> u64 {

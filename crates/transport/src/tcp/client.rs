@@ -27,6 +27,11 @@ impl Requests {
         Self { sender, wire }
     }
 
+    /// Whether the connection has ended.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.wire.is_closed()
+    }
+
     /// As [`weft_h3::Requests::send_with`]; beyond what the peer allows at a time it is the response that waits.
     pub(crate) async fn send_with(
         &self,
