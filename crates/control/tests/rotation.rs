@@ -233,6 +233,43 @@ async fn a_root_is_replaced_under_everyone_and_the_proof_holds_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_root_is_replaced_at_once_although_another_rotation_waits() {
+    let control = Control::start().await;
+    let client = mesh(&control, &[("invoices", "a1")]).await;
+    // One that has a certificate and sleeps: for it the old root has to stay.
+    drop(Sidecar::join(&control, "orders", "o1").await);
+    let mut request = RotateCa {
+        root: true,
+        ..RotateCa::default()
+    };
+    let last = follow(client.rotate_ca(&request).await.unwrap()).await;
+    assert_eq!(last.phase, Phase::Waiting, "{last:?}");
+    for refused in [
+        client.plan_ca(&request).await.unwrap_err(),
+        client.rotate_ca(&request).await.map(drop).unwrap_err(),
+    ] {
+        assert!(refused.to_string().contains("waits"), "{refused}");
+    }
+    request.now = true;
+    let plan = client.plan_ca(&request).await.unwrap();
+    assert!(plan.steps[0].contains("end rotation 1"), "{plan:?}");
+    let last = follow(client.rotate_ca(&request).await.unwrap()).await;
+    assert_eq!(last.phase, Phase::Done, "{last:?}");
+    assert_eq!(last.evidence, Some(2));
+    let authorities = client.ca().await.unwrap().authorities;
+    let state = |name: &str| {
+        let found = authorities.iter().find(|a| a.name == name);
+        found.map(|a| a.state.clone()).unwrap_or_default()
+    };
+    assert_eq!(
+        ["root-1", "root-2", "root-3"].map(state),
+        ["removed", "removed", "active"]
+    );
+    control.tasks.shutdown(PROMPT).await;
+    control.stop().await;
+}
+
+#[tokio::test]
 async fn a_root_signs_nothing_before_every_sidecar_trusts_it_unless_told() {
     let control = Control::start().await;
     let client = mesh(&control, &[("invoices", "a1")]).await;

@@ -31,12 +31,14 @@ pub enum Error {
         dir: PathBuf,
     },
     /// A file of the state directory holds what it should not.
-    #[error("{} is damaged ({reason}): remove it and start again; if that asks for one, with a new token (`weft token create`)", path.display())]
+    #[error("{} is damaged ({reason}): {remedy}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+        /// What to do.
+        remedy: &'static str,
     },
     /// Nothing saved and no token.
     #[error(
@@ -111,6 +113,16 @@ pub enum Error {
         /// The address that was dialled.
         addr: String,
         /// What its certificate shows.
+        cause: String,
+    },
+    /// By this machine's clock, the certificate of what answered does not hold. The token was not sent.
+    #[error(
+        "the certificate of {addr} does not hold by this machine's clock: {cause}; nothing was sent"
+    )]
+    ClockOff {
+        /// The address that was dialled.
+        addr: String,
+        /// What its certificate says, and what the clock.
         cause: String,
     },
     /// A control node answered and refused.

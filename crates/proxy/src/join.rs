@@ -157,6 +157,13 @@ fn is_wrong_pin(error: &DialError) -> bool {
 
 fn not_connected(place: &str, domain: &TrustDomain, error: DialError) -> Error {
     match error {
+        DialError::Unverified {
+            source: source @ (VerifyError::Expired { .. } | VerifyError::NotYetValid { .. }),
+            ..
+        } => Error::ClockOff {
+            addr: place.to_owned(),
+            cause: source.to_string(),
+        },
         DialError::Unverified { source, .. } => Error::WrongControl {
             addr: place.to_owned(),
             cause: match &source {

@@ -334,9 +334,18 @@ fn text(disk: &Disk, dir: &Path, path: &Path) -> Result<Option<String>, Error> {
 }
 
 fn damaged(path: &Path, reason: &dyn std::fmt::Display) -> Error {
+    let remedy = match path.file_name().and_then(|name| name.to_str()) {
+        // The one is of no use without the other.
+        Some("bundles.json") => {
+            "remove it and the svid.pem beside it, and join again with a new token (`weft token create`)"
+        }
+        Some("svid.pem") => "remove it and join again with a new token (`weft token create`)",
+        _ => "remove it and start again",
+    };
     Error::Damaged {
         path: path.to_owned(),
         reason: reason.to_string(),
+        remedy,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Evidence: what proves that a rotation is over, signed with the control node's own certificate.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use weft_certs::{
@@ -47,6 +48,8 @@ pub(crate) async fn of(plan: &Plan, ca: &CaService) -> Evidence {
             .into_iter()
             .flatten()
             .flat_map(|m| m.missing.clone())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
             .collect(),
         asleep: plan
             .renewed

@@ -34,6 +34,9 @@ pub(crate) struct Plan {
     pub(crate) last_old: Option<Seen>,
     /// When the old one was dropped.
     pub(crate) dropped_unix_ms: Option<u64>,
+    /// A root is to be replaced at once while this one only waits for its old root: another rotation follows.
+    #[serde(default)]
+    pub(crate) again: bool,
 }
 
 /// Something that every sidecar has to come to.
@@ -106,7 +109,13 @@ impl Plan {
             renewed: None,
             last_old: None,
             dropped_unix_ms: None,
+            again: false,
         }
+    }
+
+    /// Whether all that is left is to drop the old root, once nothing chains to it.
+    pub(crate) fn waits(&self) -> bool {
+        self.tier == Tier::Root && self.renewed.is_some()
     }
 
     fn slot_of(&self, tier: Tier) -> Option<&String> {

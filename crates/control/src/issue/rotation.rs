@@ -164,11 +164,22 @@ impl Rotations {
     /// What a rotation would do.
     pub(crate) async fn preview(&self, request: &RotateCa) -> Result<CaPlan, Reject> {
         let shared = &self.shared;
+        let stored = shared.stored().await?.filter(Plan::waits);
+        if let Some(waiting) = stored.as_ref().filter(|_| !request.root || !request.now) {
+            return Err(under_way(waiting));
+        }
         let plan = shared.new_plan(request, 0).map_err(Reject::from)?;
         let authority = shared.ca.authority();
         let live = shared.live();
+        let first = stored.map(|waiting| {
+            format!(
+                "end rotation {}, which waits: drop the root before this one at once",
+                waiting.number
+            )
+        });
+        let steps = preview(&plan, authority.journal(), live.len());
         Ok(CaPlan {
-            steps: preview(&plan, authority.journal(), live.len()),
+            steps: first.into_iter().chain(steps).collect(),
             asleep: shared.asleep().await?,
             sidecars: live,
         })
@@ -255,7 +266,7 @@ fn under_way(plan: &Plan) -> Reject {
     let role = plan.tier.as_str();
     let message = match (&plan.renewed, plan.tier) {
         (Some(_), Tier::Root) => format!(
-            "rotation {} of the root waits until nothing chains to the old one; wait, or cut it short with: weft ca rotate root --now",
+            "rotation {} of the root waits until nothing chains to the old one, and no other begins before; wait, or have the old one dropped and the present one replaced at once with: weft ca rotate root --now",
             plan.number
         ),
         _ => format!(
@@ -290,7 +301,7 @@ impl Shared {
     }
 
     /// Without a plan: it is done.
-    pub(super) fn done(txn: Txn) -> Txn {
+    fn done(txn: Txn) -> Txn {
         txn.delete(PLAN)
     }
 
@@ -318,6 +329,10 @@ impl Shared {
             if (plan.tier == Tier::Root) != request.root {
                 return Err(under_way(&plan));
             }
+            if plan.waits() && !request.now && !request.allow_missing {
+                return Err(under_way(&plan));
+            }
+            plan.again |= plan.waits() && request.now;
             plan.now |= request.now;
             plan.allow_missing |= request.allow_missing;
             let event = Event::new("rotation.resumed", plan.number, by);
@@ -329,16 +344,42 @@ impl Shared {
         let entry = self.ca.store().get(COUNT).await?;
         let count = entry.and_then(|entry| serde_json::from_slice::<u64>(&entry.value).ok());
         let number = count.unwrap_or(0) + 1;
+        let (txn, event) = self.begin(request, number, by, Txn::new())?;
+        let txn = txn.when(Condition::Absent(PLAN.to_owned()));
+        self.ca.audit().commit(txn, vec![event]).await?;
+        Ok(())
+    }
+
+    /// With the plan of a rotation that begins, and its record.
+    fn begin(
+        &self,
+        request: &RotateCa,
+        number: u64,
+        by: &str,
+        txn: Txn,
+    ) -> Result<(Txn, Event), ControlError> {
         let plan = self.new_plan(request, number)?;
         let event = Event::new("rotation.started", number, by)
             .with("role", plan.tier.as_str())
             .with("now", plan.now)
             .with("allow_missing", plan.allow_missing);
-        let txn = Self::put(Txn::new(), &plan)
-            .when(Condition::Absent(PLAN.to_owned()))
-            .put(COUNT, number.to_string());
-        self.ca.audit().commit(txn, vec![event]).await?;
-        Ok(())
+        let txn = Self::put(txn, &plan).put(COUNT, number.to_string());
+        Ok((txn, event))
+    }
+
+    /// What ends a rotation: there is none, or the next one that was asked for meanwhile.
+    pub(super) fn ended(&self, plan: &Plan, txn: Txn) -> Result<(Txn, Vec<Event>), ControlError> {
+        if !plan.again {
+            return Ok((Self::done(txn), Vec::new()));
+        }
+        let request = RotateCa {
+            root: true,
+            now: true,
+            allow_missing: plan.allow_missing,
+            ..RotateCa::default()
+        };
+        let (txn, event) = self.begin(&request, plan.number + 1, "control", txn)?;
+        Ok((txn, vec![event]))
     }
 
     /// A rotation needs the tier's other slot.

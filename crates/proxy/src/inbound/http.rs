@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Request, Response, Uri, Version};
+use http::{Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -254,6 +254,10 @@ impl Forward<'_> {
 
 /// Refuses content that would arrive as something else (RFC 9112 §6.1).
 fn understood(response: &Response<Incoming>) -> Result<(), Refusal> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let details = "the application switched to another protocol (101), such as WebSocket, which weft does not carry: bind a TCP port for it";
+        return Err(Refusal::new(Fact::AppMalformed, details));
+    }
     match foreign_coding(response.headers()) {
         Some(codings) if !response.body().is_end_stream() => {
             let details = format!(

@@ -1,5 +1,6 @@
 //! `weft apply`, `weft get` and `weft delete`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -47,9 +48,12 @@ pub(super) async fn delete(args: DeleteArgs) -> Result<(), Failure> {
     // The command line has one or the other.
     let keys = match (&args.kind, &args.name) {
         (Some(named), Some(name)) => vec![format!("{}/{}/{name}", kind(named)?, args.namespace)],
+        // Two files may name the same one.
         _ => inputs::resources(&args.file)?
             .iter()
             .map(|resource| resource.key().to_string())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
             .collect(),
     };
     let client = connect(&args.admin).await?;

@@ -77,7 +77,7 @@ fn phase(phase: Phase) -> &'static str {
 fn sentence(progress: &Progress) -> String {
     let mut table = output::Table::new(
         &["SERVICE", "INSTANCE", "SERIAL BEFORE", "SERIAL NOW"],
-        "no sidecar is connected: no certificate of one has changed",
+        "no connected sidecar needed a new certificate",
     );
     for one in &progress.rotated {
         table.row([

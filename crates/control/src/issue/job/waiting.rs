@@ -1,5 +1,6 @@
 //! Waiting for the sidecars, and telling those who watch how far they are.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -119,7 +120,8 @@ impl Job {
         self.progress.send_modify(|progress| {
             let milestones = [&plan.distributed, &plan.renewed];
             let missing = milestones.into_iter().flatten();
-            progress.missing = missing.flat_map(|m| m.missing.clone()).collect();
+            let missing: BTreeSet<String> = missing.flat_map(|m| m.missing.clone()).collect();
+            progress.missing = missing.into_iter().collect();
             if let Some(last) = plan.renewed.as_ref().or(plan.distributed.as_ref()) {
                 progress.asleep.clone_from(&last.asleep);
             }
