@@ -233,7 +233,7 @@ async fn a_root_is_replaced_under_everyone_and_the_proof_holds_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_root_is_replaced_at_once_although_another_rotation_waits() {
+async fn who_cuts_a_waiting_rotation_short_is_told_that_nothing_new_was_begun() {
     let control = Control::start().await;
     let client = mesh(&control, &[("invoices", "a1")]).await;
     // One that has a certificate and sleeps: for it the old root has to stay.
@@ -253,9 +253,13 @@ async fn a_root_is_replaced_at_once_although_another_rotation_waits() {
     request.now = true;
     let plan = client.plan_ca(&request).await.unwrap();
     assert!(plan.steps[0].contains("end rotation 1"), "{plan:?}");
-    let last = follow(client.rotate_ca(&request).await.unwrap()).await;
-    assert_eq!(last.phase, Phase::Done, "{last:?}");
-    assert_eq!(last.evidence, Some(2));
+    assert_eq!(plan.steps.len(), 1);
+    // The first ends the one that waits, and says so; the second replaces.
+    for (ended, evidence) in [(Some(1), 1), (None, 2)] {
+        let last = follow(client.rotate_ca(&request).await.unwrap()).await;
+        assert_eq!(last.phase, Phase::Done, "{last:?}");
+        assert_eq!((last.ended, last.evidence), (ended, Some(evidence)));
+    }
     let authorities = client.ca().await.unwrap().authorities;
     let state = |name: &str| {
         let found = authorities.iter().find(|a| a.name == name);

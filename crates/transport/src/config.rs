@@ -110,7 +110,7 @@ impl Liveness {
 /// What peers may take of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Accepted connections at one time; more are refused at once. An idle one costs about 40 kB.
+    /// Accepted connections at one time; more are refused at once. An idle one costs a control node about 150 kB.
     pub max_connections: usize,
     /// Handshakes under way at one time, each about a millisecond of CPU; more are refused at once. From
     /// half of it on, a client must first prove that it owns its address (RFC 9000 §8.1.2).
@@ -121,7 +121,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// A dial that takes longer has failed.
     pub dial_timeout: Duration,
-    /// Requests under way at one time on one connection.
+    /// Requests under way at one time on one connection; a new one begins with 64 places (at most) and gets more as they
+    /// are used.
     pub max_requests: u32,
     /// Memory, in bytes, that all connections together may lend to readers that stand still, so that these do not hold
     /// up the others of their connection. Beside it each connection may hold its window.

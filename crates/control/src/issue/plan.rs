@@ -34,9 +34,6 @@ pub(crate) struct Plan {
     pub(crate) last_old: Option<Seen>,
     /// When the old one was dropped.
     pub(crate) dropped_unix_ms: Option<u64>,
-    /// A root is to be replaced at once while this one only waits for its old root: another rotation follows.
-    #[serde(default)]
-    pub(crate) again: bool,
 }
 
 /// Something that every sidecar has to come to.
@@ -109,7 +106,6 @@ impl Plan {
             renewed: None,
             last_old: None,
             dropped_unix_ms: None,
-            again: false,
         }
     }
 

@@ -126,20 +126,24 @@ impl Rotations {
             return Ok(progress);
         }
         self.check_names(&rotation)?;
-        match &rotation {
+        let ended = match &rotation {
             Rotation::Authority(request) => self.shared.plan(request, by).await?,
             Rotation::Leaves(request) => {
                 let event = Event::new("rotation.leaves", subject(request), by);
                 self.shared.ca.audit().note(event).await?;
+                None
             }
-            Rotation::Resume => {}
-        }
+            Rotation::Resume => None,
+        };
         let mut running = self.running();
         // Somebody else may have been faster.
         if let Some(progress) = same(&running, &rotation)? {
             return Ok(progress);
         }
-        let (sender, receiver) = watch::channel(Progress::default());
+        let (sender, receiver) = watch::channel(Progress {
+            ended,
+            ..Progress::default()
+        });
         let job = Job {
             shared: self.shared.clone(),
             rotation: rotation.clone(),
@@ -171,15 +175,15 @@ impl Rotations {
         let plan = shared.new_plan(request, 0).map_err(Reject::from)?;
         let authority = shared.ca.authority();
         let live = shared.live();
-        let first = stored.map(|waiting| {
-            format!(
-                "end rotation {}, which waits: drop the root before this one at once",
+        let steps = match stored {
+            Some(waiting) => vec![format!(
+                "end rotation {}, which waits: drop its old root at once. Nothing new is begun: run it again for that",
                 waiting.number
-            )
-        });
-        let steps = preview(&plan, authority.journal(), live.len());
+            )],
+            None => preview(&plan, authority.journal(), live.len()),
+        };
         Ok(CaPlan {
-            steps: first.into_iter().chain(steps).collect(),
+            steps,
             asleep: shared.asleep().await?,
             sidecars: live,
         })
@@ -266,7 +270,7 @@ fn under_way(plan: &Plan) -> Reject {
     let role = plan.tier.as_str();
     let message = match (&plan.renewed, plan.tier) {
         (Some(_), Tier::Root) => format!(
-            "rotation {} of the root waits until nothing chains to the old one, and no other begins before; wait, or have the old one dropped and the present one replaced at once with: weft ca rotate root --now",
+            "rotation {} of the root waits until nothing chains to the old one, and no other begins before; wait, or have the old one dropped at once with: weft ca rotate root --now",
             plan.number
         ),
         _ => format!(
@@ -301,7 +305,7 @@ impl Shared {
     }
 
     /// Without a plan: it is done.
-    fn done(txn: Txn) -> Txn {
+    pub(super) fn done(txn: Txn) -> Txn {
         txn.delete(PLAN)
     }
 
@@ -322,8 +326,8 @@ impl Shared {
     }
 
     /// Stores the plan of a rotation before anything of it is done. One of the same kind that is stored goes on, with
-    /// what is asked for now.
-    async fn plan(&self, request: &RotateCa, by: &str) -> Result<(), Reject> {
+    /// what is asked for now. Gives the number of one that only waited: it is ended, and nothing new is begun.
+    async fn plan(&self, request: &RotateCa, by: &str) -> Result<Option<u64>, Reject> {
         let _one = self.planning.lock().await;
         if let Some(mut plan) = self.stored().await? {
             if (plan.tier == Tier::Root) != request.root {
@@ -332,54 +336,27 @@ impl Shared {
             if plan.waits() && !request.now && !request.allow_missing {
                 return Err(under_way(&plan));
             }
-            plan.again |= plan.waits() && request.now;
             plan.now |= request.now;
             plan.allow_missing |= request.allow_missing;
             let event = Event::new("rotation.resumed", plan.number, by);
             let txn = Self::put(Txn::new(), &plan);
             self.ca.audit().commit(txn, vec![event]).await?;
-            return Ok(());
+            return Ok(plan.waits().then_some(plan.number));
         }
         self.check_slots(request)?;
         let entry = self.ca.store().get(COUNT).await?;
         let count = entry.and_then(|entry| serde_json::from_slice::<u64>(&entry.value).ok());
         let number = count.unwrap_or(0) + 1;
-        let (txn, event) = self.begin(request, number, by, Txn::new())?;
-        let txn = txn.when(Condition::Absent(PLAN.to_owned()));
-        self.ca.audit().commit(txn, vec![event]).await?;
-        Ok(())
-    }
-
-    /// With the plan of a rotation that begins, and its record.
-    fn begin(
-        &self,
-        request: &RotateCa,
-        number: u64,
-        by: &str,
-        txn: Txn,
-    ) -> Result<(Txn, Event), ControlError> {
         let plan = self.new_plan(request, number)?;
         let event = Event::new("rotation.started", number, by)
             .with("role", plan.tier.as_str())
             .with("now", plan.now)
             .with("allow_missing", plan.allow_missing);
-        let txn = Self::put(txn, &plan).put(COUNT, number.to_string());
-        Ok((txn, event))
-    }
-
-    /// What ends a rotation: there is none, or the next one that was asked for meanwhile.
-    pub(super) fn ended(&self, plan: &Plan, txn: Txn) -> Result<(Txn, Vec<Event>), ControlError> {
-        if !plan.again {
-            return Ok((Self::done(txn), Vec::new()));
-        }
-        let request = RotateCa {
-            root: true,
-            now: true,
-            allow_missing: plan.allow_missing,
-            ..RotateCa::default()
-        };
-        let (txn, event) = self.begin(&request, plan.number + 1, "control", txn)?;
-        Ok((txn, vec![event]))
+        let txn = Self::put(Txn::new(), &plan)
+            .when(Condition::Absent(PLAN.to_owned()))
+            .put(COUNT, number.to_string());
+        self.ca.audit().commit(txn, vec![event]).await?;
+        Ok(None)
     }
 
     /// A rotation needs the tier's other slot.
@@ -449,6 +426,7 @@ impl Default for Progress {
             gone: Vec::new(),
             evidence: None,
             until_unix: None,
+            ended: None,
         }
     }
 }

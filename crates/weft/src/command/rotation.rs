@@ -87,6 +87,11 @@ fn sentence(progress: &Progress) -> String {
             one.serial_after.clone(),
         ]);
     }
+    if let (Some(number), Phase::Done) = (progress.ended, progress.phase) {
+        return format!(
+            "rotation {number}, which had been waiting, is ended: its old root is dropped\nNOTHING NEW WAS BEGUN: the present root signs on; to replace it as well, run this again\nproof: weft ca evidence {number}\n"
+        );
+    }
     // Why none has changed, if it failed, is in the error.
     let mut out = match has_failed(progress) && progress.rotated.is_empty() {
         true => String::new(),
@@ -135,7 +140,12 @@ mod tests {
     #[test]
     fn a_rotation_that_failed_is_not_blamed_on_absent_sidecars() {
         assert_eq!(sentence(&progress(Phase::Failed)), "");
-        assert!(sentence(&progress(Phase::Done)).starts_with("no sidecar is connected"));
+        assert!(sentence(&progress(Phase::Done)).starts_with("no connected sidecar needed"));
+        let ended = Progress {
+            ended: Some(5),
+            ..progress(Phase::Done)
+        };
+        assert!(sentence(&ended).contains("NOTHING NEW WAS BEGUN"));
     }
 
     #[test]

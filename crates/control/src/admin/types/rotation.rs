@@ -222,4 +222,7 @@ pub struct Progress {
     /// While it waits: until when, Unix seconds.
     #[serde(default)]
     pub until_unix: Option<u64>,
+    /// Number of an earlier rotation that only waited for its old root: this ends it, and begins nothing new.
+    #[serde(default)]
+    pub ended: Option<u64>,
 }

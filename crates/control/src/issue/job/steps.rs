@@ -169,11 +169,10 @@ impl Job {
     pub(super) async fn finish(&self, plan: Plan) -> Result<(), String> {
         let shared = &self.shared;
         let evidence = evidence::of(&plan, &shared.ca).await;
-        let (txn, next) = shared.ended(&plan, Txn::new()).map_err(words)?;
+        let txn = Shared::done(Txn::new());
         let txn = evidence::signed(&evidence, &shared.own, &shared.ca, txn).map_err(words)?;
-        let mut events = vec![Event::new("rotation.finished", plan.number, "control")];
-        events.extend(next);
-        let done = shared.ca.audit().commit(txn, events).await;
+        let event = Event::new("rotation.finished", plan.number, "control");
+        let done = shared.ca.audit().commit(txn, vec![event]).await;
         done.map_err(|error| error.to_string())?;
         self.progress
             .send_modify(|progress| progress.evidence = Some(plan.number));
