@@ -103,6 +103,6 @@ fn known(mutant: Mutant) -> u64 {
         Mutant::CommitsInMemory => 39,
         Mutant::ForgetsExpiry => 46,
         Mutant::AcknowledgesUnsaved => 58,
-        Mutant::WaitsByTheWallClock => 127,
+        Mutant::WaitsByTheWallClock => 174,
     }
 }
