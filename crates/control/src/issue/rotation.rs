@@ -169,8 +169,8 @@ impl Rotations {
     pub(crate) async fn preview(&self, request: &RotateCa) -> Result<CaPlan, Reject> {
         let shared = &self.shared;
         let stored = shared.stored().await?.filter(Plan::waits);
-        if let Some(waiting) = stored.as_ref().filter(|_| !request.root || !request.now) {
-            return Err(under_way(waiting));
+        if let Some(waiting) = &stored {
+            goes_on(waiting, request)?;
         }
         let plan = shared.new_plan(request, 0).map_err(Reject::from)?;
         let authority = shared.ca.authority();
@@ -266,6 +266,15 @@ fn same(
     }
 }
 
+/// Whether a stored rotation is one that this request goes on with, or cuts short; also what `--dry-run` answers by.
+fn goes_on(plan: &Plan, request: &RotateCa) -> Result<(), Reject> {
+    let same = (plan.tier == Tier::Root) == request.root;
+    match same && (!plan.waits() || request.now || request.allow_missing) {
+        true => Ok(()),
+        false => Err(under_way(plan)),
+    }
+}
+
 fn under_way(plan: &Plan) -> Reject {
     let role = plan.tier.as_str();
     let message = match (&plan.renewed, plan.tier) {
@@ -330,12 +339,7 @@ impl Shared {
     async fn plan(&self, request: &RotateCa, by: &str) -> Result<Option<u64>, Reject> {
         let _one = self.planning.lock().await;
         if let Some(mut plan) = self.stored().await? {
-            if (plan.tier == Tier::Root) != request.root {
-                return Err(under_way(&plan));
-            }
-            if plan.waits() && !request.now && !request.allow_missing {
-                return Err(under_way(&plan));
-            }
+            goes_on(&plan, request)?;
             plan.now |= request.now;
             plan.allow_missing |= request.allow_missing;
             let event = Event::new("rotation.resumed", plan.number, by);
