@@ -77,13 +77,13 @@ impl PeerStreams {
         work: impl Fn() -> u64,
         mut prioritize: impl FnMut(u64, Given),
     ) -> Result<ControlEvent, Fault> {
-        poll_fn(|cx| self.poll_next(cx, work(), &mut prioritize)).await
+        poll_fn(|cx| self.poll_next(cx, &work, &mut prioritize)).await
     }
 
     fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
-        work: u64,
+        work: &impl Fn() -> u64,
         prioritize: &mut impl FnMut(u64, Given),
     ) -> Poll<Result<ControlEvent, Fault>> {
         self.poll_untyped(cx)?;
@@ -94,12 +94,7 @@ impl PeerStreams {
             poll_pieces(stream, cx, |piece| state.check(&piece))?;
         }
         match &mut self.control {
-            Some(control) => {
-                if std::mem::replace(&mut control.work, work) != work {
-                    control.reader.progress();
-                }
-                control.poll(cx, prioritize)
-            }
+            Some(control) => control.poll(cx, work, prioritize),
             None => Poll::Pending,
         }
     }
@@ -183,9 +178,16 @@ impl Control {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
+        work: &impl Fn() -> u64,
         prioritize: &mut impl FnMut(u64, Given),
     ) -> Poll<Result<ControlEvent, Fault>> {
         loop {
+            // Anew for each piece: requests come while one poll reads what arrives on and on.
+            let work = work();
+            let before = std::mem::replace(&mut self.work, work);
+            if before != work {
+                self.reader.progress(work.wrapping_sub(before));
+            }
             match self.reader.next(&mut self.piece)? {
                 Some(ControlEvent::Priority { stream, given }) => {
                     prioritize(stream, given);

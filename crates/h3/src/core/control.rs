@@ -11,7 +11,11 @@ use crate::Code;
 
 /// Frames in a row that bring nothing while no request comes. A client may send a PRIORITY_UPDATE for each of
 /// its requests (RFC 9218 §7.1), and they may all be here before the first of these is taken.
-const MAX_IDLE: u16 = 16 * 1024;
+const MAX_IDLE: u32 = 16 * 1024;
+
+/// How many more each request excuses: those about requests that were answered long ago may still wait behind a
+/// lost packet of the control stream, or behind the requests in whoever reads both.
+const EXCUSED: u32 = 1024;
 
 /// The longest PRIORITY_UPDATE that is looked at; a longer one is skipped.
 const LONGEST_UPDATE: u64 = (varint::MAX_LEN + priority::LONGEST) as u64;
@@ -64,9 +68,9 @@ impl ControlReader {
         }
     }
 
-    /// Requests have come since the last call, or streams were sent on: what was counted is forgotten.
-    pub(crate) fn progress(&mut self) {
-        self.idle.progress();
+    /// So many requests have come since the last call, or streams were sent on.
+    pub(crate) fn progress(&mut self, times: u64) {
+        self.idle.excuse(times, EXCUSED);
     }
 
     /// The next event in `input`; `None` when it was used up.
@@ -417,15 +421,20 @@ mod tests {
             let mut reader = ControlReader::new(Role::Server);
             let mut start = Bytes::from(frame(kind::SETTINGS, &[]));
             assert!(matches!(reader.next(&mut start), Ok(Some(_))));
-            let send = |reader: &mut ControlReader, count: u16| {
-                let mut bytes = Bytes::from(spam.repeat(count.into()));
+            let send = |reader: &mut ControlReader, count: u32| {
+                let mut bytes = Bytes::from(spam.repeat(count as usize));
                 while reader.next(&mut bytes)?.is_some() {}
                 Ok(())
             };
             for _ in 0..3 {
-                reader.progress();
+                reader.progress(1);
                 assert_eq!(send(&mut reader, MAX_IDLE), Ok(()));
             }
+            // What the requests of one stretch excuse may all come behind them, and in pieces.
+            reader.progress(20);
+            assert_eq!(send(&mut reader, 15 * EXCUSED), Ok(()));
+            reader.progress(1);
+            assert_eq!(send(&mut reader, MAX_IDLE), Ok(()));
             let got = send(&mut reader, 1);
             assert!(
                 matches!(

@@ -75,8 +75,8 @@ impl HeadReader {
 /// but a peer that sends nothing else only makes work (RFC 9114 §10.5).
 #[derive(Debug)]
 pub(crate) struct Idle {
-    max_frames: u16,
-    frames: u16,
+    max_frames: u32,
+    room: u32,
     bytes: u32,
 }
 
@@ -84,11 +84,14 @@ impl Idle {
     /// Most payload of such frames in a row.
     pub(crate) const MAX_BYTES: u64 = 1 << 20;
 
+    /// Most such frames that are ever taken in a row, whatever came before them.
+    const MOST: u32 = 1 << 20;
+
     /// Takes this many in a row.
-    pub(crate) const fn new(max_frames: u16) -> Self {
+    pub(crate) const fn new(max_frames: u32) -> Self {
         Self {
             max_frames,
-            frames: 0,
+            room: max_frames,
             bytes: 0,
         }
     }
@@ -100,10 +103,10 @@ impl Idle {
             "frames without end that bring nothing",
         );
         let bytes = u64::from(self.bytes).saturating_add(len);
-        if self.frames == self.max_frames || bytes > Self::MAX_BYTES {
+        if bytes > Self::MAX_BYTES {
             return Err(LOAD);
         }
-        self.frames += 1;
+        self.room = self.room.checked_sub(1).ok_or(LOAD)?;
         self.bytes = bytes as u32;
         Ok(())
     }
@@ -111,6 +114,15 @@ impl Idle {
     /// Something came that counts.
     pub(crate) fn progress(&mut self) {
         *self = Self::new(self.max_frames);
+    }
+
+    /// `times` things came elsewhere, each of which excuses `frames`: those may be under way still, so the room
+    /// grows with each instead of starting anew.
+    pub(crate) fn excuse(&mut self, times: u64, frames: u32) {
+        let more = u32::try_from(times.saturating_mul(frames.into())).unwrap_or(u32::MAX);
+        let most = self.max_frames.max(Self::MOST);
+        self.room = self.room.saturating_add(more).clamp(self.max_frames, most);
+        self.bytes = 0;
     }
 }
 

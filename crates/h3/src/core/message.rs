@@ -10,7 +10,7 @@ use super::{Fault, Role};
 use crate::Code;
 
 /// Frames in a row that bring nothing. Greasing peers send one or two for each message.
-pub(crate) const MAX_IDLE: u16 = 1024;
+pub(crate) const MAX_IDLE: u32 = 1024;
 
 /// What the next bytes of a stream mean.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -263,7 +263,7 @@ fn unknown_frames_are_never_kept() {
 #[test]
 fn frames_that_bring_nothing_are_h3_excessive_load_when_there_is_nothing_else() {
     let load = Some((Code::EXCESSIVE_LOAD, "connection"));
-    let most = usize::from(MAX_IDLE);
+    let most = MAX_IDLE as usize;
     let read = |frames: &[Vec<u8>]| code(feed(Role::Server, Content::Open, &[&frames.concat()]));
     for useless in [frame(grease(1), b"x"), frame(grease(9), b""), data(b"")] {
         let mut frames = vec![head()];
