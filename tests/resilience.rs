@@ -14,7 +14,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 
 use support::shop::{Shop, on_the_same_port};
-use support::{SOON, World, ended, eventually, get, signal};
+use support::{Running, SOON, World, ended, eventually, get, signal};
 
 #[test]
 fn traffic_goes_on_without_the_control_node_and_config_survives_its_kill() {
@@ -77,6 +77,26 @@ fn reserve(addr: SocketAddr) -> std::os::fd::OwnedFd {
     sockopt::set_socket_reuseaddr(&held, true).unwrap();
     bind(&held, &addr).unwrap();
     held
+}
+
+/// `--tcp-fallback off`: the mesh port is one of UDP only, and requests pass all the same.
+#[test]
+fn without_the_tcp_fallback_no_process_answers_on_tcp() {
+    let on = Shop::open(1);
+    let listens = |process: &Running| std::net::TcpStream::connect(process.addr("mesh")).is_ok();
+    assert!(listens(&on.control) && listens(&on.orders) && listens(&on.invoices[0]));
+    drop(on);
+
+    let mut off = Shop::with(1, &["--tcp-fallback=off"], None);
+    off.control.stop();
+    let mut args = off.world.control_args(&off.control_addr.to_string());
+    args.push("--tcp-fallback=off".to_owned());
+    off.control = off.world.start("control", &args);
+    assert!(!listens(&off.control) && !listens(&off.orders) && !listens(&off.invoices[0]));
+    off.serves("over QUIC alone");
+    eventually("all to be back at the control node", || {
+        (off.live() == 2).then_some(())
+    });
 }
 
 #[test]

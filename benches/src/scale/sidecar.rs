@@ -90,6 +90,7 @@ pub(super) async fn join(
         pin: control.pin,
         expected: control_id()?,
         key_exchange: KeyExchange::Preferred,
+        fallback: true,
     };
     let connection = join_connection(&control.env, tasks, control.mesh, &config)
         .await

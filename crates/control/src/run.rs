@@ -52,6 +52,8 @@ pub struct ControlConfig {
     pub keys: KeyAccess,
     /// Whether sidecars without post-quantum key exchange are let in.
     pub key_exchange: KeyExchange,
+    /// Whether sidecars are answered on TCP too, on the port of the same number.
+    pub tcp_fallback: bool,
     /// Where other meshes fetch this one's trust bundle; `None`: nowhere.
     pub bundle: Option<BundleEndpoint>,
     /// File that says who may join without a token; `None`: nobody.
@@ -72,6 +74,7 @@ impl ControlConfig {
             drain_deadline: Duration::from_secs(5),
             keys: KeyAccess::default(),
             key_exchange: KeyExchange::Preferred,
+            tcp_fallback: true,
             bundle: None,
             attest: None,
         }

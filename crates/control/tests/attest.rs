@@ -52,6 +52,7 @@ async fn dial(control: &Control) -> Connection {
         pin: control.pin(),
         expected: SpiffeId::parse("spiffe://weft.local/ns/weft-system/sa/control").unwrap(),
         key_exchange: KeyExchange::Preferred,
+        fallback: true,
     };
     join_connection(&control.env, &control.tasks, control.ready.mesh, &config)
         .await

@@ -90,6 +90,7 @@ async fn without_a_certificate_only_joining_is_open() {
         pin: control.pin(),
         expected: control_id(),
         key_exchange: KeyExchange::Preferred,
+        fallback: true,
     };
     let connection = join_connection(&control.env, &control.tasks, control.ready.mesh, &config)
         .await

@@ -122,6 +122,7 @@ impl Again {
                 trust_domain: node.id.trust_domain().clone(),
                 pins: Vec::new(),
                 key_exchange: config.key_exchange,
+                tcp_fallback: config.tcp_fallback,
             },
             tasks: tasks.clone(),
         })

@@ -144,6 +144,7 @@ fn terms(
         trust_domain: domain,
         pins,
         key_exchange: config.key_exchange,
+        tcp_fallback: config.tcp_fallback,
     }
 }
 

@@ -60,6 +60,8 @@ pub struct SidecarConfig {
     pub peer_profiles: Vec<PeerProfile>,
     /// Whether peers without post-quantum key exchange are spoken to, the control node included.
     pub key_exchange: KeyExchange,
+    /// Whether TCP is answered on the mesh port, and dialled where UDP does not pass (HBONE's form of HTTP/2).
+    pub tcp_fallback: bool,
     /// A file to write once the sidecar can serve; see [`crate::Ready`].
     pub ready_file: Option<PathBuf>,
 }
@@ -168,6 +170,7 @@ impl SidecarConfig {
             profile: Profile::auto(),
             peer_profiles: Vec::new(),
             key_exchange: KeyExchange::Preferred,
+            tcp_fallback: true,
             ready_file: None,
         }
     }

@@ -30,6 +30,8 @@ pub(crate) struct Terms {
     /// Any of these roots; tried in turn.
     pub(crate) pins: Vec<RootPin>,
     pub(crate) key_exchange: KeyExchange,
+    /// Whether TCP is tried where UDP brings no answer.
+    pub(crate) tcp_fallback: bool,
 }
 
 /// Asks the control nodes in turn. The first one that can be reached decides.
@@ -76,6 +78,7 @@ async fn join_at(
             pin,
             expected: control_id(&terms.trust_domain),
             key_exchange: terms.key_exchange,
+            fallback: terms.tcp_fallback,
         };
         match (join_connection(env, tasks, addr, &join).await, pins.next()) {
             (Ok(connection), _) => break connection,

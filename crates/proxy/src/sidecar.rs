@@ -241,6 +241,7 @@ async fn prepare(
     transport.profile = config.profile.clone();
     transport.pins = pins(config, &identity, &service)?;
     transport.key_exchange = config.key_exchange;
+    transport.fallback = config.tcp_fallback;
     let endpoint = Endpoint::bind(transport, env, &tasks.child())
         .await
         .map_err(|error| Error::Endpoint(error.to_string()))?;

@@ -196,4 +196,6 @@ pub struct JoinConfig {
     pub expected: SpiffeId,
     /// Whether a control node without post-quantum key exchange is spoken to.
     pub key_exchange: KeyExchange,
+    /// Whether TCP is tried where UDP brings no answer.
+    pub fallback: bool,
 }

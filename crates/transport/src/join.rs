@@ -31,8 +31,13 @@ pub async fn join_connection(
     addr: SocketAddr,
     join: &JoinConfig,
 ) -> Result<Connection, DialError> {
-    let plan = Fallback::new(0).plan(addr, Instant::now());
-    let raced = race(addr, plan, quic(env, addr, join), over_tcp(env, addr, join));
+    let raced = async {
+        if !join.fallback {
+            return quic(env, addr, join).await.map(Won::Quic);
+        }
+        let plan = Fallback::new(0).plan(addr, Instant::now());
+        race(addr, plan, quic(env, addr, join), over_tcp(env, addr, join)).await
+    };
     let Joining {
         wire,
         chain,

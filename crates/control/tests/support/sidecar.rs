@@ -114,6 +114,7 @@ pub async fn join(
         pin,
         expected: control_id(),
         key_exchange: KeyExchange::Preferred,
+        fallback: true,
     };
     let addr = control.ready.mesh;
     let connection = join_connection(&control.env, &control.tasks, addr, &config)

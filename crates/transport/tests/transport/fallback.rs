@@ -201,6 +201,7 @@ async fn a_joiner_comes_in_over_tcp_where_it_may() {
         pin,
         expected,
         key_exchange: KeyExchange::Preferred,
+        fallback: true,
     };
     let (env, tasks) = (&sidecar.env, &sidecar.tasks);
     let middlebox = Middlebox::before(control.addr()).await;
@@ -214,6 +215,13 @@ async fn a_joiner_comes_in_over_tcp_where_it_may() {
         control.endpoint.connections().is_empty().then_some(())
     })
     .await;
+
+    let only_quic = JoinConfig {
+        fallback: false,
+        ..known
+    };
+    let error = join_connection(env, tasks, middlebox.addr(), &only_quic).await;
+    assert!(matches!(error, Err(DialError::Timeout { .. })), "{error:?}");
 
     let wrong = join(Ca::new().pin(), id("control"));
     let error = join_connection(env, tasks, middlebox.addr(), &wrong).await;

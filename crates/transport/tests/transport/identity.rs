@@ -91,6 +91,7 @@ async fn who_has_no_certificate_is_let_in_only_to_join() {
         pin,
         expected: id(service),
         key_exchange: KeyExchange::Preferred,
+        fallback: true,
     };
     let (env, tasks) = (&sidecar.env, &sidecar.tasks);
 

@@ -12,7 +12,8 @@ pub(super) async fn run(settings: ControlSettings) -> Result<(), Failure> {
     let mut config = ControlConfig::new(settings.state_dir);
     config.mesh_listen = settings.listen;
     config.metrics_listen = Some(settings.metrics);
-    config.key_exchange = settings.key_exchange.taken();
+    config.key_exchange = settings.wire.key_exchange();
+    config.tcp_fallback = settings.wire.tcp_fallback();
     config.drain_deadline = settings.drain;
     config.ready_file = settings.process.ready_file;
     config.bundle = settings.bundle.endpoint();

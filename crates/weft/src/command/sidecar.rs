@@ -50,7 +50,8 @@ async fn config(env: &Env, settings: SidecarSettings) -> Result<SidecarConfig, F
         .into_iter()
         .map(peer_profile)
         .collect();
-    config.key_exchange = settings.key_exchange.taken();
+    config.key_exchange = settings.wire.key_exchange();
+    config.tcp_fallback = settings.wire.tcp_fallback();
     config.drain_deadline = settings.drain;
     config.upgrade_drain = settings.upgrade_drain;
     config.take_over = settings.takeover;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use weft_control::{BundleEndpoint, WebCertificate};
 
-use super::{KeyExchangeSettings, ProcessSettings, control_state_dir};
+use super::{ProcessSettings, WireSettings, control_state_dir};
 
 /// Runs a control node: keeps the config, issues certificates, pushes both to every sidecar.
 ///
@@ -39,7 +39,7 @@ pub(crate) struct ControlSettings {
     pub(crate) metrics: SocketAddr,
 
     #[command(flatten)]
-    pub(crate) key_exchange: KeyExchangeSettings,
+    pub(crate) wire: WireSettings,
 
     /// How long to wait at a stop for requests under way
     #[arg(long, env = "WEFT_DRAIN", value_name = "DURATION", default_value = "5s", value_parser = super::duration)]

@@ -23,7 +23,7 @@ use app::host_port;
 pub(crate) use app::{AppSpec, TcpListen};
 pub(crate) use control::ControlSettings;
 pub(crate) use log::LogSettings;
-pub(crate) use path::{KeyExchangeSettings, PeerProfileSpec, ProfileName};
+pub(crate) use path::{PeerProfileSpec, ProfileName, WireSettings};
 pub(crate) use process::ProcessSettings;
 pub(crate) use sidecar::{JoinSettings, SidecarSettings};
 

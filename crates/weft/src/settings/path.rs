@@ -57,9 +57,9 @@ impl FromStr for PeerProfileSpec {
     }
 }
 
-/// What every role asks of a handshake.
+/// What every role asks of a connection.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct KeyExchangeSettings {
+pub(crate) struct WireSettings {
     /// Which key exchanges of TLS are taken. X25519MLKEM768 comes first in any case: what is recorded today stays
     /// secret when quantum computers come
     #[arg(
@@ -70,12 +70,34 @@ pub(crate) struct KeyExchangeSettings {
         default_value = "any"
     )]
     key_exchange: KeyExchangeName,
+
+    /// Whether HTTP/2 over TCP takes over where UDP does not pass: answered on the port of the same number, and dialled
+    /// when QUIC brings no answer. Where it is off, that port of TCP stays free
+    #[arg(
+        long,
+        env = "WEFT_TCP_FALLBACK",
+        value_name = "on|off",
+        value_enum,
+        default_value = "on"
+    )]
+    tcp_fallback: Switch,
 }
 
-impl KeyExchangeSettings {
-    pub(crate) fn taken(&self) -> KeyExchange {
+impl WireSettings {
+    pub(crate) fn key_exchange(&self) -> KeyExchange {
         self.key_exchange.into()
     }
+
+    pub(crate) fn tcp_fallback(&self) -> bool {
+        matches!(self.tcp_fallback, Switch::On)
+    }
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 /// Which key exchanges are taken.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use weft_certs::{RootPin, TrustDomain};
 
 use super::{
-    AppSpec, KeyExchangeSettings, PeerProfileSpec, ProcessSettings, ProfileName, TcpListen,
+    AppSpec, PeerProfileSpec, ProcessSettings, ProfileName, TcpListen, WireSettings,
     sidecar_state_dir,
 };
 
@@ -142,7 +142,7 @@ pub(crate) struct SidecarSettings {
     pub(crate) peer_profile: Vec<PeerProfileSpec>,
 
     #[command(flatten)]
-    pub(crate) key_exchange: KeyExchangeSettings,
+    pub(crate) wire: WireSettings,
 
     /// How long to wait at a stop for requests under way
     #[arg(long, env = "WEFT_DRAIN", value_name = "DURATION", default_value = "10s", value_parser = super::duration)]
