@@ -4,12 +4,13 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
@@ -85,6 +86,27 @@ impl Running {
         for handle in handles {
             handle.abort();
         }
+    }
+}
+
+pin_project! {
+    /// A future with what tells that it runs. An `async` block would have room for the future twice over, as what it was
+    /// given and as what it waits for, and copy it from one to the other in every task.
+    struct Marked<F, M> {
+        #[pin]
+        future: F,
+        marks: Option<M>,
+    }
+}
+
+impl<F: Future, M> Future for Marked<F, M> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let output = ready!(this.future.poll(cx));
+        drop(this.marks.take());
+        Poll::Ready(output)
     }
 }
 
@@ -182,9 +204,9 @@ impl Tasks {
         }
         let (tracked, registration) = (self.inner.tracker.token(), self.inner.running.register());
         let id = registration.id;
-        let task = self.inner.env.spawn(async move {
-            let _marks = (tracked, registration, marks);
-            future.await
+        let task = self.inner.env.spawn(Marked {
+            future,
+            marks: Some((tracked, registration, marks)),
         });
         self.inner.running.started(id, task.abort_handle());
         for (owner, id) in ids {

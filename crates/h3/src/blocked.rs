@@ -2,7 +2,7 @@
 //! has not taken yet.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -36,8 +36,8 @@ impl Waits {
     }
 
     /// Runs a future that waits for nothing but leave to send. One that is done at once costs nothing.
-    pub(crate) async fn watch<T>(&self, sending: impl Future<Output = T>) -> T {
-        let mut sending = pin!(sending);
+    /// It is borrowed, since one taken by value would have its room twice.
+    pub(crate) async fn watch<F: Future>(&self, mut sending: Pin<&mut F>) -> F::Output {
         let first = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
         match first {
             Poll::Ready(done) => done,
@@ -84,13 +84,15 @@ impl Drop for Wait<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
     use tokio::sync::oneshot;
 
     #[tokio::test]
     async fn time_counts_once_however_many_streams_wait_and_what_is_done_at_once_does_not() {
         let waits = Waits::default();
-        waits.watch(async {}).await;
+        waits.watch(pin!(async {})).await;
         assert_eq!(waits.seen(), Blocked::default());
         let ((first, go), (second, go_too)) = {
             let (a, b) = (oneshot::channel::<()>(), oneshot::channel::<()>());
@@ -102,7 +104,8 @@ mod tests {
             go.send(()).unwrap();
             go_too.send(()).unwrap();
         };
-        let (one, two, ()) = tokio::join!(biased; waits.watch(first), waits.watch(second), look);
+        let (one, two, ()) =
+            tokio::join!(biased; waits.watch(pin!(first)), waits.watch(pin!(second)), look);
         one.unwrap();
         two.unwrap();
         let seen = waits.seen();
@@ -119,7 +122,8 @@ mod tests {
     async fn who_gives_up_waits_no_longer() {
         let waits = Waits::default();
         {
-            let mut waiting = pin!(waits.watch(std::future::pending::<()>()));
+            let never = pin!(std::future::pending::<()>());
+            let mut waiting = pin!(waits.watch(never));
             poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx)))
                 .await
                 .is_pending();

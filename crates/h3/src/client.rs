@@ -1,5 +1,6 @@
 //! The client's side of a connection.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -82,9 +83,10 @@ impl Requests {
         if !content.is_empty() {
             outgoing::data_head(content.len(), &mut head);
         }
+        let opening = pin!(shared.conn.open_bi());
         let opened = tokio::select! {
             biased;
-            opened = shared.waits.watch(shared.conn.open_bi()) => opened,
+            opened = shared.waits.watch(opening) => opened,
             // A peer that is leaving gives no more streams: do not wait for them.
             () = shared.peer_going_away() => return Err(Error::GoingAway),
         };

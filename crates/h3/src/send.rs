@@ -268,23 +268,28 @@ impl SendStream {
                 shared.turns.wait(bulk).await;
                 stream.meter.more(|| room() > 0).await;
             };
-            let waiting = async {
+            let waiting = pin!(async {
                 tokio::select! {
                     biased;
                     stopped = stopped => Err(told_to_stop(stopped)),
                     () = turn => Ok(()),
                 }
-            };
+            });
             return shared.waits.watch(waiting).await;
         }
         // Anew each time: while it waits for QUIC, others may come that go first, and the peer may want less.
-        let write = poll_fn(|cx| match room() {
+        let write = pin!(poll_fn(|cx| match room() {
             0 => Poll::Ready(Ok(0)),
             _ if shared.turns.must_wait(bulk) => Poll::Ready(Ok(0)),
             room => poll_write(inner, out, room, cx),
-        });
+        }));
         let written = match small {
-            true => shared.waits.watch(shared.turns.before_bulks(write)).await?,
+            true => {
+                shared
+                    .waits
+                    .watch(pin!(shared.turns.before_bulks(write)))
+                    .await?
+            }
             false => shared.waits.watch(write).await?,
         };
         allowance.sent(written);

@@ -2,7 +2,7 @@
 //! room goes to whoever comes first, which is a bulk.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
@@ -45,8 +45,7 @@ impl Turns {
     }
 
     /// Runs the write of a small message: should it wait, bulks do so too.
-    pub(crate) async fn before_bulks<T>(&self, write: impl Future<Output = T>) -> T {
-        let mut write = pin!(write);
+    pub(crate) async fn before_bulks<F: Future>(&self, mut write: Pin<&mut F>) -> F::Output {
         let first = poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await;
         if let Poll::Ready(done) = first {
             return done;
@@ -83,14 +82,17 @@ mod tests {
     use tokio::sync::oneshot;
     use tokio::time::Instant;
 
+    use std::pin::pin;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn bulks_wait_for_a_small_message_that_waits_but_not_for_long() {
         let turns = Turns::default();
-        turns.before_bulks(async {}).await;
+        turns.before_bulks(pin!(async {})).await;
         assert!(!turns.must_wait(true), "it did not wait");
         let (go, gone) = oneshot::channel::<()>();
+        let gone = pin!(gone);
         let small = turns.before_bulks(gone);
         let bulk = async {
             assert!(turns.must_wait(true) && !turns.must_wait(false));
@@ -101,7 +103,7 @@ mod tests {
         let began = Instant::now();
         tokio::select! {
             biased;
-            () = turns.before_bulks(std::future::pending()) => {}
+            () = turns.before_bulks(pin!(std::future::pending())) => {}
             () = turns.wait(true) => {}
         }
         assert_eq!(began.elapsed(), LONGEST);

@@ -129,7 +129,7 @@ pub(super) async fn first_piece(
     let first = if usually_none {
         recv.data().await?
     } else {
-        match now(recv.data()).await {
+        match now(pin!(recv.data())).await {
             Some(first) => first?,
             None => return Ok(Start::Later),
         }
@@ -143,8 +143,7 @@ pub(super) async fn first_piece(
 }
 
 /// The outcome of a future if it is there without waiting.
-async fn now<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
+async fn now<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
         Poll::Pending => Poll::Ready(None),

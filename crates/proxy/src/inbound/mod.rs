@@ -136,7 +136,8 @@ impl Inbound {
         match admitted {
             Err(refusal) => refuse(&mut send, recv, &mut record, &refusal).await,
             Ok(admitted) if tunnel => {
-                tcp::tunnel(&admitted.app, send, recv, record).await;
+                // In a box of its own: the future of every request is as long as its longest way.
+                Box::pin(tcp::tunnel(&admitted.app, send, recv, record)).await;
             }
             Ok(admitted) => {
                 if expects_continue(request.headers()) {

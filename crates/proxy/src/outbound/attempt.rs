@@ -1,5 +1,6 @@
 //! Sending a request to one instance, and to another one if that fails and it is safe.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,12 +98,14 @@ impl Transaction<'_> {
         let pending = instance.begin();
         let limit = self.decision.backend_timeout;
         let attempt_deadline = limit.map(|limit| began + limit);
-        let exchange = self.exchange(instance, request, upload, record);
-        let outcome = match (attempt_deadline, limit) {
-            (Some(deadline), Some(limit)) => timeout_at(deadline, exchange)
-                .await
-                .unwrap_or_else(|_| Err(self.too_slow(instance, limit))),
-            _ => exchange.await,
+        let outcome = {
+            let exchange = pin!(self.exchange(instance, request, upload, record));
+            match (attempt_deadline, limit) {
+                (Some(deadline), Some(limit)) => timeout_at(deadline, exchange)
+                    .await
+                    .unwrap_or_else(|_| Err(self.too_slow(instance, limit))),
+                _ => exchange.await,
+            }
         };
         let now = self.node.uptime();
         let Arrived {
@@ -181,7 +184,8 @@ impl Transaction<'_> {
             };
             let (response, recv, upload) = match early {
                 Some(response) => (response, recv, Some(self.unwanted(send))),
-                None => self.streamed(instance, body, send, recv, record).await?,
+                // In a box of its own: most requests have no content that is passed on as it comes.
+                None => Box::pin(self.streamed(instance, body, send, recv, record)).await?,
             };
             return Ok(Arrived {
                 response,

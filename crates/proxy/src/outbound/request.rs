@@ -1,5 +1,6 @@
 //! One HTTP request of the own application: what it is for, what may be passed on, which rule it follows.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use http::header::{self, HeaderMap};
@@ -57,10 +58,11 @@ pub(super) async fn answer(
     };
     if tunnel {
         let request = Request::from_parts(parts, body);
-        return tcp::connect(&node, &running, request, record, last_call).await;
+        // In a box of its own: what is rare must not make the future of every request longer.
+        return Box::pin(tcp::connect(&node, &running, request, record, last_call)).await;
     }
-    let forwarded = last_call.before(forward(&node, &running, parts, body, &mut record));
-    match forwarded.await.flatten() {
+    let forwarded = pin!(forward(&node, &running, parts, body, &mut record));
+    match last_call.before(forwarded).await.flatten() {
         Ok(forwarded) => forwarded.respond(&node, record),
         Err(refusal) if refusal.fact == Fact::UpstreamReset && broken(Mutant::DropsInSilence) => {
             std::future::pending().await
@@ -105,15 +107,16 @@ async fn forward(
     record.edge = Some(edge(node, &plan.service, upstream, Protocol::Http));
     record.authority = Arc::clone(&port.name);
     let deadline = plan.decision.timeout.map(|limit| record.started() + limit);
-    let taken = Upload::take(body, &parts.headers);
-    let mut upload = within(deadline, taken, &plan.decision)
-        .await?
-        .map_err(|error| {
+    let mut upload = {
+        let taken = pin!(Upload::take(body, &parts.headers));
+        let taken = within(deadline, taken, &plan.decision).await?;
+        taken.map_err(|error| {
             Refusal::new(
                 Fact::BadRequest,
                 format!("the request's body broke off: {error}"),
             )
-        })?;
+        })?
+    };
     sanitise(node, &mut parts.headers, &plan.decision)?;
     if matches!(upload, Upload::Expected(_)) {
         // The called side says when to send it.
@@ -129,7 +132,7 @@ async fn forward(
         decision: &plan.decision,
     };
     let request = Request::from_parts(parts, ());
-    let attempts = transaction.run(&request, &mut upload, record);
+    let attempts = pin!(transaction.run(&request, &mut upload, record));
     let answer = within(deadline, attempts, &plan.decision).await??;
     Ok(Forwarded {
         answer,
@@ -140,11 +143,11 @@ async fn forward(
 }
 
 /// Waits no longer than the route allows for the whole transaction.
-async fn within<T>(
+async fn within<F: Future>(
     deadline: Option<Instant>,
-    future: impl Future<Output = T>,
+    future: Pin<&mut F>,
     decision: &RouteDecision,
-) -> Result<T, Refusal> {
+) -> Result<F::Output, Refusal> {
     let (Some(deadline), Some(limit)) = (deadline, decision.timeout) else {
         return Ok(future.await);
     };

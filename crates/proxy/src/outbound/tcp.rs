@@ -1,6 +1,7 @@
 //! Byte streams of the own application: by CONNECT to the HTTP listener, or on a local port of their own.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ pub(super) async fn connect(
     );
     let opened = match named {
         Ok((service, port)) => {
-            let opened = open(node, running, &service, port, None, &mut record);
+            let opened = pin!(open(node, running, &service, port, None, &mut record));
             last_call.before(opened).await.flatten()
         }
         Err(refusal) => Err(refusal),
