@@ -225,7 +225,7 @@ fn identities_are_revoked_and_readmitted_by_name() {
         .ok();
     let revoked = world.admin(&["cert", "revoke", "--spiffe-id", id, "--prove"]);
     assert!(
-        revoked.ok().stdout.contains("1 join tokens are void"),
+        revoked.ok().stdout.contains("1 join token is void"),
         "{revoked:?}"
     );
     world

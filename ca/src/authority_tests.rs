@@ -272,13 +272,16 @@ fn settings_that_do_not_fit_together_are_refused() {
     };
     let s = Duration::from_secs;
     type Change<'a> = &'a dyn Fn(&mut CaConfig);
-    let refused: [(Change<'_>, &str); 7] = [
+    let refused: [(Change<'_>, &str); 10] = [
         (
             &|c| c.issuing_ttl = hours(24) * 6 - s(1),
             "less than 6 times",
         ),
         (&|c| c.max_leaf_ttl = hours(25), "between 5 s and 24 h"),
         (&|c| c.min_leaf_ttl = s(4), "between 5 s and 24 h"),
+        (&|c| c.max_leaf_ttl = hours(25), "give --max-leaf-ttl"),
+        (&|c| c.min_leaf_ttl = s(4), "give --leaf-ttl"),
+        (&|c| c.leaf_ttl = hours(25), "give --leaf-ttl"),
         (&|c| c.leaf_ttl = s(299), "outside its limits"),
         (&|c| c.leaf_ttl = hours(25), "outside its limits"),
         (&|c| c.root_ttl = days(59), "less than twice"),

@@ -61,13 +61,26 @@ impl CaConfig {
     pub fn validate(&self) -> Result<(), Error> {
         let refuse = |reason: String| Err(Error::Config { reason });
         let s = |d: Duration| format!("{} s", d.as_secs());
-        if self.min_leaf_ttl < SHORTEST_LEAF || self.max_leaf_ttl > LONGEST_LEAF {
-            return refuse("leaf certificates live between 5 s and 24 h".to_owned());
+        if self.max_leaf_ttl > LONGEST_LEAF {
+            return refuse(format!(
+                "certificates of sidecars live between 5 s and 24 h, and the longest life is to be {}: \
+                 give --max-leaf-ttl in these limits",
+                s(self.max_leaf_ttl)
+            ));
+        }
+        // A leaf lifetime below the shortest one lowers it: `weft init --leaf-ttl 4s` comes here.
+        if self.min_leaf_ttl < SHORTEST_LEAF {
+            return refuse(format!(
+                "certificates of sidecars live between 5 s and 24 h, and {} is to be allowed: \
+                 give --leaf-ttl in these limits",
+                s(self.min_leaf_ttl)
+            ));
         }
         if !(self.min_leaf_ttl..=self.max_leaf_ttl).contains(&self.leaf_ttl) {
             let limits = format!("{} to {}", s(self.min_leaf_ttl), s(self.max_leaf_ttl));
             return refuse(format!(
-                "the leaf lifetime {} is outside its limits of {limits}",
+                "the leaf lifetime {} is outside its limits of {limits}: give --leaf-ttl in \
+                 these, or another --max-leaf-ttl, which is at most 24 h",
                 s(self.leaf_ttl)
             ));
         }

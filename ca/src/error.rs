@@ -148,7 +148,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Bytes that are not the key they should be.
-    #[error("the private key {key} cannot be used: {reason}")]
+    #[error(
+        "the private key {key} cannot be used: {reason}; put it back from a copy, or restore a backup into an empty state directory with `weft ca restore`"
+    )]
     KeyUnusable {
         /// Which key.
         key: KeyId,

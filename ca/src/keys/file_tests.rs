@@ -151,6 +151,7 @@ fn what_is_no_key_says_so() {
             panic!("{expected}")
         };
         assert!(error.to_string().contains(expected), "{error}");
+        assert!(error.to_string().contains("`weft ca restore`"), "{error}");
     }
 }
 

@@ -128,7 +128,8 @@ impl Renewal {
             tracing::error!(
                 reason,
                 "the SVID has expired and is not renewed: peers refuse this sidecar. If no control node can help, \
-                 remove svid.pem and join again with a new token (`weft token create`)"
+                 remove svid.pem and join again with a new token (`weft token create`), and with the new --pin \
+                 (`weft ca show`) if the root was replaced meanwhile"
             );
         } else {
             tracing::warn!(

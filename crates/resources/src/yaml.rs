@@ -50,7 +50,10 @@ pub fn parse_yaml(text: &str, origin: &str) -> Result<Vec<Resource>, Vec<Resourc
         reason,
     };
     if text.len() > MAX_INPUT {
-        let reason = format!("is {} bytes long, at most {MAX_INPUT} are read", text.len());
+        let reason = format!(
+            "is {} bytes long, at most {MAX_INPUT} (1 MiB) are read: split it into several files",
+            text.len()
+        );
         return Err(vec![whole(0, reason)]);
     }
     let mut resources = Vec::new();

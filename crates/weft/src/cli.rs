@@ -242,6 +242,9 @@ pub(crate) struct GetArgs {
 
 /// Removes one resource, or all of a file: all or none.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "weft delete [OPTIONS] <KIND> <NAME>\n       weft delete [OPTIONS] --file <FILE|DIR|->..."
+)]
 pub(crate) struct DeleteArgs {
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
@@ -323,6 +326,27 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn usage_shows_what_one_must_choose_from() {
+        let mut cli = Cli::command();
+        cli.build();
+        let usage = |path: &[&str]| {
+            let mut command = &cli;
+            for name in path {
+                command = command.find_subcommand(name).expect("the command is there");
+            }
+            command.clone().render_usage().to_string()
+        };
+        let rotate = usage(&["cert", "rotate"]);
+        for choice in ["--all", "--service", "--instance"] {
+            assert!(rotate.contains(choice), "{choice} in {rotate}");
+        }
+        let delete = usage(&["delete"]);
+        for choice in ["<KIND> <NAME>", "--file <FILE|DIR|->"] {
+            assert!(delete.contains(choice), "{choice} in {delete}");
+        }
     }
 
     #[test]

@@ -37,6 +37,11 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// So many of a noun, each form with what agrees with it: "1 token is void", "2 tokens are void".
+pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// Writes `value` as JSON or YAML, or for a table what `table` makes.
 pub(crate) fn show<T: Serialize>(
     format: Format,
@@ -140,6 +145,14 @@ pub(crate) fn millis(us: u64) -> String {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn one_is_singular_and_none_is_plural() {
+        let told = |count| counted(count, "token is void", "tokens are void");
+        assert_eq!(told(0), "0 tokens are void");
+        assert_eq!(told(1), "1 token is void");
+        assert_eq!(told(2), "2 tokens are void");
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

@@ -208,6 +208,16 @@ fn bombs_and_giants_are_refused() {
 }
 
 #[test]
+fn a_giant_is_told_the_limit_and_what_to_do() {
+    let told = &errors(&"a".repeat(MAX_INPUT + 1))[0];
+    let text = told.to_string();
+    assert!(
+        text.contains("at most 1048576 (1 MiB) are read: split it into several files"),
+        "{text}"
+    );
+}
+
+#[test]
 fn keys_are_text_and_back() {
     let key = one(&route_with("- {}")).key();
     assert_eq!(key.to_string(), "HTTPRoute/default/invoices");

@@ -111,6 +111,9 @@ pub(crate) enum CertCommand {
         output: OutputArgs,
     },
     /// Has sidecars take new certificates now; requests under way are not disturbed
+    #[command(
+        override_usage = "weft cert rotate [OPTIONS] <--all | --service <NAME[.NAMESPACE]> | --instance <INSTANCE>>..."
+    )]
     Rotate {
         #[command(flatten)]
         admin: AdminArgs,

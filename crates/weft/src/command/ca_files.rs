@@ -194,7 +194,10 @@ pub(super) async fn restore(
     let restored = weft_control::restore(&env, &admin.state_dir, keys, text, secret).await;
     let report = restored.map_err(|error| Failure::because("restore", &error))?;
     let (keys, pin) = match &report.token {
-        None => (format!("{} keys are in {}", report.keys, dir(admin)), ""),
+        None => {
+            let keys = output::counted(report.keys, "key is", "keys are");
+            (format!("{keys} in {}", dir(admin)), "")
+        }
         Some(token) => (
             format!(
                 "the record of its keys, which the token '{token}' has, are in {}",

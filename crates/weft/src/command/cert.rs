@@ -83,10 +83,14 @@ pub(super) async fn run(command: CertCommand) -> Result<(), Failure> {
 
 fn ended(revoked: &Revoked) -> String {
     format!(
-        "{} is revoked: {} live certificates are dead, {} join tokens are void\n",
+        "{} is revoked: {}, {}\n",
         revoked.target,
-        revoked.serials.len(),
-        revoked.tokens
+        output::counted(
+            revoked.serials.len(),
+            "live certificate is dead",
+            "live certificates are dead"
+        ),
+        output::counted(revoked.tokens, "join token is void", "join tokens are void")
     )
 }
 

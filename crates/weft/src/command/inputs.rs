@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use weft_resources::{Resource, ResourceError, parse_yaml};
 
 use crate::failure::Failure;
+use crate::output::counted;
 
 /// Larger inputs are not resources but a mistake in the path.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -38,9 +39,9 @@ pub(super) fn resources(paths: &[PathBuf]) -> Result<Vec<Resource>, Failure> {
         }
     }
     if faults > 0 {
-        let s = if faults == 1 { "" } else { "s" };
+        let counted = counted(faults, "fault", "faults");
         return Err(Failure::said(format!(
-            "{faults} fault{s} in the resources, so nothing was sent; mend what is marked and apply again\n{}",
+            "{counted} in the resources, so nothing was sent; mend what is marked and apply again\n{}",
             shown.trim_end()
         )));
     }
@@ -87,7 +88,9 @@ fn read(path: &Path, inputs: &mut Vec<Input>) -> Result<(), Failure> {
     if meta.len() > MAX_BYTES {
         return Err(unreadable(
             path,
-            &std::io::Error::other("it is over 16 MiB"),
+            &std::io::Error::other(
+                "it is over 16 MiB, and at most 1 MiB is read: split it into several files",
+            ),
         ));
     }
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;

@@ -189,9 +189,8 @@ fn sentence(outcome: &Outcome) -> String {
     }
     let _ = write!(out, "revision {}", outcome.reply.revision);
     if let Some(wait) = &outcome.wait {
-        let n = wait.receipts.len();
-        let s = if n == 1 { "" } else { "s" };
-        let _ = write!(out, " in force on {n} sidecar{s}");
+        let sidecars = output::counted(wait.receipts.len(), "sidecar", "sidecars");
+        let _ = write!(out, " in force on {sidecars}");
     }
     match outcome.last_receipt_ms {
         Some(ms) => {

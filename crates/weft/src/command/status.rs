@@ -67,7 +67,11 @@ async fn expiring(client: &AdminClient, within: Duration, format: Format) -> Res
         0 => Ok(()),
         n => Err(Failure::new(
             "status",
-            format!("{n} certificates end within {}", output::span(within)),
+            format!(
+                "{} within {}",
+                output::counted(n, "certificate ends", "certificates end"),
+                output::span(within)
+            ),
             "sidecars renew by themselves at half of a certificate's life, authorities are replaced by schedule: look at the logs of those whose time is nearly over",
         )),
     }

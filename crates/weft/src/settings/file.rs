@@ -35,7 +35,11 @@ pub(super) fn read(path: &Path) -> Result<Vec<Entry>, Failure> {
     let next = "name a readable YAML file with --config";
     let meta = std::fs::metadata(path).map_err(|e| Failure::new(&what, e, next))?;
     if meta.len() > MAX_BYTES {
-        return Err(Failure::new(&what, "it is over 1 MiB", next));
+        return Err(Failure::new(
+            &what,
+            "it is over 1 MiB, the most that is read",
+            next,
+        ));
     }
     let text = std::fs::read_to_string(path).map_err(|e| Failure::new(&what, e, next))?;
     if text.lines().all(|line| {

@@ -36,9 +36,9 @@ impl Job {
                     true => break milestone,
                     false => {
                         return Err(format!(
-                            "after {} s {} have not acknowledged the new root, which signs nothing before they do: {} (--allow-missing leaves them behind)",
+                            "after {} s {} not acknowledged the new root, which signs nothing before they do: {} (--allow-missing leaves them behind)",
                             timeout.as_secs(),
-                            of(milestone.missing.len()),
+                            have(milestone.missing.len()),
                             milestone.missing.join(", ")
                         ));
                     }
@@ -162,18 +162,18 @@ impl Job {
     }
 }
 
-fn of(count: usize) -> String {
+fn have(count: usize) -> String {
     match count {
-        1 => "1 sidecar".to_owned(),
-        n => format!("{n} sidecars"),
+        1 => "1 sidecar has".to_owned(),
+        n => format!("{n} sidecars have"),
     }
 }
 
 fn too_late(standing: &Standing, timeout: Duration) -> String {
     format!(
-        "after {} s {} of {} sidecars have no new certificate yet: {}",
+        "after {} s {} no new certificate yet, of {}: {}",
         timeout.as_secs(),
-        standing.total - standing.done,
+        have(standing.total - standing.done),
         standing.total,
         standing.absent.join(", ")
     )
