@@ -9,6 +9,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read};
 
 use support::{ended, eventually, exists, signal, weft};
 
@@ -83,6 +84,33 @@ fn ctrl_c_and_kill_9_of_the_demo_leave_no_process_and_no_folder() {
             left_in(tmp.path()).is_empty().then_some(())
         });
     }
+}
+
+#[test]
+fn a_demo_that_nobody_reads_any_more_ends_and_fails() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut demo = weft(["demo"])
+        .env("TMPDIR", tmp.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(demo.stdout.take().unwrap());
+    let mut first = String::new();
+    out.read_line(&mut first).unwrap();
+    assert!(first.contains("control"), "{first}");
+    let pids = eventually("the demo's sidecars to run", || {
+        let pids = descendants(demo.id());
+        (pids.len() >= 6).then_some(pids)
+    });
+    drop(out);
+    let status = ended(&mut demo, support::SOON).expect("the demo to end");
+    assert_eq!(status.code(), Some(1));
+    let mut said = String::new();
+    demo.stderr.unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("whoever read its output has gone"), "{said}");
+    assert!(pids.iter().all(|pid| !exists(*pid)), "{pids:?}");
+    assert_eq!(left_in(tmp.path()), Vec::<String>::new());
 }
 
 #[test]

@@ -20,21 +20,35 @@ pub(crate) enum Format {
 
 /// Writes a line. A reader that has gone (`weft get | head`) ends the program quietly, as is the custom.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| {
-        if !text.ends_with('\n') {
-            out.write_all(b"\n")?;
-        }
-        out.flush()
-    }) {
-        Ok(()) => Ok(()),
+    match write(text) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(Failure::new(
-            "write to standard output",
-            error,
-            "check where it goes",
-        )),
+        written => written.map_err(unwritten),
     }
+}
+
+/// The same, for a command that has more to do than to be read: there a reader that has gone is a failure.
+pub(crate) fn line_of(what: &str, text: &str) -> Result<(), Failure> {
+    write(text).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::new(
+            what,
+            "whoever read its output has gone",
+            "it ended there and took everything down; send the output to a file to read a part of it",
+        ),
+        _ => unwritten(error),
+    })
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        out.write_all(b"\n")?;
+    }
+    out.flush()
+}
+
+fn unwritten(error: io::Error) -> Failure {
+    Failure::new("write to standard output", error, "check where it goes")
 }
 
 /// So many of a noun, each form with what agrees with it: "1 token is void", "2 tokens are void".

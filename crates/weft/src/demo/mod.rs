@@ -70,8 +70,10 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
         ));
     }
     if args.keep && shown.is_ok() {
-        output::line(&mesh.things_to_try())?;
-        stop.cancelled().await;
+        match output::line_of("demo", &mesh.things_to_try()) {
+            Ok(()) => stop.cancelled().await,
+            Err(unread) => shown = Err(unread),
+        }
     }
     mesh.take_down().await;
     shown
@@ -141,7 +143,7 @@ struct Told {
 impl Told {
     fn tell(&mut self, step: Step) -> Result<(), Failure> {
         if self.format == DemoFormat::Text {
-            output::line(&step.line(self.colour))?;
+            output::line_of("demo", &step.line(self.colour))?;
         }
         self.steps.push(step);
         Ok(())
@@ -162,11 +164,11 @@ fn finish(
             let document = Document { version, steps };
             let text = serde_json::to_string_pretty(&document)
                 .map_err(|error| Failure::because("demo: write the document", &error))?;
-            output::line(&text)?;
+            output::line_of("demo", &text)?;
         }
         DemoFormat::Text => {
             if let Some(table) = mesh.edges_table() {
-                output::line(&format!("\n{table}"))?;
+                output::line_of("demo", &format!("\n{table}"))?;
             }
         }
     }
