@@ -98,6 +98,7 @@ mod tests {
             let (a, b) = (oneshot::channel::<()>(), oneshot::channel::<()>());
             ((a.1, a.0), (b.1, b.0))
         };
+        let (first, second) = (pin!(first), pin!(second));
         let began = Instant::now();
         let look = async {
             assert_eq!(waits.seen().streams, 2);
@@ -105,7 +106,7 @@ mod tests {
             go_too.send(()).unwrap();
         };
         let (one, two, ()) =
-            tokio::join!(biased; waits.watch(pin!(first)), waits.watch(pin!(second)), look);
+            tokio::join!(biased; waits.watch(first), waits.watch(second), look);
         one.unwrap();
         two.unwrap();
         let seen = waits.seen();

@@ -100,10 +100,11 @@ mod tests {
             turns.wait(true).await;
         };
         tokio::join!(biased; small, bulk).0.unwrap();
+        let never = pin!(std::future::pending());
         let began = Instant::now();
         tokio::select! {
             biased;
-            () = turns.before_bulks(pin!(std::future::pending())) => {}
+            () = turns.before_bulks(never) => {}
             () = turns.wait(true) => {}
         }
         assert_eq!(began.elapsed(), LONGEST);

@@ -61,8 +61,11 @@ pub(super) async fn answer(
         // In a box of its own: what is rare must not make the future of every request longer.
         return Box::pin(tcp::connect(&node, &running, request, record, last_call)).await;
     }
-    let forwarded = pin!(forward(&node, &running, parts, body, &mut record));
-    match last_call.before(forwarded).await.flatten() {
+    let forwarded = {
+        let forwarding = pin!(forward(&node, &running, parts, body, &mut record));
+        last_call.before(forwarding).await.flatten()
+    };
+    match forwarded {
         Ok(forwarded) => forwarded.respond(&node, record),
         Err(refusal) if refusal.fact == Fact::UpstreamReset && broken(Mutant::DropsInSilence) => {
             std::future::pending().await
@@ -132,8 +135,10 @@ async fn forward(
         decision: &plan.decision,
     };
     let request = Request::from_parts(parts, ());
-    let attempts = pin!(transaction.run(&request, &mut upload, record));
-    let answer = within(deadline, attempts, &plan.decision).await??;
+    let answer = {
+        let attempts = pin!(transaction.run(&request, &mut upload, record));
+        within(deadline, attempts, &plan.decision).await??
+    };
     Ok(Forwarded {
         answer,
         decision: plan.decision,
