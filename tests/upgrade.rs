@@ -209,6 +209,26 @@ fn replace(world: &World, running: &mut Running, args: &[String]) -> Running {
     std::mem::replace(running, new)
 }
 
+/// A new process may want it otherwise than the old one did.
+#[test]
+fn the_tcp_fallback_is_switched_by_an_upgrade() {
+    let mut shop = Shop::open(1);
+    let answers = |sidecar: &Running| TcpStream::connect(sidecar.addr("mesh")).is_ok();
+    assert!(answers(&shop.orders));
+    for (switch, answered) in [("off", false), ("off", false), ("on", true)] {
+        let mut args = shop.orders_args.clone();
+        args.push(format!("--tcp-fallback={switch}"));
+        let mut old = replace(&shop.world, &mut shop.orders, &args);
+        // The old one lets go of its own when it has given all away.
+        eventually(&format!("TCP to be {switch}"), || {
+            (answers(&shop.orders) == answered).then_some(())
+        });
+        shop.serves(&format!("with TCP {switch}"));
+        assert!(ended(&mut old.child, SOON).is_some());
+        assert_eq!(answers(&shop.orders), answered, "{switch}");
+    }
+}
+
 fn sidecar<'a>(status: &'a serde_json::Value, service: &str) -> &'a serde_json::Value {
     let mut all = status["sidecars"].as_array().unwrap().iter();
     all.find(|sidecar| sidecar["service"] == service).unwrap()

@@ -105,8 +105,7 @@ mod tests {
             go.send(()).unwrap();
             go_too.send(()).unwrap();
         };
-        let (one, two, ()) =
-            tokio::join!(biased; waits.watch(first), waits.watch(second), look);
+        let (one, two, ()) = tokio::join!(biased; waits.watch(first), waits.watch(second), look);
         one.unwrap();
         two.unwrap();
         let seen = waits.seen();

@@ -343,18 +343,22 @@ impl Sockets {
         backends: Vec<settings::Backend>,
         place: &mut Place,
     ) -> Result<(Self, Arc<Listener>), Error> {
+        let mesh = |source| Error::Listen {
+            what: "the mesh port",
+            source,
+        };
         if place.relay.is_none() {
-            let mesh = |source| Error::Listen {
-                what: "the mesh port",
-                source,
-            };
             if env.hands_over() {
-                let relay = Relay::open(env, config.mesh_listen).await;
+                let relay = Relay::open(env, config.mesh_listen, config.tcp_fallback).await;
                 place.relay = Some(relay.map_err(mesh)?);
             } else {
                 // Opened for good once there is an identity to answer with.
                 drop(env.bind_udp(config.mesh_listen).map_err(mesh)?);
             }
+        }
+        if let Some(relay) = &place.relay {
+            let answered = relay.answer_tcp(config.tcp_fallback);
+            answered.await.map_err(mesh)?;
         }
         let doors = &place.doors;
         let listen = async |role: Role, addr: SocketAddr, what: &'static str| {

@@ -241,11 +241,8 @@ impl Request {
             earlier,
         } = estate.relay.give()?;
         let lock = estate.state.share_lock()?;
-        let mut sockets = vec![
-            (Socket::Lock, lock),
-            (Socket::Mesh, udp),
-            (Socket::MeshTcp, tcp),
-        ];
+        let mut sockets = vec![(Socket::Lock, lock), (Socket::Mesh, udp)];
+        sockets.extend(tcp.map(|tcp| (Socket::MeshTcp, tcp)));
         sockets.push((Socket::Desk, estate.desk.share()?));
         let mut generations = Vec::new();
         for one in earlier {

@@ -205,7 +205,7 @@ impl Sockets {
                 channel,
             })
             .collect();
-        let mesh = self.mesh.zip(self.mesh_tcp).ok_or_else(missing)?;
+        let mesh = (self.mesh.ok_or_else(missing)?, self.mesh_tcp);
         Ok(Estate {
             lock: LockGuard::adopt(self.lock.ok_or_else(missing)?),
             relay: Relay::adopt(env, mesh, earlier)?,

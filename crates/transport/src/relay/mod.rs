@@ -78,8 +78,8 @@ pub struct Earlier {
 pub struct Given {
     /// The socket itself.
     pub udp: OwnedFd,
-    /// The TCP listener on the same port.
-    pub tcp: OwnedFd,
+    /// The TCP listener on the same port, if there is one.
+    pub tcp: Option<OwnedFd>,
     /// What this process's connection IDs begin with.
     pub tag: Tag,
     /// Where packets of this process's connections go from then on.
@@ -89,12 +89,17 @@ pub struct Given {
 }
 
 impl Relay {
-    /// Opens the socket, with a TCP listener beside it, and reads it from the start.
+    /// Opens the socket, with a TCP listener beside it if `tcp`, and reads it from the start.
     ///
     /// # Errors
     /// Names the address and the cause; [`io::ErrorKind::Unsupported`] in a simulation.
-    pub async fn open(env: &Env, addr: SocketAddr) -> io::Result<Self> {
-        let (udp, tcp) = beside(env, addr, |at| env.bind_shared_udp(at)).await?;
+    pub async fn open(env: &Env, addr: SocketAddr, tcp: bool) -> io::Result<Self> {
+        let (udp, tcp) = if tcp {
+            let (udp, tcp) = beside(env, addr, |at| env.bind_shared_udp(at)).await?;
+            (udp, Some(tcp))
+        } else {
+            (env.bind_shared_udp(addr)?, None)
+        };
         let tag = Tag::draw(&mut env.rng("quic-tag"), &[]);
         let socket = RelaySocket::reading(udp, tag);
         Ok(Self::new(env, socket, tcp))
@@ -107,10 +112,11 @@ impl Relay {
     /// When what was given is not what it should be.
     pub fn adopt(
         env: &Env,
-        (udp, tcp): (OwnedFd, OwnedFd),
+        (udp, tcp): (OwnedFd, Option<OwnedFd>),
         earlier: Vec<Earlier>,
     ) -> io::Result<Self> {
-        let (udp, tcp) = (env.adopt_udp(udp)?, env.adopt_listener(tcp, None)?);
+        let udp = env.adopt_udp(udp)?;
+        let tcp = tcp.map(|tcp| env.adopt_listener(tcp, None)).transpose()?;
         let taken: Vec<Tag> = earlier.iter().map(|earlier| earlier.tag).collect();
         let tag = Tag::draw(&mut env.rng("quic-tag"), &taken);
         let past = earlier
@@ -118,15 +124,29 @@ impl Relay {
             .map(|earlier| Past::adopt(env, earlier))
             .collect::<Result<_, _>>()?;
         let socket = RelaySocket::waiting(udp, tag, past);
-        Ok(Self::new(env, socket, Arc::new(tcp)))
+        Ok(Self::new(env, socket, tcp.map(Arc::new)))
     }
 
-    fn new(env: &Env, socket: RelaySocket, listener: Arc<Listener>) -> Self {
+    fn new(env: &Env, socket: RelaySocket, listener: Option<Arc<Listener>>) -> Self {
         Self {
             env: env.clone(),
             socket: Arc::new(socket),
-            listener: Arc::new(Mutex::new(Some(listener))),
+            listener: Arc::new(Mutex::new(listener)),
         }
+    }
+
+    /// Whether TCP is answered beside the socket, whatever the process before this one did.
+    ///
+    /// # Errors
+    /// The port is another's on TCP.
+    pub async fn answer_tcp(&self, wanted: bool) -> io::Result<()> {
+        if !wanted {
+            self.held().take();
+        } else if self.listener().is_none() {
+            let listener = self.env.listen(self.socket.local_addr()?).await?;
+            self.held().replace(Arc::new(listener));
+        }
+        Ok(())
     }
 
     /// The TCP listener beside the socket.
@@ -162,10 +182,10 @@ impl Relay {
     /// Such as too many open files.
     pub fn give(&self) -> io::Result<Given> {
         let (here, channel) = self.env.channel_pair()?;
-        let listener = self.listener().ok_or(io::ErrorKind::NotConnected)?;
+        let listener = self.listener();
         let given = Given {
             udp: self.socket.share()?,
-            tcp: listener.share()?,
+            tcp: listener.map(|listener| listener.share()).transpose()?,
             tag: self.tag(),
             channel,
             earlier: self.socket.share_past()?,

@@ -18,7 +18,7 @@ struct Generation {
 impl Generation {
     async fn first(ca: &Ca) -> Self {
         let (env, any) = (Env::system(), "127.0.0.1:0".parse().unwrap());
-        Self::on(ca, Relay::open(&env, any).await.unwrap()).await
+        Self::on(ca, Relay::open(&env, any, true).await.unwrap()).await
     }
 
     async fn on(ca: &Ca, relay: Relay) -> Self {

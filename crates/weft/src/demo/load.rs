@@ -81,7 +81,7 @@ impl LoadReport {
 }
 
 /// By nearest rank; zero if there is nothing.
-fn quantile(ascending: &[Duration], q: f64) -> Duration {
+pub(super) fn quantile(ascending: &[Duration], q: f64) -> Duration {
     #[allow(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,

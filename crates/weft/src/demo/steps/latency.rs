@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::Instant;
 use weft_control::Edge;
 
-use super::super::load::{Load, LoadReport, round};
+use super::super::load::{Load, LoadReport, quantile as quantile_of, round};
 use super::super::mesh::Mesh;
 use super::super::report::Findings;
 use super::super::wait::{Deadline, eventually};
@@ -18,12 +19,16 @@ const LASTS: Duration = Duration::from_millis(1500);
 const RUNS: usize = 3;
 
 /// The quantiles that are compared, and how far the caller's may be above its sidecar's beside half of that: the way
-/// between the two processes, twice, and at the far end what a scheduler does now and then.
+/// between the two processes, twice, and at the far end what a scheduler does now and then. What the machine made this
+/// process wait meanwhile is added, twice: both processes must be woken.
 const COMPARED: [(&str, f64, Duration); 3] = [
     ("p50", 0.5, Duration::from_micros(300)),
     ("p90", 0.9, Duration::from_micros(500)),
     ("p99", 0.99, Duration::from_millis(2)),
 ];
+/// How often this process looks how late it is woken, and how exact its timer is.
+const LOOK: Duration = Duration::from_millis(2);
+const TIMER: Duration = Duration::from_millis(1);
 /// How far a bucket's upper bound may be above what is in it: 1/128, two significant digits, and whole microseconds.
 const BUCKET: u32 = 128;
 const GRAIN: Duration = Duration::from_micros(1);
@@ -140,7 +145,7 @@ async fn one_run(mesh: &Mesh, before: &[Edge]) -> Result<(Run, Vec<Edge>), Strin
     let admin = mesh.admin();
     let outbound = mesh.sidecar("orders")?.outbound;
     let load = Load::start(&mesh.env, outbound, "invoices", "/echo", RATE);
-    tokio::time::sleep(LASTS).await;
+    let late = lateness(LASTS).await;
     let load = load.stop().await?;
     let edges = eventually(
         Deadline::after(Duration::from_secs(5)),
@@ -167,6 +172,7 @@ async fn one_run(mesh: &Mesh, before: &[Edge]) -> Result<(Run, Vec<Edge>), Strin
         .zip(seen)
         .map(|((name, quantile, above), seen)| {
             let sidecar = Duration::from_micros(seen.unwrap_or_default());
+            let above = above + 2 * quantile_of(&late, quantile);
             Compared::new(name, sidecar, load.exchange_quantile(quantile), above)
         })
         .collect();
@@ -176,6 +182,19 @@ async fn one_run(mesh: &Mesh, before: &[Edge]) -> Result<(Run, Vec<Edge>), Strin
         compared,
     };
     Ok((run, edges))
+}
+
+/// How much later than its timer's grain this process was woken, sorted, over a time.
+async fn lateness(over: Duration) -> Vec<Duration> {
+    let began = Instant::now();
+    let mut late = Vec::new();
+    while began.elapsed() < over {
+        let due = Instant::now() + LOOK;
+        tokio::time::sleep_until(due).await;
+        late.push(due.elapsed().saturating_sub(TIMER));
+    }
+    late.sort_unstable();
+    late
 }
 
 /// Counts are exact, on any machine.
