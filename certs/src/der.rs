@@ -58,7 +58,7 @@ pub fn serial_of(certificate: &CertificateDer<'_>) -> Result<String, VerifyError
     parse(certificate).map(|certificate| serial(&certificate))
 }
 
-/// Certificates in DER one behind the other, as the Workload API carries chains and bundles (SPIFFE Workload API §5.2).
+/// Certificates in DER one behind the other, as the Workload API carries chains and bundles (SPIFFE Workload API §4).
 ///
 /// # Errors
 /// [`VerifyError::BadCertificate`] if a part of it is none.
@@ -229,7 +229,7 @@ mod tests {
     use crate::testing::Ca;
 
     #[test]
-    fn workload_api_5_2_certificates_one_behind_the_other_come_apart_and_rests_are_refused() {
+    fn workload_api_4_certificates_one_behind_the_other_come_apart_and_rests_are_refused() {
         let (one, two) = (Ca::root("weft.local"), Ca::root("other.example"));
         let both = [one.der.as_ref(), two.der.as_ref()].concat();
         assert_eq!(concatenated(&both).unwrap(), [one.der, two.der]);

@@ -26,7 +26,7 @@ use crate::executor::On;
 use crate::proto::workload::{ProvidedSvid, ProvidedSvids, X509SvidRequest, path};
 use crate::rpc::SECURITY_HEADER;
 
-/// A provider answers at once (Workload API §5.2.1), or is in trouble.
+/// A provider answers at once (Workload API §4.1), or is in trouble.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The kernel tells when the provider ends; a ping finds one that is stuck.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
@@ -40,7 +40,7 @@ const SHOWN: usize = 300;
 /// One message of a provider: the whole state, in which whatever is missing is withdrawn (Workload API §4.4).
 #[derive(Debug)]
 pub struct Provided {
-    /// The first identity of the message, which is the default one (Workload Endpoint §5).
+    /// The first identity of the message, which is the default one (Workload API §4).
     pub svid: X509Svid,
     /// The roots of its trust domain, and of those that are federated with it. They have no edition.
     pub bundles: BundleSet,

@@ -59,7 +59,7 @@ fn good(ca: &Ca) -> Svids {
     Svids {
         svids: vec![Svid {
             spiffe_id: INVOICES.to_owned(),
-            chain: svid.chain().concat(),
+            chain: svid.chain().iter().flat_map(|der| der.to_vec()).collect(),
             key: svid.private_key().secret_der().to_vec(),
             bundle: ca.der.to_vec(),
             hint: String::new(),
