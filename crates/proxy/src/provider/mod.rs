@@ -142,7 +142,9 @@ fn with_roots(known: &TrustBundle, more: &TrustBundle) -> TrustBundle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_certs::{CertificateDer, RevocationList, TrustDomain};
+    use weft_ca::{Authority, CaConfig, MemoryKeyStore, make_csr};
+    use weft_certs::{CertificateDer, RevocationList, SpiffeId, TrustDomain, X509Svid};
+    use weft_env::Env;
 
     fn td(name: &str) -> TrustDomain {
         TrustDomain::parse(name).unwrap()
@@ -185,5 +187,76 @@ mod tests {
         assert_eq!(later.get(&td("friend")), None);
         let without = merged(&provided, &BundleSet::new());
         assert_eq!(without, provided);
+    }
+
+    fn authority() -> Authority {
+        let (config, keys) = (CaConfig::new(td("mesh")), MemoryKeyStore::new());
+        let mut rng = Env::system().rng("test");
+        let now = SystemTime::now();
+        let journal = Authority::create(&config, &keys, now, &mut rng).unwrap();
+        Authority::load(config, journal, &keys).unwrap()
+    }
+
+    fn svid(by: &Authority) -> X509Svid {
+        let id = SpiffeId::parse("spiffe://mesh/ns/default/sa/orders").unwrap();
+        let (new, mut rng) = (make_csr(Some(&id)).unwrap(), Env::system().rng("test"));
+        let issued = by.issue(&new.csr, &id, None, SystemTime::now(), &mut rng);
+        X509Svid::new(issued.unwrap().chain, new.key).unwrap()
+    }
+
+    fn provided(svid: X509Svid, by: &Authority) -> Provided {
+        let bundles = BundleSet::from(by.bundle());
+        Provided { svid, bundles }
+    }
+
+    #[test]
+    fn svid_and_bundles_are_swapped_together_or_not_at_all() {
+        let (first, second, mesh) = (authority(), authority(), authority());
+        let now = SystemTime::now();
+        let bundles = BundleSet::from(first.bundle());
+        let identity = IdentitySource::new(svid(&first), bundles.clone());
+        let provider = Provider {
+            socket: "/run/provider.sock".into(),
+            sets: Mutex::new(Sets {
+                provided: bundles,
+                pushed: BundleSet::new(),
+            }),
+            begun: Mutex::new(None),
+        };
+        let pushed = BundleSet::from(mesh.bundle());
+        assert!(provider.push(pushed.clone(), &identity, now).unwrap());
+        assert!(!provider.push(pushed.clone(), &identity, now).unwrap());
+        let roots = || {
+            let known = identity.current().bundles.clone();
+            known.get(&td("mesh")).unwrap().roots.clone()
+        };
+        let of = |by: &Authority| by.bundle().roots[0].clone();
+        assert_eq!(roots(), [of(&mesh), of(&first)]);
+
+        // An SVID that the bundles which came with it do not vouch for.
+        let before = identity.current();
+        let torn = provided(svid(&second), &first);
+        provider.provide(torn, &identity, now).unwrap_err();
+        assert!(std::sync::Arc::ptr_eq(&before, &identity.current()));
+
+        // The next root along with an SVID under it; the old one is withdrawn.
+        provider
+            .provide(provided(svid(&second), &second), &identity, now)
+            .unwrap();
+        assert_eq!(roots(), [of(&mesh), of(&second)]);
+        let generation = identity.current().generation;
+        assert_eq!(generation, before.generation + 1);
+
+        // The same SVID once more is no new one: its connections stay.
+        let same = Provided {
+            svid: (*identity.current().svid).clone(),
+            bundles: [second.bundle(), bundle("friend", 0, &["f"])]
+                .into_iter()
+                .collect(),
+        };
+        provider.provide(same, &identity, now).unwrap();
+        assert_eq!(identity.current().generation, generation);
+        assert!(identity.current().bundles.get(&td("friend")).is_some());
+        assert_eq!(provider.pushed(), pushed);
     }
 }

@@ -15,7 +15,7 @@ fn tasks() -> Tasks {
 }
 
 #[tokio::test]
-async fn an_identity_is_followed_through_rotations_to_its_revocation() {
+async fn an_identity_is_followed_through_rotations_of_svid_and_bundles() {
     let lab = Lab::new().await;
     let tasks = tasks();
     let opened = within(Subscription::open(&tasks, &lab.socket)).await;
