@@ -192,7 +192,7 @@ mod tests {
     fn authority() -> Authority {
         let (config, keys) = (CaConfig::new(td("mesh")), MemoryKeyStore::new());
         let mut rng = Env::system().rng("test");
-        let now = SystemTime::now();
+        let now = Env::system().wall();
         let journal = Authority::create(&config, &keys, now, &mut rng).unwrap();
         Authority::load(config, journal, &keys).unwrap()
     }
@@ -200,7 +200,7 @@ mod tests {
     fn svid(by: &Authority) -> X509Svid {
         let id = SpiffeId::parse("spiffe://mesh/ns/default/sa/orders").unwrap();
         let (new, mut rng) = (make_csr(Some(&id)).unwrap(), Env::system().rng("test"));
-        let issued = by.issue(&new.csr, &id, None, SystemTime::now(), &mut rng);
+        let issued = by.issue(&new.csr, &id, None, Env::system().wall(), &mut rng);
         X509Svid::new(issued.unwrap().chain, new.key).unwrap()
     }
 
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn svid_and_bundles_are_swapped_together_or_not_at_all() {
         let (first, second, mesh) = (authority(), authority(), authority());
-        let now = SystemTime::now();
+        let now = Env::system().wall();
         let bundles = BundleSet::from(first.bundle());
         let identity = IdentitySource::new(svid(&first), bundles.clone());
         let provider = Provider {

@@ -23,7 +23,7 @@ async fn an_identity_is_followed_through_rotations_of_svid_and_bundles() {
     let current = || lab.identity.current();
     assert_eq!(first.svid.chain(), current().svid.chain());
     let own = first.bundles.get(&crate::lab::td("weft.local")).unwrap();
-    assert_eq!(own.roots, [lab.root.der.clone()]);
+    assert_eq!(own.roots, std::slice::from_ref(&lab.root.der));
 
     let next = lab.issuing.svid(INVOICES, in_an_hour());
     let now = std::time::SystemTime::now();
