@@ -14,10 +14,10 @@
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use weft_certs::{TrustBundle, TrustDomain};
+use weft_certs::{CertificateDer, TrustBundle, TrustDomain};
 
 use crate::jwt::{JwtSlot, JwtSlots};
-use crate::slot;
+use crate::slot::{self, base64_ders};
 use crate::when::{self, whole};
 use crate::{CaConfig, Error, KeyId, Slot, SlotState, Tier};
 
@@ -79,6 +79,9 @@ pub struct Journal {
     /// Keys for tokens.
     #[serde(default, skip_serializing_if = "JwtSlots::is_unused")]
     pub(crate) jwt: JwtSlots,
+    /// Roots of another provider of identities in this trust domain, which the operator has named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "base64_ders")]
+    foreign: Vec<CertificateDer<'static>>,
 }
 
 impl Journal {
@@ -95,6 +98,7 @@ impl Journal {
             intent: None,
             requested: None,
             jwt: JwtSlots::default(),
+            foreign: Vec::new(),
         }
     }
 
@@ -152,15 +156,39 @@ impl Journal {
         self.slots(tier).iter().find(|slot| slot.state == state)
     }
 
-    /// Whom to trust: all roots and keys for tokens but removed ones, so that each is known before and after its use.
+    /// Whom to trust: all roots and keys for tokens but removed ones, so that each is known before and after its use,
+    /// and the roots of another provider.
     pub fn bundle(&self) -> TrustBundle {
         let live = self.roots.iter().filter(|slot| slot.is_live());
+        let mut roots: Vec<_> = live.map(|slot| slot.certificate.clone()).collect();
+        for root in &self.foreign {
+            if !roots.contains(root) {
+                roots.push(root.clone());
+            }
+        }
         TrustBundle {
             trust_domain: self.trust_domain.clone(),
             sequence: self.sequence,
-            roots: live.map(|slot| slot.certificate.clone()).collect(),
+            roots,
             jwt_keys: self.jwt.live().filter_map(JwtSlot::public_key).collect(),
         }
+    }
+
+    /// Roots of another provider of identities in this trust domain, which the mesh trusts beside its own.
+    pub fn foreign(&self) -> &[CertificateDer<'static>] {
+        &self.foreign
+    }
+
+    /// With these as the roots of another provider, in place of those that there were: whoever is not among them is
+    /// trusted no more.
+    #[must_use]
+    pub fn with_foreign(&self, roots: Vec<CertificateDer<'static>>) -> Self {
+        let mut next = self.clone();
+        if next.foreign != roots {
+            next.foreign = roots;
+            next.sequence += 1;
+        }
+        next
     }
 
     /// The key that was being made when this was written.

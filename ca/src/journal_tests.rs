@@ -298,3 +298,23 @@ fn a_crash_between_key_and_journal_does_not_stand_in_the_way() {
     );
     reload(&again, &keys);
 }
+
+#[test]
+fn roots_of_another_provider_are_in_the_bundle_for_as_long_as_they_are_named() {
+    let (ca, keys, _) = authority();
+    let before = ca.bundle();
+    let (other, _, _) = authority();
+    let root = other.bundle().roots[0].clone();
+    let own = before.roots[0].clone();
+
+    let next = ca.journal().with_foreign(vec![root.clone(), own.clone()]);
+    let with = reload(&next, &keys).bundle();
+    assert_eq!(with.roots, [own, root.clone()], "each root once");
+    assert_eq!(with.sequence, before.sequence + 1);
+
+    let same = next.with_foreign(next.foreign().to_vec());
+    assert_eq!(same, next, "nothing has changed, and the edition says so");
+    let gone = next.with_foreign(Vec::new());
+    assert_eq!(gone.bundle().roots, before.roots);
+    assert_eq!(gone.sequence(), before.sequence + 2);
+}

@@ -163,17 +163,17 @@ mod base64_der {
     }
 }
 
-mod base64_ders {
+pub(crate) mod base64_ders {
     use super::{CertificateDer, Deserialize, Deserializer, Serializer, decode, encode};
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         ders: &[CertificateDer<'static>],
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(ders.iter().map(encode))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Vec<CertificateDer<'static>>, D::Error> {
         let texts = Vec::<String>::deserialize(deserializer)?;

@@ -58,6 +58,25 @@ pub fn serial_of(certificate: &CertificateDer<'_>) -> Result<String, VerifyError
     parse(certificate).map(|certificate| serial(&certificate))
 }
 
+/// Certificates in DER one behind the other, as the Workload API carries chains and bundles (SPIFFE Workload API §4).
+///
+/// # Errors
+/// [`VerifyError::BadCertificate`] if a part of it is none.
+pub fn concatenated(mut bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, VerifyError> {
+    let mut certificates = Vec::new();
+    while !bytes.is_empty() {
+        let (rest, _) = x509_parser::parse_x509_certificate(bytes).map_err(|error| {
+            VerifyError::BadCertificate {
+                reason: error.to_string(),
+            }
+        })?;
+        let (one, _) = bytes.split_at(bytes.len() - rest.len());
+        certificates.push(CertificateDer::from(one.to_vec()));
+        bytes = rest;
+    }
+    Ok(certificates)
+}
+
 /// X509-SVID §2: exactly one URI SAN, of any scheme; §3.1: a SPIFFE ID with a path.
 fn leaf_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, VerifyError> {
     let not = |reason: &str| VerifyError::NotAnSvid {
@@ -200,4 +219,27 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
                 .ok()
         })
         .unwrap_or_else(|| format!("{seconds} s after 1970"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::testing::Ca;
+
+    #[test]
+    fn workload_api_4_certificates_one_behind_the_other_come_apart_and_rests_are_refused() {
+        let (one, two) = (Ca::root("weft.local"), Ca::root("other.example"));
+        let both = [one.der.as_ref(), two.der.as_ref()].concat();
+        assert_eq!(concatenated(&both).unwrap(), [one.der, two.der]);
+        assert_eq!(concatenated(&[]).unwrap(), []);
+        for bad in [
+            &both[..both.len() - 1],
+            &both[1..],
+            &[&both[..], &[0]].concat(),
+        ] {
+            assert!(concatenated(bad).is_err());
+        }
+    }
 }

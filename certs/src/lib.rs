@@ -40,7 +40,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use bundle::{BundleSet, TrustBundle};
-pub use der::serial_of;
+pub use der::{concatenated, serial_of};
 pub use error::{Error, VerifyError};
 pub use explain::{
     Description, Finding, certificate_list, certificates, describe, explain, to_pem,

@@ -207,6 +207,7 @@ impl Sidecar {
             revision: None,
             serial: identity.current().svid.serial().to_owned(),
             pid: std::process::id(),
+            identity_from: None,
         };
         let hello = encode(&SidecarMessage::Hello(hello)).map_err(said)?;
         let exchange = connection

@@ -57,6 +57,14 @@ pub enum ControlError {
         /// What is wrong, and where.
         reason: String,
     },
+    /// The roots of another provider cannot be read.
+    #[error(
+        "the roots of another provider of identities cannot be read: {reason}; mend the file of --trust-bundle, or leave it out to trust the mesh's own roots alone"
+    )]
+    TrustBundle {
+        /// What is wrong, and where.
+        reason: String,
+    },
     /// The path is so long that the admin socket cannot be in it.
     #[error(
         "the path of the state directory {dir} is too long: that of the socket in it has {length} bytes and may have {max}; choose a shorter one with --state-dir",

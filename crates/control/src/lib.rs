@@ -27,6 +27,7 @@ mod audit;
 mod backup;
 mod error;
 mod federation;
+mod foreign;
 mod health;
 mod issue;
 mod keys;

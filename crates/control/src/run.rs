@@ -26,7 +26,7 @@ use crate::registry::{DEFAULT_GRACE, Registry, keep_endpoints, restore};
 use crate::settings::MeshSettings;
 use crate::state::{InitConfig, Opened, StateDir, claim};
 use crate::time::unix_ms;
-use crate::{VERSION, admin, federation, health, mesh};
+use crate::{VERSION, admin, federation, foreign, health, mesh};
 
 /// What the tasks get to end by themselves, after the mesh is drained.
 const STOP: Duration = Duration::from_secs(2);
@@ -58,6 +58,9 @@ pub struct ControlConfig {
     pub bundle: Option<BundleEndpoint>,
     /// File that says who may join without a token; `None`: nobody.
     pub attest: Option<PathBuf>,
+    /// File with the roots of another provider of identities in the mesh's trust domain, which are trusted beside its own;
+    /// `None`: nobody else is.
+    pub trust_bundle: Option<PathBuf>,
 }
 
 impl ControlConfig {
@@ -77,6 +80,7 @@ impl ControlConfig {
             tcp_fallback: true,
             bundle: None,
             attest: None,
+            trust_bundle: None,
         }
     }
 }
@@ -168,6 +172,7 @@ async fn start(
     let audit = Audit::load(env, store.clone()).await?;
     let ca = CaService::load(env, store.clone(), keys, &settings, audit).await?;
     revive(&ca).await?;
+    foreign::follow_once(env, &ca, config.trust_bundle.as_deref()).await?;
     let own = OwnIdentity::new(env, ca.clone(), settings.control_id()).await?;
     own.check()?;
     let reset_key = dir.reset_key(env).await?;
@@ -216,6 +221,10 @@ async fn start(
         None => None,
     };
     spawn_parts(&node, tasks, config.grace, socket);
+    if let Some(file) = config.trust_bundle.clone() {
+        let keep = foreign::keep(env.clone(), node.ca.clone(), file, tasks.token());
+        tasks.spawn_essential("the roots of another provider", keep);
+    }
     let metrics = metrics.map(|(listener, addr)| {
         let serve = health::serve(node.clone(), listener, tasks.clone());
         tasks.spawn_essential("the metrics port", serve);

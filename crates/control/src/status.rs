@@ -47,6 +47,7 @@ fn sidecar(sidecar: &Sidecar, unless_live: SidecarState, now: SystemTime) -> Sid
         spiffe_id: sidecar.identity.to_string(),
         service: sidecar.service.to_string(),
         instance: sidecar.instance.clone(),
+        identity_from: sidecar.identity_from.clone(),
         version: sidecar.version.clone(),
         pid: sidecar.pid,
         addr: sidecar.addr,

@@ -23,6 +23,7 @@ pub(crate) fn hello(instance: &str) -> Hello {
         revision: None,
         serial: "01".into(),
         pid: 7,
+        identity_from: None,
     }
 }
 

@@ -1,5 +1,6 @@
-//! The first minute: an identity from the state directory, or one that is joined for.
+//! The first minute: an identity from the state directory, one that is joined for, or one from a provider.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use weft_certs::{BundleSet, RootPin, TrustDomain, VerifyError, X509Svid};
@@ -10,10 +11,48 @@ use crate::Error;
 use crate::attest::proof;
 use crate::config::{DEFAULT_TRUST_DOMAIN, SidecarConfig};
 use crate::join::{Terms, join};
+use crate::provider::{self, First, Provider};
 use crate::state_dir::{Saved, StateDir};
 
+/// Who the sidecar is, and how that goes on.
+pub(crate) struct Begin {
+    pub(crate) svid: X509Svid,
+    pub(crate) bundles: BundleSet,
+    /// The provider that the identity comes from; `None`: the mesh's own CA.
+    pub(crate) from: Option<Arc<Provider>>,
+}
+
+impl Begin {
+    pub(crate) async fn take(
+        env: &Env,
+        config: &SidecarConfig,
+        tasks: &Tasks,
+        state: &StateDir,
+        saved: &mut Saved,
+    ) -> Result<Self, Error> {
+        let Some(socket) = &config.identity else {
+            let (svid, bundles) = identity(env, tasks, config, state, saved).await?;
+            return Ok(Self {
+                svid,
+                bundles,
+                from: None,
+            });
+        };
+        let First {
+            provider,
+            svid,
+            bundles,
+        } = provider::begin(env, tasks, config, socket, state, saved).await?;
+        Ok(Self {
+            svid,
+            bundles,
+            from: Some(provider),
+        })
+    }
+}
+
 /// The saved identity if it is valid now, or a new one. What proves who this is is needed, and read, only to join.
-pub(crate) async fn identity(
+async fn identity(
     env: &Env,
     tasks: &Tasks,
     config: &SidecarConfig,

@@ -26,6 +26,8 @@ pub struct SidecarConfig {
     pub token: TokenSource,
     /// What proves who this sidecar is in place of a token, now and whenever its identity has ended.
     pub attestor: Option<Attestor>,
+    /// Unix socket of the SPIFFE Workload API that the identity comes from, in place of the mesh's own CA.
+    pub identity: Option<PathBuf>,
     /// What the application serves.
     pub apps: Vec<AppPort>,
     /// UDP address of the mesh side.
@@ -155,6 +157,7 @@ impl SidecarConfig {
             pin: None,
             token: TokenSource::None,
             attestor: None,
+            identity: None,
             apps: Vec::new(),
             mesh_listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 15008)),
             advertise: None,

@@ -1,8 +1,11 @@
 //! A new key, and the request for a certificate of it.
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use serde_json::Value;
 use weft_certs::{BundleSet, CertificateDer, PrivateKey, TrustBundle, TrustDomain, X509Svid};
 use weft_wire::JoinResponse;
 use zeroize::Zeroizing;
@@ -41,14 +44,13 @@ impl Pending {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| format!("a certificate is not base64: {error}"))?;
         let svid = X509Svid::new(chain, self.key).map_err(|error| error.to_string())?;
-        Ok((svid, bundles(answer)?))
+        Ok((svid, bundles(&answer.bundles)?))
     }
 }
 
-fn bundles(answer: &JoinResponse) -> Result<BundleSet, String> {
-    answer
-        .bundles
-        .iter()
+/// The trust bundles of an answer.
+pub(crate) fn bundles(jwks: &BTreeMap<String, Value>) -> Result<BundleSet, String> {
+    jwks.iter()
         .map(|(name, jwks)| {
             let domain = TrustDomain::parse(name)?;
             TrustBundle::from_jwks(domain, jwks)

@@ -3,8 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use weft_certs::SpiffeId;
+use weft_certs::{SpiffeId, TrustDomain, VerifyError};
 use weft_env::DiskError;
+use weft_workload::ProviderError;
 
 /// Why [`crate::run`] gave up.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +97,58 @@ pub enum Error {
         setting: String,
         /// Whose the saved identity is.
         id: SpiffeId,
+        /// The state directory.
+        dir: PathBuf,
+    },
+    /// No identity came from the provider.
+    #[error("no identity from {address}: {cause}; {next_step}")]
+    NoIdentity {
+        /// Its address.
+        address: String,
+        /// Why not.
+        cause: ProviderError,
+        /// What to do.
+        next_step: &'static str,
+    },
+    /// The provider has taken the identity back.
+    #[error(
+        "the identity {id} from {address} may not be used any more, and this sidecar stops: {cause}; {next_step}, and start it again"
+    )]
+    Withdrawn {
+        /// Whose it was.
+        id: SpiffeId,
+        /// The provider's address.
+        address: String,
+        /// What the provider says.
+        cause: ProviderError,
+        /// What to do.
+        next_step: &'static str,
+    },
+    /// What the provider gives does not hold here and now.
+    #[error("the identity from {address} cannot be used: {cause}")]
+    ProvidedSvid {
+        /// The provider's address.
+        address: String,
+        /// The rule that it breaks.
+        cause: VerifyError,
+    },
+    /// The provider is of another trust domain than the settings say.
+    #[error(
+        "{address} gives the identity {id}, which is not of the trust domain {trust_domain}: leave --trust-domain out, or name a provider of that trust domain with --identity"
+    )]
+    ForeignProvider {
+        /// The provider's address.
+        address: String,
+        /// The identity.
+        id: SpiffeId,
+        /// What the settings say.
+        trust_domain: TrustDomain,
+    },
+    /// There is a key of the mesh's own CA, which is not to lie around unused.
+    #[error(
+        "{}/svid.pem is an identity of the mesh's own CA, with its key: remove it to have the identity from --identity, or give another --state-dir", dir.display()
+    )]
+    KeyOnDisk {
         /// The state directory.
         dir: PathBuf,
     },

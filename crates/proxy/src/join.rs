@@ -11,14 +11,14 @@ use weft_certs::{
 use weft_env::{Env, Tasks};
 use weft_transport::{Connection, DialError, JoinConfig, KeyExchange, join_connection};
 use weft_wire::{
-    Attestation, ChallengeResponse, JoinRequest, JoinResponse, MachineProof, PATH_CHALLENGE,
-    PATH_JOIN,
+    Attestation, BundleResponse, ChallengeResponse, JoinRequest, JoinResponse, MachineProof,
+    PATH_BUNDLE, PATH_CHALLENGE, PATH_JOIN,
 };
 
 use crate::Error;
 use crate::attest::Proof;
 use crate::control_client::control_id;
-use crate::csr::Pending;
+use crate::csr::{self, Pending};
 use crate::rpc::{self, CallError};
 
 /// Where, and whom a joiner takes for the control node.
@@ -62,6 +62,81 @@ pub(crate) async fn join(
     })
 }
 
+/// Whom the mesh trusts, by the word of the first control node that can be reached. It must have the pinned root; nothing
+/// is told to it.
+pub(crate) async fn bundles(env: &Env, tasks: &Tasks, terms: &Terms) -> Result<BundleSet, Error> {
+    let mut tried = Vec::new();
+    for address in &terms.control {
+        let found = match resolve(env, address).await {
+            Ok(found) => found,
+            Err(reason) => {
+                tried.push(format!("{address}: {reason}"));
+                continue;
+            }
+        };
+        for addr in found {
+            match bundles_at(env, tasks, terms, addr).await {
+                Err(Error::Unreachable { tried: reason }) => tried.push(reason),
+                decided => return decided,
+            }
+        }
+    }
+    Err(Error::Unreachable {
+        tried: tried.join("; "),
+    })
+}
+
+async fn bundles_at(
+    env: &Env,
+    tasks: &Tasks,
+    terms: &Terms,
+    addr: SocketAddr,
+) -> Result<BundleSet, Error> {
+    let place = addr.to_string();
+    let (connection, pin) = recognised(env, tasks, terms, addr).await?;
+    let asked: Result<BundleResponse, _> =
+        rpc::call(&connection, PATH_BUNDLE, &serde_json::json!({})).await;
+    let answer = asked.map_err(|error| refused(&place, error))?;
+    let bundles = csr::bundles(&answer.bundles);
+    let bad = |reason: String| Error::BadAnswer {
+        addr: place.clone(),
+        reason,
+    };
+    let bundles = bundles.map_err(bad)?;
+    let own = bundles.get(&terms.trust_domain);
+    match own.is_some_and(|own| own.has_pin(&pin)) {
+        true => Ok(bundles),
+        false => Err(bad(
+            "its trust bundle does not have the pinned root".to_owned()
+        )),
+    }
+}
+
+/// A connection to a control node that has shown one of the pinned roots, and which.
+async fn recognised(
+    env: &Env,
+    tasks: &Tasks,
+    terms: &Terms,
+    addr: SocketAddr,
+) -> Result<(Connection, RootPin), Error> {
+    let place = addr.to_string();
+    let mut pins = terms.pins.iter();
+    let mut pin = *pins.next().ok_or(Error::NoPin)?;
+    loop {
+        let join = JoinConfig {
+            pin,
+            expected: control_id(&terms.trust_domain),
+            key_exchange: terms.key_exchange,
+            fallback: terms.tcp_fallback,
+        };
+        match (join_connection(env, tasks, addr, &join).await, pins.next()) {
+            (Ok(connection), _) => return Ok((connection, pin)),
+            (Err(error), Some(next)) if is_wrong_pin(&error) => pin = *next,
+            (Err(error), _) => return Err(not_connected(&place, &terms.trust_domain, error)),
+        }
+    }
+}
+
 /// By the first pin that the root there has.
 async fn join_at(
     env: &Env,
@@ -71,21 +146,7 @@ async fn join_at(
     proof: &Proof,
 ) -> Result<(X509Svid, BundleSet), Error> {
     let place = addr.to_string();
-    let mut pins = terms.pins.iter();
-    let mut pin = *pins.next().ok_or(Error::NoPin)?;
-    let connection = loop {
-        let join = JoinConfig {
-            pin,
-            expected: control_id(&terms.trust_domain),
-            key_exchange: terms.key_exchange,
-            fallback: terms.tcp_fallback,
-        };
-        match (join_connection(env, tasks, addr, &join).await, pins.next()) {
-            (Ok(connection), _) => break connection,
-            (Err(error), Some(next)) if is_wrong_pin(&error) => pin = *next,
-            (Err(error), _) => return Err(not_connected(&place, &terms.trust_domain, error)),
-        }
-    };
+    let (connection, pin) = recognised(env, tasks, terms, addr).await?;
     let pending = Pending::generate().map_err(|reason| Error::BadSvid {
         addr: place.clone(),
         cause: reason,

@@ -15,6 +15,8 @@
 //! on the other side `inbound` (`xfcc`), with `tunnel` for byte streams, `record` for what is counted and
 //! logged, and `respond` for every answer that weft makes by itself.
 //!
+//! With an identity from elsewhere, `provider` stands in the place of `bootstrap` and `identity`.
+//!
 //! `sidecar` starts all of it, `serving` ends it or gives it to a new process (`handover`).
 //!
 //! [`run`] is the whole of it: settings in, a sidecar until the token is cancelled.
@@ -38,6 +40,7 @@ mod join;
 mod link;
 mod node;
 mod outbound;
+mod provider;
 mod ready;
 mod record;
 mod request_id;

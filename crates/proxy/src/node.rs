@@ -8,7 +8,7 @@ use http::HeaderValue;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use weft_certs::{IdentitySource, SpiffeId};
+use weft_certs::{BundleSet, IdentitySource, SpiffeId, VerifyError};
 use weft_env::{Env, Tasks};
 use weft_resources::ServiceName;
 use weft_telemetry::{Party, Side, Telemetry};
@@ -17,6 +17,7 @@ use weft_transport::{Carrier, Pool, Relay};
 use crate::admin::Readiness;
 use crate::dice::Dice;
 use crate::handover::doors::Doors;
+use crate::provider::Provider;
 use crate::running::Running;
 
 /// Connections of the own application on the outbound HTTP listener; more wait in the kernel's queue.
@@ -30,6 +31,8 @@ pub(crate) struct Node {
     pub(crate) telemetry: Telemetry,
     pub(crate) readiness: Readiness,
     pub(crate) identity: Arc<IdentitySource>,
+    /// Where the identity comes from, if not from the mesh's own CA.
+    pub(crate) provider: Option<Arc<Provider>>,
     /// Whom this sidecar stands for.
     pub(crate) service: ServiceName,
     pub(crate) id: SpiffeId,
@@ -141,6 +144,7 @@ pub(crate) struct Parts {
     pub(crate) telemetry: Telemetry,
     pub(crate) readiness: Readiness,
     pub(crate) identity: Arc<IdentitySource>,
+    pub(crate) provider: Option<Arc<Provider>>,
     pub(crate) service: ServiceName,
     pub(crate) pool: Pool,
     pub(crate) doors: Arc<Doors>,
@@ -181,6 +185,7 @@ impl Node {
             telemetry: parts.telemetry,
             readiness: parts.readiness,
             identity: parts.identity,
+            provider: parts.provider,
             pool: parts.pool,
             doors: parts.doors,
             relay: parts.relay,
@@ -197,6 +202,26 @@ impl Node {
         let domain = self.id.trust_domain();
         SpiffeId::for_service(domain, service.namespace(), service.name())
             .map_or_else(|_| "unknown".to_owned(), |id| id.to_string())
+    }
+
+    /// Trusts whom the control node names. False if that is as it was.
+    pub(crate) fn trust(&self, bundles: BundleSet) -> Result<bool, VerifyError> {
+        let (identity, now) = (&self.identity, self.env.wall());
+        if let Some(provider) = &self.provider {
+            return provider.push(bundles, identity, now);
+        }
+        if *identity.current().bundles == bundles {
+            return Ok(false);
+        }
+        identity.replace_bundles(bundles, now).map(|()| true)
+    }
+
+    /// Whom the control node has named, as it is kept for the next start.
+    pub(crate) fn trusted(&self) -> Arc<BundleSet> {
+        match &self.provider {
+            Some(provider) => Arc::new(provider.pushed()),
+            None => Arc::clone(&self.identity.current().bundles),
+        }
     }
 
     /// The time that balancing reckons in.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
-use weft_env::{Broken, ChannelListener, Env, Tasks};
+use weft_env::{ChannelListener, Env, Tasks};
 use weft_transport::{Endpoint, Relay};
 
 use crate::Error;
@@ -135,8 +135,8 @@ impl Sidecar {
     }
 
     /// Without one of its parts it must not live on half-dead: a supervisor starts it again.
-    async fn give_up(self, config: &SidecarConfig, broken: Broken) -> Error {
-        let error = Error::from(broken);
+    async fn give_up(self, config: &SidecarConfig, error: impl Into<Error>) -> Error {
+        let error = error.into();
         tracing::error!(%error, "giving up");
         self.stop(config.drain_deadline).await;
         error
@@ -310,11 +310,9 @@ async fn follow_trust(node: Arc<Node>, state: Arc<StateDir>) {
                 continue;
             }
         };
-        if *node.identity.current().bundles == bundles {
-            continue;
-        }
-        match node.identity.replace_bundles(bundles, node.env.wall()) {
-            Ok(_) => tracing::info!("follows what the new process trusts"),
+        match node.trust(bundles) {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("follows what the new process trusts"),
             Err(error) => tracing::warn!(%error, "what the new process trusts is not followed"),
         }
     }

@@ -64,6 +64,14 @@ pub(crate) fn check(config: &SidecarConfig) -> Result<Vec<Backend>, Error> {
             "no control node is named: pass --control HOST:PORT".to_owned(),
         ));
     }
+    if let (Some(identity), Some(own)) = (&config.identity, &config.workload)
+        && *identity == own.socket
+    {
+        return Err(Error::Config(format!(
+            "{} is this sidecar's own workload socket, which has no identity to give before it has got one: name the socket of another provider with --identity",
+            identity.display()
+        )));
+    }
     for profile in &config.peer_profiles {
         peer(profile, DEFAULT_NAMESPACE)?;
     }
@@ -128,13 +136,23 @@ mod tests {
             service: service.to_owned(),
             profile: weft_transport::Profile::dc(),
         };
-        let cases: [(&str, Change); 7] = [
+        let cases: [(&str, Change); 8] = [
             (
                 "given twice",
                 Box::new(move |c| c.apps = vec![app(80), app(80)]),
             ),
             ("cannot be called", Box::new(move |c| c.apps = vec![app(0)])),
             ("no control node", Box::new(|c| c.control.clear())),
+            (
+                "own workload socket",
+                Box::new(|c| {
+                    c.identity = Some("/run/a.sock".into());
+                    c.workload = Some(crate::WorkloadApi {
+                        socket: "/run/a.sock".into(),
+                        allow: Vec::new(),
+                    });
+                }),
+            ),
             (
                 "has no port",
                 Box::new(move |c| c.tcp_listeners = vec![tcp("ledger")]),

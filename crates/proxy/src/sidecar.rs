@@ -1,11 +1,12 @@
 //! A sidecar from its start to its end.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use weft_certs::{BundleSet, IdentitySource, SpiffeId, X509Svid};
+use weft_certs::{IdentitySource, SpiffeId, X509Svid};
 use weft_env::{ChannelListener, Env, Listener, Tasks};
 use weft_resources::ServiceName;
 use weft_telemetry::Telemetry;
@@ -15,20 +16,22 @@ use weft_workload::{Entry, Workload, WorkloadSocket};
 
 use crate::admin::{self, Readiness};
 use crate::attest::Again;
+use crate::bootstrap::Begin;
 use crate::config::{SidecarConfig, TokenSource, WorkloadApi};
 use crate::control_client::{Applier, ControlClient};
 use crate::handover::doors::{Doors, Role};
 use crate::handover::take::{self, Predecessor};
 use crate::identity::Renewal;
 use crate::inbound::Inbound;
-use crate::link::Link;
+use crate::link::{Keeper, Link};
 use crate::node::{Node, Parts};
 use crate::outbound::{self, ports::Ports};
+use crate::provider::Follow;
 use crate::ready::Ready;
 use crate::serving::{Built, End, GRACE, Sidecar};
 use crate::state_dir::{Saved, StateDir};
 use crate::tokens::ControlTokens;
-use crate::{Error, VERSION, bootstrap, handover, settings, vitals};
+use crate::{Error, VERSION, handover, settings, vitals};
 
 /// Wishes of a control node that wait; they all mean the same.
 const WISHES: usize = 1;
@@ -127,8 +130,7 @@ struct Begun {
     telemetry: Telemetry,
     readiness: Readiness,
     metrics: SocketAddr,
-    svid: X509Svid,
-    bundles: BundleSet,
+    identity: Begin,
 }
 
 /// All that fails for reasons outside of the mesh, and the joining.
@@ -152,15 +154,14 @@ async fn begin(
         readiness.clone(),
     );
     drop(tasks.spawn_essential("the metrics port", serve));
-    let (svid, bundles) = bootstrap::identity(env, tasks, config, &place.state, &mut saved).await?;
+    let identity = Begin::take(env, config, tasks, &place.state, &mut saved).await?;
     Ok(Begun {
         saved,
         sockets,
         telemetry,
         readiness,
         metrics,
-        svid,
-        bundles,
+        identity,
     })
 }
 
@@ -229,10 +230,13 @@ async fn prepare(
         telemetry,
         readiness,
         metrics,
-        svid,
-        bundles,
+        identity: Begin {
+            svid,
+            bundles,
+            from,
+        },
     } = begun;
-    let service = service_of(&svid)?;
+    let service = service_of(&svid, config.identity.as_deref())?;
     readiness.set(Err("no snapshot from a control node yet".to_owned()));
     let identity = IdentitySource::new(svid, bundles);
     let mut transport = TransportConfig::new(config.mesh_listen, Arc::clone(&identity));
@@ -250,6 +254,7 @@ async fn prepare(
         telemetry,
         readiness,
         identity,
+        provider: from,
         service,
         pool: endpoint.pool(),
         doors,
@@ -305,13 +310,17 @@ async fn prepare(
 }
 
 /// Whom an identity stands for.
-fn service_of(svid: &X509Svid) -> Result<ServiceName, Error> {
+fn service_of(svid: &X509Svid, from: Option<&Path>) -> Result<ServiceName, Error> {
     svid.id()
         .service()
         .and_then(|(namespace, name)| ServiceName::new(namespace, name).ok())
         .ok_or_else(|| {
+            let next = match from {
+                None => "join with a token made by `weft token create --service NAME`",
+                Some(_) => "have the provider register this sidecar as spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE",
+            };
             Error::Config(format!(
-                "the identity {} is not that of a service: join with a token made by `weft token create --service NAME`",
+                "the identity {} is not that of a service: {next}",
                 svid.id()
             ))
         })
@@ -486,14 +495,23 @@ async fn link(
         revision: None,
         serial: String::new(),
         pid: std::process::id(),
+        identity_from: node.provider.as_ref().map(|provider| provider.address()),
     };
     let (renew, wishes) = mpsc::channel(WISHES);
-    let renewal = Renewal {
-        node: Arc::clone(node),
-        state: Arc::clone(state),
-        link: link.subscribe(),
-        again: Again::new(config, node, background),
-        wishes,
+    let keeper = match &node.provider {
+        Some(provider) => Keeper::Follow(Box::new(Follow::new(
+            Arc::clone(node),
+            Arc::clone(provider),
+            wishes,
+            background.clone(),
+        ))),
+        None => Keeper::Renewal(Box::new(Renewal {
+            node: Arc::clone(node),
+            state: Arc::clone(state),
+            link: link.subscribe(),
+            again: Again::new(config, node, background),
+            wishes,
+        })),
     };
     let client = ControlClient {
         node: Arc::clone(node),
@@ -507,5 +525,5 @@ async fn link(
         unsaved: None,
         goes_on: Arc::default(),
     };
-    Ok(Link::new(background.clone(), client, renewal))
+    Ok(Link::new(background.clone(), client, keeper))
 }

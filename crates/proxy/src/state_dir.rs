@@ -10,6 +10,8 @@
 //! | `bundles.json` | trust bundles (SPIFFE Bundle Map) | 0600 |
 //! | `snapshot.json` | what was in force last | 0600 |
 //!
+//! With an identity from elsewhere there is no `svid.pem`, and `bundles.json` is what the control node says alone.
+//!
 //! Each file is replaced whole or not at all. While a sidecar joins, there is for a moment a file `room`.
 
 use std::collections::BTreeMap;
@@ -133,6 +135,18 @@ impl StateDir {
     pub(crate) async fn bundles(&self, env: &Env) -> Result<BundleSet, Error> {
         let dir = self.dir.clone();
         env.disk(move |disk| load_bundles(disk, &dir)).await
+    }
+
+    /// What a control node said last of whom to trust, of a sidecar whose identity comes from elsewhere. Nobody, if it
+    /// never did.
+    pub(crate) async fn pushed_bundles(&self, env: &Env) -> Result<BundleSet, Error> {
+        let dir = self.dir.clone();
+        env.disk(move |disk| match disk.exists(&dir.join("bundles.json")) {
+            Ok(false) => Ok(BundleSet::new()),
+            Ok(true) => load_bundles(disk, &dir),
+            Err(source) => Err(Error::StateDir { dir, source }),
+        })
+        .await
     }
 
     /// Where it is.

@@ -91,6 +91,13 @@ pub struct JoinResponse {
     pub bundles: BTreeMap<String, Value>,
 }
 
+/// Reply to [`crate::PATH_BUNDLE`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BundleResponse {
+    /// Trust bundles: trust domain to SPIFFE bundle (JWK Set). The mesh's own is among them.
+    pub bundles: BTreeMap<String, Value>,
+}
+
 /// Body of [`crate::PATH_RENEW`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenewRequest {

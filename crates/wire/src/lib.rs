@@ -5,7 +5,8 @@
 //! (`docs/wire.md` is the written form of this crate).
 //!
 //! A sidecar holds one QUIC connection to a control node. On it are HTTP/3 requests: [`PATH_JOIN`]
-//! (once, with a token; or with an attestation, after [`PATH_CHALLENGE`]), [`PATH_RENEW`] (each new SVID), [`PATH_JWT`] (each token) and [`PATH_SYNC`], which stays open:
+//! (once, with a token; or with an attestation, after [`PATH_CHALLENGE`]), [`PATH_BUNDLE`] (once, by whoever has its identity from
+//! elsewhere), [`PATH_RENEW`] (each new SVID), [`PATH_JWT`] (each token) and [`PATH_SYNC`], which stays open:
 //! its request body carries [`SidecarMessage`] frames, its response body [`ControlMessage`] frames.
 
 mod frame;
@@ -15,8 +16,8 @@ mod message;
 
 pub use frame::{FrameError, FrameReader, MAX_FRAME, encode};
 pub use join::{
-    Attestation, ChallengeResponse, JoinRequest, JoinResponse, JwtRequest, JwtResponse,
-    MachineProof, Problem, RenewRequest, RenewResponse,
+    Attestation, BundleResponse, ChallengeResponse, JoinRequest, JoinResponse, JwtRequest,
+    JwtResponse, MachineProof, Problem, RenewRequest, RenewResponse,
 };
 pub use key::{Group, KeyError, ResourcePath};
 pub use message::{
@@ -27,11 +28,14 @@ pub use message::{
 
 /// HTTP/3 authority under which a control node answers.
 pub const CONTROL_AUTHORITY: &str = "control.weft-system";
-/// Joining, with a one-time token or an attestation. This and [`PATH_CHALLENGE`] are the only requests allowed without
-/// a client certificate.
+/// Joining, with a one-time token or an attestation. This, [`PATH_CHALLENGE`] and [`PATH_BUNDLE`] are the only requests
+/// allowed without a client certificate.
 pub const PATH_JOIN: &str = "/v1/join";
 /// What a joiner with a machine's certificate has to sign.
 pub const PATH_CHALLENGE: &str = "/v1/challenge";
+/// Whom the mesh trusts: what a sidecar that has its identity from elsewhere needs before it can know the control node by
+/// anything but the pin.
+pub const PATH_BUNDLE: &str = "/v1/bundle";
 /// A new SVID for the identity of the connection.
 pub const PATH_RENEW: &str = "/v1/renew";
 /// A token (JWT-SVID) for the identity of the connection.

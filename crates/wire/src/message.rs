@@ -64,6 +64,9 @@ pub struct Hello {
     /// Process id, for the operator's eyes.
     #[serde(default)]
     pub pid: u32,
+    /// Address of the SPIFFE Workload API that its identity comes from. `None`: it has it from the mesh's own CA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_from: Option<String>,
 }
 
 /// One port of a service.

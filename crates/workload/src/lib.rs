@@ -7,10 +7,14 @@
 //!                                    IdentitySource ──────────▶ stream of whole states, one for each change
 //! ```
 //!
+//! The other way round, [`Subscription`] takes an identity from the Workload API of another provider.
+//!
 //! Who asks is told by the kernel, never by the caller, and is asked again before each message. Without a
 //! registration [`Entry`] nobody gets anything.
 
+mod client;
 mod entry;
+mod executor;
 mod jwt;
 mod offer;
 mod peer;
@@ -21,6 +25,7 @@ mod server;
 mod session;
 mod socket_path;
 
+pub use client::{Provided, ProviderError, Subscription};
 pub use entry::{Caller, Entry, EntryError, allowed};
 pub use jwt::{NoToken, Token, TokenSource};
 pub use server::{Error, Workload, WorkloadSocket};

@@ -31,7 +31,7 @@ pub(crate) const MAX_REQUEST: usize = 64 * 1024;
 /// a token has ten seconds.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Workload Endpoint §6.1: proves that the caller means this, and is no tricked browser or proxy.
-const SECURITY_HEADER: &str = "workload.spiffe.io";
+pub(crate) const SECURITY_HEADER: &str = "workload.spiffe.io";
 
 /// Answers one call.
 pub(crate) async fn answer(session: Arc<Session>, request: Request<Incoming>) -> Response<Body> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +16,7 @@ use weft_certs::IdentitySource;
 use weft_env::{DiskError, Env, Listener, Stream, Tasks};
 
 use crate::entry::Entry;
+use crate::executor::On;
 use crate::jwt::TokenSource;
 use crate::peer::Peer;
 use crate::rpc;
@@ -171,19 +171,6 @@ async fn idle(mut calls: watch::Receiver<usize>) {
             () = sleep(IDLE) => return,
             _ = calls.changed() => {}
         }
-    }
-}
-
-/// Runs what hyper starts as tasks of the connection.
-#[derive(Clone)]
-struct On(Tasks);
-
-impl<F> hyper::rt::Executor<F> for On
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, future: F) {
-        drop(self.0.spawn(future));
     }
 }
 

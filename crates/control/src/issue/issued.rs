@@ -41,6 +41,17 @@ pub(crate) fn remember(txn: Txn, issued: &Issued) -> Txn {
     txn.put(format!("{PREFIX}{}", leaf.serial), json(&leaf))
 }
 
+/// Whether the certificate of this serial is known to be one of this identity's.
+pub(crate) async fn is_of(
+    store: &dyn Store,
+    serial: &str,
+    id: &SpiffeId,
+) -> Result<bool, StoreError> {
+    let entry = store.get(&format!("{PREFIX}{serial}")).await?;
+    let leaf = entry.and_then(|entry| serde_json::from_slice::<Leaf>(&entry.value).ok());
+    Ok(leaf.is_some_and(|leaf| leaf.id == *id))
+}
+
 /// All that have not ended at `now`, by any clock that is not too far off.
 pub(crate) async fn live(store: &dyn Store, now: SystemTime) -> Result<Vec<Leaf>, StoreError> {
     let now = unix_s(now).saturating_sub(SKEW.as_secs());

@@ -428,6 +428,7 @@ impl Default for Progress {
             missing: Vec::new(),
             asleep: Vec::new(),
             gone: Vec::new(),
+            elsewhere: Vec::new(),
             evidence: None,
             until_unix: None,
             ended: None,

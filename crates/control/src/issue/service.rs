@@ -7,14 +7,16 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
+use serde_json::Value;
+use weft_ca::Tier;
 use weft_ca::audit::Event;
 use weft_ca::{BACKDATE, Issued};
-use weft_certs::SpiffeId;
+use weft_certs::{PeerIdentity, TrustBundle};
 use weft_wire::{JoinRequest, JoinResponse, RenewRequest, RenewResponse};
 
 use super::authority::Along;
 use super::tokens::Lost;
-use super::{CaService, tokens};
+use super::{CaService, issued, tokens};
 use crate::problem::Reject;
 use crate::store::Store;
 
@@ -99,13 +101,39 @@ async fn token_refused(ca: &CaService, presented: &str, by: &str, reject: Reject
 pub(crate) async fn renew(
     ca: &CaService,
     request: &RenewRequest,
-    attested: &SpiffeId,
+    peer: &PeerIdentity,
     remote: SocketAddr,
 ) -> Result<RenewResponse, Reject> {
     let csr = decode(&request.csr)?;
     let by = remote.to_string();
-    let issued = ca.issue(&csr, attested, &by, Along::default()).await?;
+    if let Err(reject) = check_own(ca, peer).await {
+        let event = Event::new("certificate.refused", &peer.id, &by)
+            .with("code", &reject.problem.code)
+            .with("serial", &peer.serial);
+        ca.audit().refused(event).await;
+        return Err(reject);
+    }
+    let issued = ca.issue(&csr, &peer.id, &by, Along::default()).await?;
     Ok(response(ca, &issued))
+}
+
+/// Where others certify identities of this mesh too, only what was issued here is renewed here: an identity that its
+/// provider takes back must not live on by another certificate.
+async fn check_own(ca: &CaService, peer: &PeerIdentity) -> Result<(), Reject> {
+    let authority = ca.authority();
+    let journal = authority.journal();
+    let alone = journal.foreign().is_empty() && journal.active(Tier::Root)?.key.is_some();
+    if alone || issued::is_of(&**ca.store(), &peer.serial, &peer.id).await? {
+        return Ok(());
+    }
+    Err(Reject::new(
+        StatusCode::FORBIDDEN,
+        "not_issued_here",
+        format!(
+            "the certificate of {} was not issued here, and is renewed by whoever issued it; to have one of this mesh, join with a token (`weft token create`)",
+            peer.id
+        ),
+    ))
 }
 
 pub(super) fn decode(csr: &str) -> Result<Vec<u8>, Reject> {
@@ -118,24 +146,27 @@ pub(super) fn decode(csr: &str) -> Result<Vec<u8>, Reject> {
 }
 
 pub(super) fn response(ca: &CaService, issued: &Issued) -> JoinResponse {
-    let bundles: BTreeMap<_, _> = ca
-        .bundles()
-        .iter()
-        .map(|bundle| (bundle.trust_domain.to_string(), bundle.to_jwks()))
-        .collect();
     JoinResponse {
         chain: issued
             .chain
             .iter()
             .map(|der| STANDARD.encode(der))
             .collect(),
-        bundles,
+        bundles: bundles(ca),
     }
+}
+
+/// Whom the mesh trusts, as it travels.
+pub(crate) fn bundles(ca: &CaService) -> BTreeMap<String, Value> {
+    let bundles = ca.bundles();
+    let named = |bundle: &TrustBundle| (bundle.trust_domain.to_string(), bundle.to_jwks());
+    bundles.iter().map(named).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weft_env::Env;
 
     #[test]
     fn a_clock_by_which_a_new_certificate_would_not_hold_costs_no_token() {
@@ -157,5 +188,41 @@ mod tests {
             assert!(reject.problem.message.contains(word), "{reject:?}");
             assert_eq!(reject.problem.code, "clock_skew");
         }
+    }
+
+    #[tokio::test]
+    async fn where_others_certify_too_only_what_was_issued_here_is_renewed() {
+        let (env, dir) = (Env::system(), tempfile::tempdir().unwrap());
+        let (store, ca) = crate::testing::authority(&env, dir.path()).await;
+        let peer = crate::testing::peer("invoices");
+        assert!(check_own(&ca, &peer).await.is_ok(), "nobody else can have");
+
+        let elsewhere = tempfile::tempdir().unwrap();
+        let (_, other) = crate::testing::authority(&env, elsewhere.path()).await;
+        let foreign = other.authority().bundle().roots;
+        let trusts = ca.step(
+            Box::new(move |authority, _, _, _| Ok(authority.journal().with_foreign(foreign))),
+            |_| Along::default(),
+        );
+        trusts.await.unwrap();
+        let reject = check_own(&ca, &peer).await.unwrap_err();
+        assert_eq!(reject.problem.code, "not_issued_here");
+
+        let csr = weft_ca::make_csr(None).unwrap().csr;
+        let issued = ca
+            .issue(&csr, &peer.id, "test", Along::default())
+            .await
+            .unwrap();
+        let own = PeerIdentity {
+            serial: issued.serial,
+            ..peer
+        };
+        assert!(check_own(&ca, &own).await.is_ok());
+        let borrowed = PeerIdentity {
+            id: crate::testing::id("orders"),
+            ..own
+        };
+        assert!(check_own(&ca, &borrowed).await.is_err(), "another's serial");
+        drop(store);
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Tracker {
     baseline: BTreeMap<String, String>,
     /// For sessions that are not done, or were not at first.
     plans: BTreeMap<Epoch, Plan>,
+    /// Serials of this mesh's issuing CAs.
+    ours: Vec<String>,
 }
 
 /// When a session is to be asked next.
@@ -58,6 +60,8 @@ pub(crate) struct Standing {
     pub(crate) absent: Vec<String>,
     /// Those of the beginning that are not connected any more, and were not done before.
     pub(crate) gone: Vec<String>,
+    /// Those whose identity comes from elsewhere, with where from: nobody waits for them.
+    pub(crate) elsewhere: Vec<(String, String)>,
     /// Certificates that changed.
     pub(crate) rotated: Vec<Rotated>,
     /// When someone is to be asked again, if nothing happens before.
@@ -89,6 +93,21 @@ impl Tracker {
             window,
             baseline,
             plans: BTreeMap::new(),
+            ours: Vec::new(),
+        }
+    }
+
+    /// With the serials of this mesh's issuing CAs. One whose identity comes from elsewhere, and from one of them at last,
+    /// gets a new one in its turn: it is waited for.
+    pub(crate) fn with_ours(self, ours: Vec<String>) -> Self {
+        Self { ours, ..self }
+    }
+
+    /// Whether this is about a sidecar that will never reach the goal by being asked.
+    fn is_elsewhere(&self, sidecar: &Sidecar) -> bool {
+        match &self.goal {
+            Goal::NewLeaf => sidecar.identity_from.is_some(),
+            Goal::Issuer(_) => !ends_here(sidecar, &self.ours),
         }
     }
 
@@ -106,6 +125,7 @@ impl Tracker {
             done: 0,
             absent: Vec::new(),
             gone: Vec::new(),
+            elsewhere: Vec::new(),
             rotated: Vec::new(),
             look_again: None,
         };
@@ -117,6 +137,13 @@ impl Tracker {
                 }
                 continue;
             };
+            if before.is_some() && self.is_elsewhere(sidecar) {
+                let from = sidecar.identity_from.clone().unwrap_or_default();
+                standing.elsewhere.push((sidecar.label(), from));
+            }
+            if self.is_elsewhere(sidecar) {
+                continue;
+            }
             let done = match &self.goal {
                 Goal::Issuer(serial) => sidecar.issuer() == serial,
                 Goal::NewLeaf => match before {
@@ -142,12 +169,21 @@ impl Tracker {
             if plan.ask_at <= now {
                 plan.ask_at = now + patience;
                 plan.asked = true;
-                standing.ask.push(sidecar.instance.clone());
+                if sidecar.identity_from.is_none() {
+                    standing.ask.push(sidecar.instance.clone());
+                }
             }
             standing.look_again = standing.look_again.into_iter().chain([plan.ask_at]).min();
         }
         standing
     }
+}
+
+/// Whether the certificate of a sidecar is this mesh's to replace, be it by way of others; also of one that has not said
+/// yet.
+pub(super) fn ends_here(sidecar: &Sidecar, ours: &[String]) -> bool {
+    let issuer = sidecar.issuer();
+    sidecar.identity_from.is_none() || issuer.is_empty() || ours.iter().any(|own| own == issuer)
 }
 
 fn rotated(sidecar: &Sidecar, before: Option<&String>) -> Option<Rotated> {
@@ -267,6 +303,53 @@ mod tests {
         let without = tracker.look(&table, now + patience);
         assert!(without.is_complete());
         assert_eq!(without.gone, ["invoices.default/a"], "but it is named");
+    }
+
+    fn arrive_from_elsewhere(table: &mut Table, service: &str, instance: &str) -> Epoch {
+        let mut hello = testing::hello(instance);
+        hello.identity_from = Some("unix:///run/spire.sock".to_owned());
+        let arrival = Arrival {
+            identity: &testing::id(service),
+            not_after_unix: 1,
+            remote: "127.0.0.1".parse().unwrap(),
+            hello: &hello,
+            unix_ms: 1,
+        };
+        table.arrive(&arrival).unwrap()
+    }
+
+    #[test]
+    fn one_with_an_identity_from_elsewhere_is_named_and_neither_asked_nor_waited_for() {
+        let now = Instant::now();
+        let mut table = Table::default();
+        let a = arrive(&mut table, "invoices", "a");
+        arrive_from_elsewhere(&mut table, "orders", "b");
+        let mut tracker = Tracker::new(Goal::NewLeaf, None, &table, |_| true);
+        let first = tracker.look(&table, now);
+        assert_eq!((first.total, first.ask), (1, vec!["a".to_owned()]));
+        let from = "unix:///run/spire.sock".to_owned();
+        assert_eq!(first.elsewhere, [("orders.default/b".to_owned(), from)]);
+        report(&mut table, "a", a, "02", "i1");
+        assert!(tracker.look(&table, now).is_complete());
+    }
+
+    #[test]
+    fn one_whose_identity_came_from_here_in_the_end_is_waited_for_when_an_authority_goes() {
+        let now = Instant::now();
+        let mut table = Table::default();
+        let b = arrive_from_elsewhere(&mut table, "orders", "b");
+        let c = arrive_from_elsewhere(&mut table, "other", "c");
+        report(&mut table, "b", b, "01", "i1");
+        report(&mut table, "c", c, "01", "spire");
+        let ours = vec!["i1".to_owned(), "i2".to_owned()];
+        let goal = Goal::Issuer("i2".into());
+        let mut tracker = Tracker::new(goal, None, &table, |_| true).with_ours(ours);
+        let standing = tracker.look(&table, now);
+        assert_eq!(standing.absent, ["orders.default/b"]);
+        assert!(standing.ask.is_empty(), "its provider is asked, not it");
+        assert_eq!(standing.elsewhere[0].0, "other.default/c");
+        report(&mut table, "b", b, "02", "i2");
+        assert!(tracker.look(&table, now).is_complete());
     }
 
     #[test]

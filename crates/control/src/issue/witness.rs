@@ -6,6 +6,7 @@ use weft_ca::{Journal, Slot, Tier};
 use weft_certs::serial_of;
 
 use super::plan::Milestone;
+use super::tracker::ends_here;
 use crate::admin::types::Seen;
 use crate::registry::{Sidecar, Table};
 use crate::time::unix_ms;
@@ -59,13 +60,14 @@ pub(super) fn trusting(table: &Table, revision: u64, sequence: u64, now: SystemT
     milestone
 }
 
-/// Who has a certificate from the authority of this serial.
-pub(super) fn under(table: &Table, serial: &str, now: SystemTime) -> Milestone {
+/// Who has a certificate from the authority of this serial, of those whose certificates end at one of `ours`.
+pub(super) fn under(table: &Table, serial: &str, ours: &[String], now: SystemTime) -> Milestone {
     let mut milestone = Milestone {
         at_unix_ms: unix_ms(now),
         ..Milestone::default()
     };
-    for sidecar in table.iter().filter(|sidecar| sidecar.is_live()) {
+    let concerned = |sidecar: &&Sidecar| sidecar.is_live() && ends_here(sidecar, ours);
+    for sidecar in table.iter().filter(concerned) {
         match sidecar.issuer() == serial {
             true => milestone.by.push(seen(sidecar, sidecar.heard_unix_ms)),
             false => milestone.missing.push(sidecar.label()),

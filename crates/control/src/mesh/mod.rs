@@ -22,7 +22,7 @@ use crate::error::ControlError;
 use crate::node::{Node, Refusals};
 use crate::problem::Reject;
 use crate::push::{Ending, Inlet, Messages, Outlet};
-use paths::{Purpose, challenge, greet, join, jwt, purpose, renew};
+use paths::{Purpose, bundle, challenge, greet, join, jwt, purpose, renew};
 
 /// Time for a short request's body to arrive, and for its answer to be taken.
 const SHORT: Duration = Duration::from_secs(10);
@@ -103,6 +103,10 @@ impl Handler for Control {
                 },
                 Ok(Purpose::Challenge) => match read(recv).await {
                     Ok(_) => challenge(&self.node, remote).await,
+                    Err(reject) => Err(reject),
+                },
+                Ok(Purpose::Bundle) => match read(recv).await {
+                    Ok(_) => bundle(&self.node),
                     Err(reject) => Err(reject),
                 },
                 Ok(Purpose::Renew(peer)) => match read(recv).await {

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use weft_ca::audit::Event;
 use weft_certs::PeerIdentity;
 use weft_wire::{
-    CONTROL_AUTHORITY, JoinRequest, JoinResponse, PATH_CHALLENGE, PATH_JOIN, PATH_JWT, PATH_RENEW,
-    PATH_SYNC,
+    BundleResponse, CONTROL_AUTHORITY, JoinRequest, JoinResponse, PATH_BUNDLE, PATH_CHALLENGE,
+    PATH_JOIN, PATH_JWT, PATH_RENEW, PATH_SYNC,
 };
 
 use crate::issue;
@@ -26,12 +26,14 @@ use crate::time::{unix_ms, unix_s};
 pub(super) enum Purpose {
     Join,
     Challenge,
+    Bundle,
     Renew(PeerIdentity),
     Jwt(PeerIdentity),
     Sync(PeerIdentity),
 }
 
-/// Finds out what a request is for. Only joining, and what it takes, is open to those without a certificate.
+/// Finds out what a request is for. Only joining, and what it takes, is open to those without a certificate, and whom the
+/// mesh trusts, which is no secret.
 pub(super) fn purpose(
     method: &Method,
     uri: &Uri,
@@ -44,6 +46,7 @@ pub(super) fn purpose(
     match (uri.path(), peer) {
         (PATH_JOIN, _) => Ok(Purpose::Join),
         (PATH_CHALLENGE, _) => Ok(Purpose::Challenge),
+        (PATH_BUNDLE, _) => Ok(Purpose::Bundle),
         (PATH_RENEW, Some(peer)) => Ok(Purpose::Renew(peer)),
         (PATH_JWT, Some(peer)) => Ok(Purpose::Jwt(peer)),
         (PATH_SYNC, Some(peer)) => Ok(Purpose::Sync(peer)),
@@ -60,7 +63,7 @@ fn no_such_path() -> Reject {
     Reject::new(
         StatusCode::NOT_FOUND,
         "no_such_path",
-        "a control node answers POST /v1/challenge, /v1/join, /v1/renew, /v1/jwt and /v1/sync, and nothing else",
+        "a control node answers POST /v1/challenge, /v1/join, /v1/bundle, /v1/renew, /v1/jwt and /v1/sync, and nothing else",
     )
 }
 
@@ -122,6 +125,12 @@ pub(super) async fn challenge(node: &Node, remote: SocketAddr) -> Result<Vec<u8>
     json(&told(node, reply, remote)?)
 }
 
+/// Whom the mesh trusts.
+pub(super) fn bundle(node: &Node) -> Result<Vec<u8>, Reject> {
+    let bundles = issue::bundles(&node.ca);
+    json(&BundleResponse { bundles })
+}
+
 /// Answers a renewal.
 pub(super) async fn renew(
     node: &Node,
@@ -129,7 +138,7 @@ pub(super) async fn renew(
     peer: &PeerIdentity,
     remote: SocketAddr,
 ) -> Result<Vec<u8>, Reject> {
-    json(&issue::renew(&node.ca, &read(body)?, &peer.id, remote).await?)
+    json(&issue::renew(&node.ca, &read(body)?, peer, remote).await?)
 }
 
 /// Answers the wish for a token.
@@ -255,6 +264,7 @@ mod tests {
         for (path, without, with) in [
             (format!("{base}/v1/join"), 200, 200),
             (format!("{base}/v1/challenge"), 200, 200),
+            (format!("{base}/v1/bundle"), 200, 200),
             (format!("{base}/v1/renew"), 401, 200),
             (format!("{base}/v1/jwt"), 401, 200),
             (format!("{base}/v1/sync"), 401, 200),

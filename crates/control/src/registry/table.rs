@@ -21,6 +21,8 @@ const MAX_SIDECARS: usize = 20_000;
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 /// Most lost sidecars that are remembered; beyond it those lost first are forgotten.
 const MAX_LOST: usize = 1_000;
+/// Characters of where an identity comes from: a socket's path has 107 bytes.
+const MAX_SHOWN: usize = 128;
 /// Most ports of one service.
 const MAX_PORTS: usize = 64;
 
@@ -98,6 +100,8 @@ pub(crate) struct Sidecar {
     pub(crate) cut_before: u64,
     /// The other process, if any, whose live connection this one replaced: by its process id and mesh address.
     pub(crate) ousted: Option<(u32, SocketAddr)>,
+    /// Where its identity comes from, by its own word; `None`: from this mesh's CA.
+    pub(crate) identity_from: Option<String>,
 }
 
 impl Sidecar {
@@ -241,6 +245,7 @@ impl Table {
             trust_unix_ms: arrival.unix_ms,
             cut_before: 0,
             ousted,
+            identity_from: hello.identity_from.as_deref().map(shown),
         };
         self.lost.remove(&hello.instance);
         self.sidecars.insert(hello.instance.clone(), sidecar);
@@ -278,6 +283,7 @@ impl Table {
                 trust_unix_ms: 0,
                 cut_before: 0,
                 ousted: None,
+                identity_from: None,
             });
     }
 
@@ -374,6 +380,12 @@ fn check_instance(instance: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::BadInstance(instance.chars().take(80).collect()))
+}
+
+/// An address that a sidecar names, as it may be shown.
+fn shown(address: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    address.chars().map(plain).take(MAX_SHOWN).collect()
 }
 
 /// An unspecified address stands for the one that the connection comes from.

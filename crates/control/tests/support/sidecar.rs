@@ -260,6 +260,7 @@ impl Sidecar {
             revision: None,
             serial: self.identity.current().svid.serial().to_owned(),
             pid: std::process::id(),
+            identity_from: None,
         }
     }
 

@@ -203,15 +203,12 @@ impl Applier {
             }
             bundles.revoke(domain, list);
         }
-        let current = self.node.identity.current();
-        if bundles.is_empty() || *current.bundles == bundles {
+        if bundles.is_empty() {
             return Ok(());
         }
-        self.node
-            .identity
-            .replace_bundles(bundles, self.node.env.wall())
+        let changed = self.node.trust(bundles);
+        self.bundles_dirty |= changed
             .map_err(|error| refuse(format!("the pushed trust bundle is not used: {error}")))?;
-        self.bundles_dirty = true;
         Ok(())
     }
 
@@ -223,8 +220,7 @@ impl Applier {
     /// What to save, if it changed since the last call.
     pub(crate) fn take_unsaved(&mut self) -> (Option<SavedSnapshot>, Option<Arc<BundleSet>>) {
         self.config_dirty = false;
-        let bundles = std::mem::take(&mut self.bundles_dirty)
-            .then(|| Arc::clone(&self.node.identity.current().bundles));
+        let bundles = std::mem::take(&mut self.bundles_dirty).then(|| self.node.trusted());
         let snapshot = match &self.running {
             Some(running) if std::mem::take(&mut self.dirty) => Some(SavedSnapshot {
                 revision: running.config.revision,

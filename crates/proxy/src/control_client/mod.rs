@@ -23,12 +23,12 @@ use weft_resources::SYSTEM_NAMESPACE;
 use weft_transport::{Connection, Endpoint, Target};
 use weft_wire::{Hello, Renew};
 
-use self::outage::Outage;
 use crate::backoff::Backoff;
 use crate::node::Node;
 use crate::state_dir::StateDir;
 pub(crate) use apply::Applier;
 pub(crate) use desired::Unusable;
+pub(crate) use outage::Outage;
 use report::Reporter;
 use session::{End, Open, Session};
 

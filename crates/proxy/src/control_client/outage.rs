@@ -7,7 +7,7 @@ const AGAIN: Duration = Duration::from_secs(60);
 
 /// The attempts since the link was lost.
 #[derive(Debug, Default)]
-pub(super) struct Outage {
+pub(crate) struct Outage {
     said: Option<(String, Duration)>,
     attempts: u64,
 }
@@ -15,7 +15,7 @@ pub(super) struct Outage {
 impl Outage {
     /// One more attempt failed, at `now` on the process's clock. Gives the number of attempts so far if this is to be
     /// said: the first, one that failed for another reason, and one now and then.
-    pub(super) fn failed(&mut self, reason: &str, now: Duration) -> Option<u64> {
+    pub(crate) fn failed(&mut self, reason: &str, now: Duration) -> Option<u64> {
         self.attempts += 1;
         let said = matches!(&self.said, Some((last, at)) if last == reason && now.saturating_sub(*at) < AGAIN);
         if said {

@@ -258,8 +258,13 @@ fn table(ca: &CaInfo) -> String {
         true => String::new(),
         false => format!("\n{}", token_keys(ca)),
     };
+    let foreign: String = ca
+        .foreign
+        .iter()
+        .map(|pin| format!("\nalso trusted, another provider's root (--trust-bundle): {pin}\n"))
+        .collect();
     format!(
-        "trust domain  {}\npin           {}\ncertificates  live {}\n\n{}{tokens}",
+        "trust domain  {}\npin           {}\ncertificates  live {}\n\n{}{tokens}{foreign}",
         ca.trust_domain,
         ca.pin,
         output::span(std::time::Duration::from_secs(ca.leaf_ttl_s)),

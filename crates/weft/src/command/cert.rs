@@ -176,6 +176,7 @@ fn certificate(sidecar: &SidecarStatus) -> serde_json::Value {
         "not_after_unix": sidecar.not_after_unix,
         "seconds_left": sidecar.certificate_seconds_left,
         "live": sidecar.state == SidecarState::Live,
+        "identity_from": sidecar.identity_from,
     })
 }
 

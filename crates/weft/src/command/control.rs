@@ -18,6 +18,7 @@ pub(super) async fn run(settings: ControlSettings) -> Result<(), Failure> {
     config.ready_file = settings.process.ready_file;
     config.bundle = settings.bundle.endpoint();
     config.attest = settings.attest;
+    config.trust_bundle = settings.trust_bundle;
     config.keys = super::secret::of_keys(&settings.keys).await?;
     weft_control::run(&env, config, stop)
         .await

@@ -100,6 +100,11 @@ fn sentence(progress: &Progress) -> String {
     if let (Some(before), Some(after)) = (&progress.issuer_before, &progress.issuer_after) {
         out.push_str(&format!("\nissuing certificate {before} → {after}\n"));
     }
+    for (sidecar, from) in &progress.elsewhere {
+        out.push_str(&format!(
+            "{sidecar} has its identity from {from}, which alone replaces it: nothing was asked of it\n"
+        ));
+    }
     if !progress.missing.is_empty() {
         out.push_str(&format!("left behind: {}\n", progress.missing.join(", ")));
     }
@@ -146,6 +151,19 @@ mod tests {
             ..progress(Phase::Done)
         };
         assert!(sentence(&ended).contains("NOTHING NEW WAS BEGUN"));
+    }
+
+    #[test]
+    fn who_has_its_identity_from_elsewhere_is_named() {
+        let mut done = progress(Phase::Done);
+        let from = "unix:///run/spire/agent.sock".to_owned();
+        done.elsewhere = vec![("orders.default/a1".to_owned(), from)];
+        let told = sentence(&done);
+        assert!(
+            told.contains("orders.default/a1 has its identity from unix:///run/spire/agent.sock"),
+            "{told}"
+        );
+        assert!(!has_failed(&done));
     }
 
     #[test]

@@ -34,7 +34,11 @@ async fn config(env: &Env, settings: SidecarSettings) -> Result<SidecarConfig, F
     config.control = settings.control;
     config.pin = settings.pin;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
-    (config.token, config.attestor) = way(settings.join, credentials.map(PathBuf::from))?;
+    Way {
+        token: config.token,
+        attestor: config.attestor,
+        identity: config.identity,
+    } = way(settings.join, credentials.map(PathBuf::from))?;
     for app in &settings.app {
         config.apps.push(app_port(env, app).await?);
     }
@@ -60,23 +64,44 @@ async fn config(env: &Env, settings: SidecarSettings) -> Result<SidecarConfig, F
     Ok(config)
 }
 
-/// The one way to join that was chosen.
-fn way(
-    join: JoinSettings,
-    credentials: Option<PathBuf>,
-) -> Result<(TokenSource, Option<Attestor>), Failure> {
+/// How the sidecar comes to its identity.
+#[derive(Default)]
+struct Way {
+    token: TokenSource,
+    attestor: Option<Attestor>,
+    identity: Option<PathBuf>,
+}
+
+impl Way {
+    fn token(file: PathBuf) -> Self {
+        Self {
+            token: TokenSource::File(file),
+            ..Self::default()
+        }
+    }
+
+    fn attestor(attestor: Attestor) -> Self {
+        Self {
+            attestor: Some(attestor),
+            ..Self::default()
+        }
+    }
+}
+
+/// The one way that was chosen.
+fn way(join: JoinSettings, credentials: Option<PathBuf>) -> Result<Way, Failure> {
     let mut ways = Vec::new();
     if let Some(file) = join.token_file {
-        ways.push(("--token-file", (TokenSource::File(file), None)));
+        ways.push(("--token-file", Way::token(file)));
     }
     if let Some(name) = join.token_credential {
         let file = credential(&name, credentials)?;
-        ways.push(("--token-credential", (TokenSource::File(file), None)));
+        ways.push(("--token-credential", Way::token(file)));
     }
     match (join.machine_cert, join.machine_key) {
         (Some(chain), Some(key)) => {
             let attestor = Attestor::X509Pop { chain, key };
-            ways.push(("--machine-cert", (TokenSource::None, Some(attestor))));
+            ways.push(("--machine-cert", Way::attestor(attestor)));
         }
         (None, None) => {}
         // On a command line clap has said so; a settings file may have one alone.
@@ -87,19 +112,24 @@ fn way(
         }
     }
     if let Some(token) = join.k8s_token {
-        let attestor = Attestor::K8s { token };
-        ways.push(("--k8s-token", (TokenSource::None, Some(attestor))));
+        ways.push(("--k8s-token", Way::attestor(Attestor::K8s { token })));
+    }
+    if let Some(socket) = join.identity {
+        let way = Way {
+            identity: Some(socket),
+            ..Way::default()
+        };
+        ways.push(("--identity", way));
     }
     if ways.len() > 1 {
         let named: Vec<&str> = ways.iter().map(|(flag, _)| *flag).collect();
         return Err(Failure::usage(format!(
-            "sidecar: {} are {} ways to join; give one of them",
+            "sidecar: {} are {} ways to an identity; give one of them",
             named.join(" and "),
             named.len()
         )));
     }
-    let chosen = ways.pop().map(|(_, chosen)| chosen);
-    Ok(chosen.unwrap_or((TokenSource::None, None)))
+    Ok(ways.pop().map(|(_, way)| way).unwrap_or_default())
 }
 
 /// The file of a credential (systemd.exec(5), "Credentials").
@@ -205,28 +235,37 @@ mod tests {
             machine_cert: None,
             machine_key: None,
             k8s_token: None,
+            identity: None,
         }
     }
 
     #[test]
-    fn there_is_one_way_to_join_or_none() {
-        let (token, attestor) = way(join(), None).unwrap();
-        assert!(matches!(token, TokenSource::None) && attestor.is_none());
+    fn there_is_one_way_to_an_identity_or_none() {
+        let none = way(join(), None).unwrap();
+        assert!(matches!(none.token, TokenSource::None));
+        assert!(none.attestor.is_none() && none.identity.is_none());
         let two = JoinSettings {
             token_file: Some("t".into()),
             k8s_token: Some("k".into()),
             ..join()
         };
-        let said = way(two, None).unwrap_err().to_string();
+        let said = way(two, None).err().unwrap().to_string();
         assert!(
             said.contains("--token-file and --k8s-token are 2 ways"),
             "{said}"
         );
+        let two = JoinSettings {
+            token_file: Some("t".into()),
+            identity: Some("/run/spire/agent.sock".into()),
+            ..join()
+        };
+        let said = way(two, None).err().unwrap().to_string();
+        assert!(said.contains("--token-file and --identity"), "{said}");
         let alone = JoinSettings {
             machine_key: Some("k".into()),
             ..join()
         };
-        let said = way(alone, None).unwrap_err().to_string();
+        let said = way(alone, None).err().unwrap().to_string();
         assert!(said.contains("go together"), "{said}");
     }
 
@@ -239,8 +278,8 @@ mod tests {
             };
             way(settings, directory.map(PathBuf::from))
         };
-        let (token, _) = named("token", Some("/run/credentials/weft")).unwrap();
-        let TokenSource::File(path) = token else {
+        let found = named("token", Some("/run/credentials/weft")).unwrap();
+        let TokenSource::File(path) = found.token else {
             panic!("expected a file")
         };
         assert_eq!(path, PathBuf::from("/run/credentials/weft/token"));
@@ -252,7 +291,7 @@ mod tests {
             ("token", None),
             ("token", Some("relative")),
         ] {
-            let said = named(name, directory).unwrap_err().to_string();
+            let said = named(name, directory).err().unwrap().to_string();
             assert!(said.contains("LoadCredential"), "{said}");
         }
     }

@@ -129,6 +129,13 @@ fn shown(status: &Status) -> String {
                 earlier(sidecar)
             );
         }
+        if let (SidecarState::Live, Some(from)) = (sidecar.state, &sidecar.identity_from) {
+            let _ = write!(
+                out,
+                "\n{}/{} has its identity from {from}\n",
+                sidecar.service, sidecar.instance
+            );
+        }
         if let (SidecarState::Live, Some(reason)) = (sidecar.state, &sidecar.unsaved) {
             let _ = write!(
                 out,
@@ -256,6 +263,7 @@ mod tests {
             spiffe_id: String::new(),
             service: "orders.default".to_owned(),
             instance: instance.to_owned(),
+            identity_from: None,
             version: String::new(),
             pid: 1,
             addr: addr.parse().unwrap(),

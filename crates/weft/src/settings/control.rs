@@ -54,6 +54,12 @@ pub(crate) struct ControlSettings {
     #[arg(long, env = "WEFT_ATTEST", value_name = "FILE")]
     pub(crate) attest: Option<PathBuf>,
 
+    /// File with the roots (PEM, or a SPIFFE JWK set) of another provider of identities in this trust domain, such as SPIRE,
+    /// for sidecars with --identity: the mesh trusts them beside its own. Nobody else is trusted without. Changes of it are
+    /// taken up within seconds
+    #[arg(long, env = "WEFT_TRUST_BUNDLE", value_name = "FILE")]
+    pub(crate) trust_bundle: Option<PathBuf>,
+
     #[command(flatten, next_help_heading = "Federation")]
     pub(crate) bundle: BundleSettings,
 

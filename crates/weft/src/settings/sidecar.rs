@@ -15,7 +15,7 @@ use super::{
 ///
 /// The first start joins with a one-time token (`weft token create`), the machine's own certificate or a Kubernetes
 /// service account, and the pinned root (`weft ca show`);
-/// later starts use the identity saved in the state directory. Every flag can also be given as an
+/// later starts use the identity saved in the state directory. With --identity it comes from another SPIFFE provider. Every flag can also be given as an
 /// environment variable (WEFT_CONTROL for --control) or as a field of the YAML file named by --config
 /// (control: …). A flag wins over the environment, the environment over the file.
 #[derive(Debug, Clone, clap::Args)]
@@ -175,7 +175,8 @@ pub(crate) struct SidecarSettings {
     pub(crate) process: ProcessSettings,
 }
 
-/// What proves who this sidecar is: one of a token, a machine's certificate and a service account.
+/// What proves who this sidecar is: one of a token, a machine's certificate and a service account; or who says so in
+/// place of the mesh.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct JoinSettings {
     /// File with the one-time join token (first start only)
@@ -208,6 +209,19 @@ pub(crate) struct JoinSettings {
     /// In place of a token: file with the token of the pod's Kubernetes service account, as the kubelet projects it
     #[arg(long, env = "WEFT_K8S_TOKEN", value_name = "FILE")]
     pub(crate) k8s_token: Option<PathBuf>,
+
+    /// Have the identity from this SPIFFE Workload API (SPIRE's agent, another sidecar) in place of the mesh's CA: at each
+    /// start, and each new certificate. No key of it is written to disk
+    #[arg(long, env = "WEFT_IDENTITY", value_name = "unix:///PATH", value_parser = provider)]
+    pub(crate) identity: Option<PathBuf>,
+}
+
+/// As [`weft_workload::socket_path`], for whoever asks there.
+fn provider(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with("tcp:") {
+        return Err("only Unix sockets are asked, over which nobody else can answer: write it as unix:///PATH".to_owned());
+    }
+    weft_workload::socket_path(text)
 }
 
 /// Checks `HOST:PORT` and keeps it as text: names are resolved at each connect, not once.

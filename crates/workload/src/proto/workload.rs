@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use zeroize::Zeroize;
 
 /// Paths of the calls.
 pub(crate) mod path {
@@ -43,6 +44,48 @@ pub(crate) struct X509Svid {
     pub(crate) bundle: Bytes,
     #[prost(string, tag = "5")]
     pub(crate) hint: String,
+}
+
+/// [`X509SvidResponse`] as it is received: what holds a key is wiped.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(crate) struct ProvidedSvids {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) svids: Vec<ProvidedSvid>,
+    #[prost(btree_map = "string, bytes", tag = "3")]
+    pub(crate) federated_bundles: BTreeMap<String, Bytes>,
+}
+
+impl std::fmt::Debug for ProvidedSvids {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ProvidedSvids(redacted)")
+    }
+}
+
+/// [`X509Svid`] as it is received.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(crate) struct ProvidedSvid {
+    #[prost(string, tag = "1")]
+    pub(crate) spiffe_id: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) x509_svid: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) x509_svid_key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) bundle: Vec<u8>,
+}
+
+impl std::fmt::Debug for ProvidedSvid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ProvidedSvid(redacted)")
+    }
+}
+
+impl Drop for ProvidedSvid {
+    fn drop(&mut self) {
+        self.x509_svid_key.zeroize();
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

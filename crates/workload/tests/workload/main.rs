@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub, missing_docs)]
 #![allow(clippy::disallowed_methods, reason = "tests stand outside of the seam")]
 
+mod client;
 mod envoy;
 #[path = "../interop/mod.rs"]
 mod interop;
@@ -10,5 +11,6 @@ mod lab;
 mod raw;
 mod rules;
 mod sds;
+mod stand_in;
 mod tokens;
 mod with_spiffe;

@@ -18,6 +18,9 @@ pub struct CaInfo {
     /// Keys for tokens (JWT-SVIDs), oldest first; none until the first token is wanted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token_keys: Vec<TokenKeyInfo>,
+    /// Keys of the roots of another provider of identities, which are trusted beside these (`--trust-bundle`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign: Vec<String>,
 }
 
 /// A key for tokens.

@@ -216,6 +216,9 @@ pub struct Progress {
     /// Sidecars that were connected at its begin and are not any more, without a new certificate: `service/instance`.
     #[serde(default)]
     pub gone: Vec<String>,
+    /// Connected sidecars whose identity comes from elsewhere, which alone replaces it: `service/instance` and where from.
+    #[serde(default)]
+    pub elsewhere: Vec<(String, String)>,
     /// Number of the evidence that was signed.
     #[serde(default)]
     pub evidence: Option<u64>,

@@ -78,6 +78,9 @@ pub struct SidecarStatus {
     pub service: String,
     /// Instance.
     pub instance: String,
+    /// Address of the SPIFFE provider that its identity comes from; absent: from this mesh's CA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_from: Option<String>,
     /// Version of its program.
     pub version: String,
     /// Its process id.

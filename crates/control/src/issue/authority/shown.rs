@@ -2,7 +2,7 @@
 
 use weft_ca::audit::Event;
 use weft_ca::{Error as CaError, Journal, Slot, Tier};
-use weft_certs::serial_of;
+use weft_certs::{RootPin, serial_of};
 
 use super::CaService;
 use crate::admin::types::{AuthorityInfo, CaInfo, TokenKeyInfo};
@@ -36,8 +36,16 @@ impl CaService {
             leaf_ttl_s: self.shared.config.leaf_ttl.as_secs(),
             authorities: slots.into_iter().flatten().collect(),
             token_keys: token_keys(journal),
+            foreign: foreign(journal),
         })
     }
+}
+
+fn foreign(journal: &Journal) -> Vec<String> {
+    let pins = journal.foreign().iter().map(RootPin::of);
+    pins.filter_map(Result::ok)
+        .map(|pin| pin.to_string())
+        .collect()
 }
 
 fn token_keys(journal: &Journal) -> Vec<TokenKeyInfo> {

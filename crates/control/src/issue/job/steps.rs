@@ -92,7 +92,7 @@ impl Job {
         let mut milestone = self
             .shared
             .registry
-            .read(|table| under(table, &serial, self.shared.ca.wall()));
+            .read(|table| under(table, &serial, &self.ours(), self.shared.ca.wall()));
         if let Err(reason) = renewed
             && (!plan.allow_missing || milestone.missing.is_empty())
         {

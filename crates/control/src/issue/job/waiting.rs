@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
+use weft_ca::Tier;
 use weft_ca::audit::Event;
+use weft_certs::serial_of;
 use weft_wire::Renew;
 
 use super::{Job, words};
 use crate::admin::types::{Phase, Seen};
 use crate::issue::plan::{Milestone, Plan};
-use crate::issue::tracker::{Goal, Standing, Tracker};
+use crate::issue::tracker::{Goal, Standing, Tracker, ends_here};
 use crate::issue::witness::{seen, trusting};
+use crate::registry::Sidecar;
 use crate::time::unix_ms;
 
 impl Job {
@@ -80,8 +83,9 @@ impl Job {
             Goal::Issuer(serial) => serial.clone(),
             Goal::NewLeaf => String::new(),
         };
-        let mut tracker =
+        let tracker =
             registry.read(|table| Tracker::new(goal, window, table, |s| self.rotation.concerns(s)));
+        let mut tracker = tracker.with_ours(self.ours());
         let renew = Renew {
             reason: reason.to_owned(),
             within_ms: u64::try_from(tracker.window().as_millis()).unwrap_or(u64::MAX),
@@ -131,12 +135,24 @@ impl Job {
     /// A live sidecar whose certificate is not under the new issuing CA.
     pub(super) fn last_old(&self, serial: &str) -> Option<Seen> {
         let now = unix_ms(self.shared.ca.wall());
+        let ours = self.ours();
+        let is_old = |s: &&Sidecar| {
+            let issuer = s.issuer();
+            s.is_live() && !issuer.is_empty() && issuer != serial && ends_here(s, &ours)
+        };
         self.shared.registry.read(|table| {
-            let old = table
-                .iter()
-                .find(|s| s.is_live() && !s.issuer().is_empty() && s.issuer() != serial)?;
+            let old = table.iter().find(is_old)?;
             Some(seen(old, now))
         })
+    }
+
+    /// Serials of this mesh's issuing CAs.
+    pub(super) fn ours(&self) -> Vec<String> {
+        let authority = self.shared.ca.authority();
+        let issuing = authority.journal().slots(Tier::Issuing).iter();
+        issuing
+            .filter_map(|slot| serial_of(&slot.certificate).ok())
+            .collect()
     }
 
     pub(super) fn show(&self, done: usize, missing: &[String]) {
@@ -152,6 +168,7 @@ impl Job {
     pub(super) fn show_standing(&self, standing: Standing) {
         self.progress.send_if_modified(|progress| {
             let before = (progress.done, progress.total);
+            progress.elsewhere = standing.elsewhere;
             progress.done = standing.done;
             progress.total = standing.total;
             progress.absent = standing.absent;

@@ -20,6 +20,7 @@ fn hello(instance: &str, addr: &str) -> Hello {
         revision: None,
         serial: "01".into(),
         pid: 7,
+        identity_from: None,
     }
 }
 
@@ -244,4 +245,21 @@ fn the_lost_that_are_remembered_are_bounded() {
     table.expire(start + Duration::from_secs(10), grace);
     assert_eq!(table.lost().count(), MAX_LOST);
     assert!(table.lost().all(|lost| lost.instance != "i0"), "the oldest");
+}
+
+#[test]
+fn where_an_identity_comes_from_is_on_one_line_and_no_longer_than_a_sockets_path() {
+    let mut table = Table::default();
+    let mut hello = hello("a", "10.0.0.1:15008");
+    hello.identity_from = Some(format!("unix:///run/\n{}", "x".repeat(500)));
+    arrive(
+        &mut table,
+        "spiffe://weft.local/ns/default/sa/orders",
+        &hello,
+    )
+    .unwrap();
+    let sidecar = table.iter().next().unwrap();
+    let shown = sidecar.identity_from.as_deref().unwrap();
+    assert!(shown.starts_with("unix:///run/ xxx"), "{shown}");
+    assert_eq!(shown.len(), MAX_SHOWN);
 }
