@@ -108,7 +108,7 @@ pub(crate) async fn renew(
     Ok(response(ca, &issued))
 }
 
-pub(super) fn decode(csr: &str) -> Result<Vec<u8>, Reject> {
+pub(crate) fn decode(csr: &str) -> Result<Vec<u8>, Reject> {
     STANDARD.decode(csr).map_err(|error| {
         Reject::bad_request(
             "bad_csr",
