@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use weft_certs::{
-    BundleSet, JoinStatement, MachineIdentity, RootPin, TrustDomain, VerifyError, X509Svid,
+    BundleSet, JoinStatement, MachineIdentity, RootPin, SpiffeId, TrustDomain, VerifyError,
+    X509Svid, delegate_id,
 };
 use weft_env::{Env, Tasks};
 use weft_transport::{Connection, DialError, JoinConfig, KeyExchange, join_connection};
@@ -17,6 +18,7 @@ use weft_wire::{
 
 use crate::Error;
 use crate::attest::Proof;
+use crate::config::Delegate;
 use crate::control_client::control_id;
 use crate::csr::Pending;
 use crate::rpc::{self, CallError};
@@ -26,21 +28,39 @@ use crate::rpc::{self, CallError};
 pub(crate) struct Terms {
     /// `host:port`, tried in turn.
     pub(crate) control: Vec<String>,
+    /// Who is asked when no control node can be reached.
+    pub(crate) delegate: Option<Delegate>,
     pub(crate) trust_domain: TrustDomain,
     /// Any of these roots; tried in turn.
     pub(crate) pins: Vec<RootPin>,
     pub(crate) key_exchange: KeyExchange,
 }
 
-/// Asks the control nodes in turn. The first one that can be reached decides.
+impl Terms {
+    /// Whom to ask, in this order, and who must answer there.
+    fn places(&self) -> Vec<(&str, SpiffeId)> {
+        let control = control_id(&self.trust_domain);
+        let nodes = self.control.iter();
+        let mut places: Vec<_> = nodes.map(|a| (a.as_str(), control.clone())).collect();
+        if let Some(delegate) = &self.delegate
+            && let Ok(id) = delegate_id(&self.trust_domain, &delegate.site)
+        {
+            places.extend(delegate.addresses.iter().map(|a| (a.as_str(), id.clone())));
+        }
+        places
+    }
+}
+
+/// Asks the control nodes in turn, and then the delegate of the site. The first one that can be reached decides; but that a
+/// control node does not know a token says nothing of one that the delegate has made.
 pub(crate) async fn join(
     env: &Env,
     tasks: &Tasks,
     terms: &Terms,
     proof: &Proof,
 ) -> Result<(X509Svid, BundleSet), Error> {
-    let mut tried = Vec::new();
-    for address in &terms.control {
+    let (mut tried, mut unknown) = (Vec::new(), None);
+    for (address, expected) in &terms.places() {
         let found = match resolve(env, address).await {
             Ok(found) => found,
             Err(reason) => {
@@ -49,15 +69,22 @@ pub(crate) async fn join(
             }
         };
         for addr in found {
-            match join_at(env, tasks, terms, addr, proof).await {
+            match join_at(env, tasks, terms, (addr, expected), proof).await {
                 Err(Error::Unreachable { tried: reason }) => tried.push(reason),
+                Err(refused) if terms.delegate.is_some() && is_unknown_token(&refused) => {
+                    unknown = Some(refused);
+                }
                 decided => return decided,
             }
         }
     }
-    Err(Error::Unreachable {
+    Err(unknown.unwrap_or_else(|| Error::Unreachable {
         tried: tried.join("; "),
-    })
+    }))
+}
+
+fn is_unknown_token(error: &Error) -> bool {
+    matches!(error, Error::Refused { code, .. } if code == "token_unknown")
 }
 
 /// By the first pin that the root there has.
@@ -65,7 +92,7 @@ async fn join_at(
     env: &Env,
     tasks: &Tasks,
     terms: &Terms,
-    addr: SocketAddr,
+    (addr, expected): (SocketAddr, &SpiffeId),
     proof: &Proof,
 ) -> Result<(X509Svid, BundleSet), Error> {
     let place = addr.to_string();
@@ -74,7 +101,7 @@ async fn join_at(
     let connection = loop {
         let join = JoinConfig {
             pin,
-            expected: control_id(&terms.trust_domain),
+            expected: expected.clone(),
             key_exchange: terms.key_exchange,
         };
         match (join_connection(env, tasks, addr, &join).await, pins.next()) {
