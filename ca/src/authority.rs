@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use rand::CryptoRng;
 use rcgen::{Issuer, PublicKeyData};
-use weft_certs::{RootPin, SpiffeId, TrustBundle};
+use weft_certs::{RootPin, Site, SpiffeId, TrustBundle};
 use x509_parser::parse_x509_certificate;
 
 use crate::config::BACKDATE;
@@ -44,6 +44,8 @@ pub struct Authority {
     signer: Signer,
     /// Key of the tokens that it makes.
     jwt_signer: Option<Signer>,
+    /// What it is confined to, if it is a delegate.
+    site: Option<Site>,
 }
 
 impl std::fmt::Debug for Authority {
@@ -102,19 +104,42 @@ impl Authority {
             }
         }
         jwt::forget(&journal, keys)?;
-        let signer = signer_of(journal.active(Tier::Issuing)?, keys)?;
+        let active = journal.active(Tier::Issuing)?;
+        let site = Site::of_certificate(&active.certificate, &config.trust_domain);
+        let signer = signer_of(active, keys)?;
         let jwt_signer = jwt::signer(&journal, keys)?;
         Ok(Self {
             config,
             journal,
             signer,
             jwt_signer,
+            site,
         })
     }
 
     /// The settings.
     pub fn config(&self) -> &CaConfig {
         &self.config
+    }
+
+    /// What it is confined to, if it is a delegate.
+    pub fn site(&self) -> Option<&Site> {
+        self.site.as_ref()
+    }
+
+    /// Whether this authority may name anybody so: what is confined to a site does not go beyond it, though peers would
+    /// refuse what it issued anyhow.
+    ///
+    /// # Errors
+    /// [`Error::OutsideSite`].
+    pub fn check_site(&self, id: &SpiffeId) -> Result<(), Error> {
+        match &self.site {
+            Some(site) if !site.permits(id) => Err(Error::OutsideSite {
+                id: id.clone(),
+                site: site.name().to_owned(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Whether to sign may wait for something outside of this process ([`Sign::waits`](crate::Sign::waits)).
@@ -149,8 +174,8 @@ impl Authority {
     ///
     /// # Errors
     /// [`Error::ReservedIdentity`] for weft's own identities (see [`issue_reserved`](Self::issue_reserved)),
-    /// [`Error::ForeignIdentity`], [`Error::NotAWorkload`], [`Error::Csr`], [`Error::Lifetime`],
-    /// [`Error::IssuerEnding`].
+    /// [`Error::ForeignIdentity`], [`Error::NotAWorkload`], [`Error::OutsideSite`], [`Error::Csr`],
+    /// [`Error::Lifetime`], [`Error::IssuerEnding`].
     pub fn issue(
         &self,
         csr: &[u8],
@@ -180,6 +205,7 @@ impl Authority {
         rng: &mut dyn CryptoRng,
     ) -> Result<Issued, Error> {
         check_identity(attested, &self.config)?;
+        self.check_site(attested)?;
         let key = csr::verified_key(csr)?;
         let slot = self.journal.active(Tier::Issuing)?;
         let not_after = leaf_end(&self.config, slot, ttl, now)?;

@@ -9,7 +9,7 @@ use rcgen::{
     CertificateParams, DistinguishedName, PublicKeyData, SanType, SignatureAlgorithm,
     SubjectPublicKeyInfo,
 };
-use weft_certs::SpiffeId;
+use weft_certs::{RootPin, SpiffeId};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
@@ -112,6 +112,21 @@ pub(crate) fn verified_key(csr: &[u8]) -> Result<SubjectPublicKeyInfo, Error> {
         .verify(info.raw, &request.signature_value.data)
         .map_err(|_| refuse("its signature does not prove possession of the key"))?;
     Ok(key)
+}
+
+/// SHA-256 of the public key of a request whose sender has proven to hold the private one.
+///
+/// # Errors
+/// [`Error::Csr`].
+pub fn key_of_request(csr: &[u8]) -> Result<RootPin, Error> {
+    let key = verified_key(csr)?;
+    let digest =
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &key.subject_public_key_info());
+    let hash: [u8; 32] = digest
+        .as_ref()
+        .try_into()
+        .expect("SHA-256 is 32 bytes long");
+    Ok(RootPin::from(hash))
 }
 
 #[cfg(test)]

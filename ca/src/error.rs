@@ -84,6 +84,16 @@ pub enum Error {
         /// What was asked for.
         id: SpiffeId,
     },
+    /// An identity of another site.
+    #[error(
+        "{id} is not of site {site}, which is all that this delegate may vouch for; `weft ca delegate` says who is"
+    )]
+    OutsideSite {
+        /// What was asked for.
+        id: SpiffeId,
+        /// The site of the delegate.
+        site: String,
+    },
     /// Nobody, or too many, for a token to be meant for.
     #[error("the token's audience is refused: {reason}")]
     Audience {

@@ -467,6 +467,11 @@ impl Journal {
         self.note(id, state, now);
     }
 
+    /// With one more slot, whatever its state: a journal that begins with authorities made elsewhere.
+    pub(crate) fn push(&mut self, tier: Tier, slot: Slot) {
+        self.slots_mut(tier).push(slot);
+    }
+
     fn slots_mut(&mut self, tier: Tier) -> &mut Vec<Slot> {
         match tier {
             Tier::Root => &mut self.roots,

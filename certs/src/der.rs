@@ -77,6 +77,14 @@ pub fn concatenated(mut bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Ve
     Ok(certificates)
 }
 
+/// End of the validity of any certificate.
+///
+/// # Errors
+/// [`VerifyError::BadCertificate`] if it is not a certificate.
+pub fn not_after_of(certificate: &CertificateDer<'_>) -> Result<SystemTime, VerifyError> {
+    parse(certificate).map(|found| system_time(found.validity().not_after.timestamp()))
+}
+
 /// X509-SVID §2: exactly one URI SAN, of any scheme; §3.1: a SPIFFE ID with a path.
 fn leaf_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, VerifyError> {
     let not = |reason: &str| VerifyError::NotAnSvid {

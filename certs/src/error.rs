@@ -44,6 +44,14 @@ pub enum Error {
         /// What is wrong with it. Never the key itself.
         reason: String,
     },
+    /// Not a site, or one that would be too wide.
+    #[error("{text:?} is not for a site: {reason}")]
+    Site {
+        /// What was given, cut to a readable length.
+        text: String,
+        /// The rule it breaks.
+        reason: &'static str,
+    },
     /// PEM text without what was looked for.
     #[error("the PEM text cannot be read: {reason}")]
     Pem {

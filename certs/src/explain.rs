@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
-use crate::{BundleSet, Usage, VerifyError, der, verify_chain};
+use crate::{BundleSet, Site, TrustDomain, Usage, VerifyError, der, verify_chain};
 
 /// The rules, in the order in which they are checked.
 const RULES: [&str; 7] = [
@@ -96,6 +96,12 @@ pub struct Description {
     pub not_after: String,
     /// Seconds left at the time of the look; below zero: expired.
     pub seconds_left: i64,
+    /// Of a delegate: its site.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    /// Of a delegate: for whom it may vouch.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub permitted: Vec<String>,
     /// Of a leaf: the rule of X509-SVID that it breaks, if it breaks one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
@@ -121,12 +127,15 @@ pub fn describe(
         GeneralName::URI(uri) => Some(crate::error::shown(uri)),
         _ => None,
     });
+    let names: Vec<String> = names.collect();
+    let domain = names.first().and_then(|id| TrustDomain::parse(id).ok());
+    let site = domain.and_then(|domain| Site::of(&parsed, &domain).ok().flatten());
     let end = der::system_time(parsed.validity().not_after.timestamp());
     let signed = |time| i64::try_from(der::seconds(time)).unwrap_or(i64::MAX);
     let begin = der::system_time(parsed.validity().not_before.timestamp());
     Ok(Description {
         role: if authority { "authority" } else { "leaf" },
-        names: names.collect(),
+        names,
         subject: crate::error::shown(&parsed.subject().to_string()),
         issuer: crate::error::shown(&parsed.issuer().to_string()),
         serial: der::serial_of(certificate)?,
@@ -134,6 +143,8 @@ pub fn describe(
         not_before: der::rfc3339(begin),
         not_after: der::rfc3339(end),
         seconds_left: signed(end) - signed(now),
+        site: site.as_ref().map(|site| site.name().to_owned()),
+        permitted: site.map(|site| site.permitted()).unwrap_or_default(),
         fault: match authority {
             true => None,
             false => der::leaf(certificate).err().map(|error| error.to_string()),

@@ -17,6 +17,7 @@
 //! an RFC 5280 path to a root *of the leaf's own trust domain*. Roots of different trust domains are never pooled.
 
 mod bundle;
+mod delegate;
 mod der;
 mod error;
 mod explain;
@@ -31,6 +32,7 @@ mod pin;
 mod revocation;
 mod service_account;
 mod signed;
+mod site;
 mod source;
 mod svid;
 pub mod tls;
@@ -40,7 +42,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use bundle::{BundleSet, TrustBundle};
-pub use der::{concatenated, serial_of};
+pub use der::{concatenated, not_after_of, serial_of};
 pub use error::{Error, VerifyError};
 pub use explain::{
     Description, Finding, certificate_list, certificates, describe, explain, to_pem,
@@ -55,6 +57,7 @@ pub use pin::RootPin;
 pub use revocation::{RevocationList, RevokedIdentity};
 pub use service_account::{ServiceAccount, ServiceAccountError, TokenKeys, verify_service_account};
 pub use signed::{SignedDocument, SignedError};
+pub use site::{Site, delegate_id};
 pub use source::{Identity, IdentitySource};
 pub use svid::{PrivateKey, X509Svid};
 pub use verify::{ExpectedPeer, PeerIdentity, Usage, check_revoked, verify_chain, verify_expected};

@@ -134,7 +134,7 @@ impl PathCheck<'_> {
         }
     }
 
-    fn to_anchors(&self, roots: &[&CertificateDer<'static>]) -> Result<(), PathError> {
+    pub(crate) fn to_anchors(&self, roots: &[&CertificateDer<'_>]) -> Result<(), PathError> {
         let anchors: Vec<_> = roots
             .iter()
             .filter_map(|root| anchor_from_trusted_cert(root).ok())

@@ -1,7 +1,8 @@
 //! The one decision about trust: is this chain an identity, now, for this use.
 //!
 //! The order is that of X509-SVID §5: the leaf's own rules, the bundle of *its* trust domain, an RFC 5280 path
-//! to a root of that bundle only; whether that identity is welcome comes last ([`verify_expected`]).
+//! to a root of that bundle only; whether that identity is welcome comes last ([`verify_expected`]). What a delegate has
+//! issued is held against its list ([`Site`](crate::Site)) in place of that.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,7 +11,7 @@ use std::time::SystemTime;
 use rustls::pki_types::CertificateDer;
 
 use crate::path::{MAX_CHAIN, PathCheck, check_validity};
-use crate::{BundleSet, SpiffeId, VerifyError, der};
+use crate::{BundleSet, SpiffeId, VerifyError, delegate, der};
 
 /// The role that the peer plays, which its certificate must allow (RFC 5280 §4.2.1.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,9 +116,12 @@ pub fn verify_chain(
         usage,
         revoked: bundles.revoked(trust_domain),
     };
-    check
-        .to_roots(&bundle.roots)
-        .map_err(|why| why.of(&leaf.id))?;
+    let path = match delegate::site_of(intermediates.first(), trust_domain) {
+        Ok(None) => check.to_roots(&bundle.roots),
+        Ok(Some(site)) => check.under_delegate(&site, &leaf.id, &bundle.roots),
+        Err(why) => Err(why),
+    };
+    path.map_err(|why| why.of(&leaf.id))?;
     check_revoked(leaf_der, bundles)?;
     Ok(PeerIdentity {
         id: leaf.id,

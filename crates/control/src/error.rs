@@ -176,6 +176,23 @@ pub enum ControlError {
         /// What the clock says.
         now: SystemTime,
     },
+    /// The directory, or what it takes, is not that of a delegate.
+    #[error("the delegate cannot start: {reason}")]
+    NotADelegate {
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// The delegate's certificate has ended.
+    #[error(
+        "the delegate of site {site} has ended at {at}: make a token with `weft ca delegate create --site {site}` at the control node, and start it with --token-file",
+        at = rfc3339(*at)
+    )]
+    DelegateEnded {
+        /// The site.
+        site: String,
+        /// When.
+        at: SystemTime,
+    },
     /// Its own fresh certificate does not hold here and now.
     #[error("this node's own certificate cannot be used: {0}")]
     OwnCertificate(#[source] weft_certs::VerifyError),

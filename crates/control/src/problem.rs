@@ -97,6 +97,7 @@ impl From<CaError> for Reject {
             CaError::ForeignIdentity { .. } | CaError::NotAWorkload { .. } => {
                 (StatusCode::FORBIDDEN, "foreign_identity")
             }
+            CaError::OutsideSite { .. } => (StatusCode::FORBIDDEN, "outside_site"),
             CaError::Audience { .. } => (StatusCode::BAD_REQUEST, "bad_audience"),
             CaError::NoJwtKey => (StatusCode::SERVICE_UNAVAILABLE, "no_token_key"),
             CaError::Lifetime { .. } => (StatusCode::BAD_REQUEST, "lifetime"),

@@ -8,11 +8,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use weft_ca::Tier;
 use weft_env::{Env, Listener, Mode, Tasks};
 use weft_transport::KeyExchange;
 
 use crate::attest::Attestors;
 use crate::audit::Audit;
+use crate::delegate::{self, DelegateConfig, Upstream};
 use crate::error::ControlError;
 use crate::federation::{BundleEndpoint, Federations};
 use crate::issue::{
@@ -24,7 +26,7 @@ use crate::node::{Node, Refusals};
 use crate::push::Feed;
 use crate::registry::{DEFAULT_GRACE, Registry, keep_endpoints, restore};
 use crate::settings::MeshSettings;
-use crate::state::{InitConfig, Opened, StateDir, claim};
+use crate::state::{self, InitConfig, Opened, StateDir};
 use crate::time::unix_ms;
 use crate::{VERSION, admin, federation, foreign, health, mesh};
 
@@ -61,9 +63,18 @@ pub struct ControlConfig {
     /// File with the roots of another provider of identities in the mesh's trust domain, which are trusted beside its own;
     /// `None`: nobody else is.
     pub trust_bundle: Option<PathBuf>,
+    /// Makes it the delegate of a site in place of a control node.
+    pub delegate: Option<DelegateConfig>,
 }
 
 impl ControlConfig {
+    fn wire(&self) -> mesh::Wire {
+        mesh::Wire {
+            key_exchange: self.key_exchange,
+            tcp_fallback: self.tcp_fallback,
+        }
+    }
+
     /// A control node of this state directory on all addresses, UDP port 15008.
     #[must_use]
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
@@ -81,6 +92,7 @@ impl ControlConfig {
             bundle: None,
             attest: None,
             trust_bundle: None,
+            delegate: None,
         }
     }
 }
@@ -112,20 +124,29 @@ pub async fn run(
     config: ControlConfig,
     shutdown: CancellationToken,
 ) -> Result<(), ControlError> {
-    let dir = claim(
-        env,
-        &config.state_dir,
-        config.init_if_missing.as_ref(),
-        config.keys.clone(),
-    )
-    .await?;
+    let tasks = Tasks::new(env);
+    // If this future is dropped, what it started ends too: the tasks keep each other's owners alive.
+    let _end = tasks.token().drop_guard();
+    let claimed = tokio::select! {
+        biased;
+        claimed = claim(env, &config, &tasks) => claimed,
+        // A delegate that waits for its control node has nothing to drain.
+        () = shutdown.cancelled() => {
+            tasks.shutdown(STOP).await;
+            return Ok(());
+        }
+    };
+    let dir = match claimed {
+        Ok(dir) => dir,
+        Err(error) => {
+            tasks.shutdown(STOP).await;
+            return Err(error);
+        }
+    };
     if let Some(file) = config.ready_file.clone() {
         // A crash has left it: whoever waits for it waits for this node.
         let _ = env.disk(move |disk| disk.remove(&file)).await;
     }
-    let tasks = Tasks::new(env);
-    // If this future is dropped, what it started ends too: the tasks keep each other's owners alive.
-    let _end = tasks.token().drop_guard();
     let started = start(env, &config, &dir, &tasks).await;
     let mesh = match started {
         Ok(mesh) => mesh,
@@ -154,6 +175,20 @@ pub async fn run(
     outcome
 }
 
+async fn claim(env: &Env, config: &ControlConfig, tasks: &Tasks) -> Result<StateDir, ControlError> {
+    let (path, access) = (&config.state_dir, config.keys.clone());
+    match &config.delegate {
+        Some(delegate) => {
+            let delegate = (delegate, config.wire());
+            delegate::claim(env, tasks, path, access, delegate).await
+        }
+        None => {
+            let missing = config.init_if_missing.as_ref();
+            state::claim(env, path, missing, access).await
+        }
+    }
+}
+
 async fn start(
     env: &Env,
     config: &ControlConfig,
@@ -168,12 +203,23 @@ async fn start(
     let settings: MeshSettings = settings.ok_or_else(|| ControlError::NotInitialised {
         dir: dir.path.clone(),
     })?;
+    if let (Some(site), None) = (&settings.site, &config.delegate) {
+        let dir = dir.path.display();
+        return Err(ControlError::NotADelegate {
+            reason: format!(
+                "{dir} is the state of the delegate of site {site}; run it with: weft delegate --state-dir {dir}"
+            ),
+        });
+    }
     let attestors = Attestors::load(env, config.attest.as_deref()).await?;
     let audit = Audit::load(env, store.clone()).await?;
     let ca = CaService::load(env, store.clone(), keys, &settings, audit).await?;
-    revive(&ca).await?;
+    match &settings.site {
+        Some(site) => check_delegate(&ca, site)?,
+        None => revive(&ca).await?,
+    }
     foreign::follow_once(env, &ca, config.trust_bundle.as_deref()).await?;
-    let own = OwnIdentity::new(env, ca.clone(), settings.control_id()).await?;
+    let own = OwnIdentity::new(env, ca.clone(), settings.own_id()).await?;
     own.check()?;
     let reset_key = dir.reset_key(env).await?;
     let mesh = mesh::Mesh::bind(
@@ -182,7 +228,7 @@ async fn start(
         config.mesh_listen,
         own.source.clone(),
         reset_key,
-        config.key_exchange,
+        config.wire(),
     )
     .await?;
     let registry = Registry::new(config.grace, env.clock());
@@ -225,6 +271,14 @@ async fn start(
         let keep = foreign::keep(env.clone(), node.ca.clone(), file, tasks.token());
         tasks.spawn_essential("the roots of another provider", keep);
     }
+    if let Some(delegate) = &config.delegate {
+        let upstream = Upstream {
+            addresses: delegate.control.clone(),
+            pool: mesh.pool(),
+        };
+        let keep = delegate::keep(node.clone(), upstream, tasks.token());
+        tasks.spawn_essential("the link of the delegate to its control node", keep);
+    }
     let metrics = metrics.map(|(listener, addr)| {
         let serve = health::serve(node.clone(), listener, tasks.clone());
         tasks.spawn_essential("the metrics port", serve);
@@ -239,6 +293,19 @@ async fn start(
     mesh.serve(node.clone());
     announce(&node, config, (metrics, bundle)).await?;
     Ok(mesh)
+}
+
+/// A delegate whose certificate has ended has nothing to show, and nobody to renew it.
+fn check_delegate(ca: &CaService, site: &str) -> Result<(), ControlError> {
+    let authority = ca.authority();
+    let own = authority.journal().active(Tier::Issuing)?;
+    match authority.can_sign(own, ca.wall()) {
+        true => Ok(()),
+        false => Err(ControlError::DelegateEnded {
+            site: site.to_owned(),
+            at: own.not_after,
+        }),
+    }
 }
 
 /// Those of peers and those of joiners.
@@ -258,14 +325,23 @@ fn spawn_parts(node: &Arc<Node>, tasks: &Tasks, grace: Duration, socket: Listene
     tasks.spawn_essential("the renewal of the node's own certificate", svid);
     let trust = keep_own_trust(node.own.clone(), stop());
     tasks.spawn_essential("the upkeep of the node's own trust", trust);
-    let upkeep = upkeep(
-        node.ca.clone(),
-        node.rotations.clone(),
-        grace,
-        node.env.clone(),
-        stop(),
-    );
-    tasks.spawn_essential("the upkeep of the authority", upkeep);
+    match node.settings.site {
+        // Its authority is renewed by the control node.
+        Some(_) => {
+            let upkeep = delegate::upkeep(node.clone(), stop());
+            tasks.spawn_essential("the upkeep of the delegate", upkeep);
+        }
+        None => {
+            let upkeep = upkeep(
+                node.ca.clone(),
+                node.rotations.clone(),
+                grace,
+                node.env.clone(),
+                stop(),
+            );
+            tasks.spawn_essential("the upkeep of the authority", upkeep);
+        }
+    }
     let admin = admin::serve(node.clone(), socket, tasks.clone());
     tasks.spawn_essential("the admin socket", admin);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use weft_ca::{CaConfig, KeyType};
-use weft_certs::{SpiffeId, TrustDomain};
+use weft_certs::{SpiffeId, TrustDomain, delegate_id};
 use weft_resources::SYSTEM_NAMESPACE;
 
 use crate::error::ControlError;
@@ -28,6 +28,9 @@ pub(crate) struct MeshSettings {
     /// Rate limit of issuance.
     #[serde(default = "certificates_per_s")]
     pub(crate) certificates_per_s: u32,
+    /// The site that this node is the delegate of; `None`: it is a control node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) site: Option<String>,
 }
 
 fn certificates_per_s() -> u32 {
@@ -49,9 +52,18 @@ impl MeshSettings {
         config
     }
 
-    /// The control node's own identity.
-    pub(crate) fn control_id(&self) -> SpiffeId {
-        SpiffeId::for_service(&self.trust_domain, SYSTEM_NAMESPACE, "control")
+    /// This node's own identity.
+    pub(crate) fn own_id(&self) -> SpiffeId {
+        match &self.site {
+            Some(site) => delegate_id(&self.trust_domain, site)
+                .unwrap_or_else(|_| Self::control_of(&self.trust_domain)),
+            None => Self::control_of(&self.trust_domain),
+        }
+    }
+
+    /// The identity of a control node.
+    pub(crate) fn control_of(trust_domain: &TrustDomain) -> SpiffeId {
+        SpiffeId::for_service(trust_domain, SYSTEM_NAMESPACE, "control")
             .expect("both names are one path segment each")
     }
 

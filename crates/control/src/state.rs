@@ -82,6 +82,7 @@ impl InitConfig {
             max_leaf_ttl_s: self.max_leaf_ttl.map(|ttl| ttl.as_secs()),
             key_type: self.key_type,
             certificates_per_s: self.certificates_per_s.max(1),
+            site: None,
         }
     }
 }
@@ -301,12 +302,13 @@ impl StateDir {
         Ok(MeshSettings::load(&store).await?.is_some())
     }
 
-    /// Makes the state. What a cut-off attempt has left is cleared away first.
-    pub(crate) async fn initialise(
+    /// Makes room for a state: an empty store and a place for keys, marked as unfinished until
+    /// [`finished`](Self::finished). What a cut-off attempt has left is cleared away first.
+    pub(crate) async fn begin(
         &self,
         env: &Env,
-        settings: &MeshSettings,
-    ) -> Result<InitReport, ControlError> {
+        domain: &TrustDomain,
+    ) -> Result<Opened, ControlError> {
         let (path, access) = (self.path.clone(), self.access.clone());
         env.disk(move |disk| {
             disk.write_atomic(&path.join(UNFINISHED), b"", Mode::Secret)?;
@@ -315,8 +317,16 @@ impl StateDir {
         })
         .await
         .map_err(|error| unusable(&self.path, &error))?;
-        let domain = settings.trust_domain.to_string();
-        let Opened { store, keys, .. } = self.open_as(env, Some(domain)).await?;
+        self.open_as(env, Some(domain.to_string())).await
+    }
+
+    /// Makes the state.
+    pub(crate) async fn initialise(
+        &self,
+        env: &Env,
+        settings: &MeshSettings,
+    ) -> Result<InitReport, ControlError> {
+        let Opened { store, keys, .. } = self.begin(env, &settings.trust_domain).await?;
         let txn = Txn::new()
             .when(Condition::Absent(SETTINGS.to_owned()))
             .put(SETTINGS, serde_json::to_vec(settings).unwrap_or_default());
@@ -327,12 +337,12 @@ impl StateDir {
         Ok(InitReport {
             state_dir: self.path.clone(),
             pin,
-            spiffe_id: settings.control_id(),
+            spiffe_id: settings.own_id(),
         })
     }
 
     /// Takes the mark of an unfinished `init` away.
-    async fn finished(&self, env: &Env) {
+    pub(crate) async fn finished(&self, env: &Env) {
         let path = self.path.join(UNFINISHED);
         // If it stays, the next start takes it away.
         let _ = env.disk(move |disk| disk.remove(&path)).await;
@@ -385,6 +395,13 @@ impl StateDir {
     pub(crate) fn socket(&self) -> PathBuf {
         self.path.join(SOCKET)
     }
+}
+
+/// That a directory, if it is there, is ours and has nothing in it but what weft puts there.
+pub(crate) async fn check_mine(env: &Env, path: &Path) -> Result<(), ControlError> {
+    let path = path.to_owned();
+    env.disk(move |disk| check_target(disk, &path).map(drop))
+        .await
 }
 
 /// Whether the directory exists. It must be ours, and hold nothing but what weft puts there.

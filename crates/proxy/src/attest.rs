@@ -119,6 +119,7 @@ impl Again {
             attestor: config.attestor.clone()?,
             terms: Terms {
                 control: config.control.clone(),
+                delegate: config.delegate.clone(),
                 trust_domain: node.id.trust_domain().clone(),
                 pins: Vec::new(),
                 key_exchange: config.key_exchange,

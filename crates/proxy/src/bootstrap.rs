@@ -180,6 +180,7 @@ fn terms(
     };
     Terms {
         control: config.control.clone(),
+        delegate: config.delegate.clone(),
         trust_domain: domain,
         pins,
         key_exchange: config.key_exchange,

@@ -20,6 +20,8 @@ pub struct SidecarConfig {
     pub trust_domain: Option<TrustDomain>,
     /// Control nodes as `host:port`, tried in this order and then round again.
     pub control: Vec<String>,
+    /// Who stands in for the control nodes while none can be reached: the delegate of this sidecar's site.
+    pub delegate: Option<Delegate>,
     /// The mesh's root. Needed to join. Afterwards it may be left out, or stay as it was then.
     pub pin: Option<RootPin>,
     /// Where a one-time token comes from. Needed to join, not afterwards.
@@ -66,6 +68,15 @@ pub struct SidecarConfig {
     pub tcp_fallback: bool,
     /// A file to write once the sidecar can serve; see [`crate::Ready`].
     pub ready_file: Option<PathBuf>,
+}
+
+/// The delegate of a site: it issues certificates for it while no control node can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delegate {
+    /// Name of the site, as the control node has authorized it.
+    pub site: String,
+    /// Where it is, as `host:port`, tried in this order.
+    pub addresses: Vec<String>,
 }
 
 /// One port of the own application.
@@ -154,6 +165,7 @@ impl SidecarConfig {
             state_dir,
             trust_domain: trust_domain.into(),
             control: Vec::new(),
+            delegate: None,
             pin: None,
             token: TokenSource::None,
             attestor: None,

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use weft_certs::{
-    BundleSet, JoinStatement, MachineIdentity, RootPin, TrustDomain, VerifyError, X509Svid,
+    BundleSet, JoinStatement, MachineIdentity, RootPin, SpiffeId, TrustDomain, VerifyError,
+    X509Svid, delegate_id,
 };
 use weft_env::{Env, Tasks};
 use weft_transport::{Connection, DialError, JoinConfig, KeyExchange, join_connection};
@@ -17,6 +18,7 @@ use weft_wire::{
 
 use crate::Error;
 use crate::attest::Proof;
+use crate::config::Delegate;
 use crate::control_client::control_id;
 use crate::csr::{self, Pending};
 use crate::rpc::{self, CallError};
@@ -26,6 +28,8 @@ use crate::rpc::{self, CallError};
 pub(crate) struct Terms {
     /// `host:port`, tried in turn.
     pub(crate) control: Vec<String>,
+    /// Who is asked when no control node can be reached.
+    pub(crate) delegate: Option<Delegate>,
     pub(crate) trust_domain: TrustDomain,
     /// Any of these roots; tried in turn.
     pub(crate) pins: Vec<RootPin>,
@@ -34,15 +38,31 @@ pub(crate) struct Terms {
     pub(crate) tcp_fallback: bool,
 }
 
-/// Asks the control nodes in turn. The first one that can be reached decides.
+impl Terms {
+    /// Whom to ask, in this order, and who must answer there.
+    fn places(&self) -> Vec<(&str, SpiffeId)> {
+        let control = control_id(&self.trust_domain);
+        let nodes = self.control.iter();
+        let mut places: Vec<_> = nodes.map(|a| (a.as_str(), control.clone())).collect();
+        if let Some(delegate) = &self.delegate
+            && let Ok(id) = delegate_id(&self.trust_domain, &delegate.site)
+        {
+            places.extend(delegate.addresses.iter().map(|a| (a.as_str(), id.clone())));
+        }
+        places
+    }
+}
+
+/// Asks the control nodes in turn, and then the delegate of the site. The first one that can be reached decides; but that a
+/// control node does not know a token says nothing of one that the delegate has made.
 pub(crate) async fn join(
     env: &Env,
     tasks: &Tasks,
     terms: &Terms,
     proof: &Proof,
 ) -> Result<(X509Svid, BundleSet), Error> {
-    let mut tried = Vec::new();
-    for address in &terms.control {
+    let (mut tried, mut unknown) = (Vec::new(), None);
+    for (address, expected) in &terms.places() {
         let found = match resolve(env, address).await {
             Ok(found) => found,
             Err(reason) => {
@@ -51,15 +71,22 @@ pub(crate) async fn join(
             }
         };
         for addr in found {
-            match join_at(env, tasks, terms, addr, proof).await {
+            match join_at(env, tasks, terms, (addr, expected), proof).await {
                 Err(Error::Unreachable { tried: reason }) => tried.push(reason),
+                Err(refused) if terms.delegate.is_some() && is_unknown_token(&refused) => {
+                    unknown = Some(refused);
+                }
                 decided => return decided,
             }
         }
     }
-    Err(Error::Unreachable {
+    Err(unknown.unwrap_or_else(|| Error::Unreachable {
         tried: tried.join("; "),
-    })
+    }))
+}
+
+fn is_unknown_token(error: &Error) -> bool {
+    matches!(error, Error::Refused { code, .. } if code == "token_unknown")
 }
 
 /// Whom the mesh trusts, by the word of the first control node that can be reached. It must have the pinned root; nothing
@@ -93,7 +120,8 @@ async fn bundles_at(
     addr: SocketAddr,
 ) -> Result<BundleSet, Error> {
     let place = addr.to_string();
-    let (connection, pin) = recognised(env, tasks, terms, addr).await?;
+    let control = control_id(&terms.trust_domain);
+    let (connection, pin) = recognised(env, tasks, terms, addr, &control).await?;
     let asked: Result<BundleResponse, _> =
         rpc::call(&connection, PATH_BUNDLE, &serde_json::json!({})).await;
     let answer = asked.map_err(|error| refused(&place, error))?;
@@ -118,6 +146,7 @@ async fn recognised(
     tasks: &Tasks,
     terms: &Terms,
     addr: SocketAddr,
+    expected: &SpiffeId,
 ) -> Result<(Connection, RootPin), Error> {
     let place = addr.to_string();
     let mut pins = terms.pins.iter();
@@ -125,7 +154,7 @@ async fn recognised(
     loop {
         let join = JoinConfig {
             pin,
-            expected: control_id(&terms.trust_domain),
+            expected: expected.clone(),
             key_exchange: terms.key_exchange,
             fallback: terms.tcp_fallback,
         };
@@ -142,11 +171,11 @@ async fn join_at(
     env: &Env,
     tasks: &Tasks,
     terms: &Terms,
-    addr: SocketAddr,
+    (addr, expected): (SocketAddr, &SpiffeId),
     proof: &Proof,
 ) -> Result<(X509Svid, BundleSet), Error> {
     let place = addr.to_string();
-    let (connection, pin) = recognised(env, tasks, terms, addr).await?;
+    let (connection, pin) = recognised(env, tasks, terms, addr, expected).await?;
     let pending = Pending::generate().map_err(|reason| Error::BadSvid {
         addr: place.clone(),
         cause: reason,

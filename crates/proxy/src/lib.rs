@@ -58,8 +58,8 @@ mod vitals;
 mod xfcc;
 
 pub use config::{
-    AppPort, Attestor, DEFAULT_TRUST_DOMAIN, PeerProfile, SidecarConfig, TcpListener, TokenSource,
-    WorkloadApi,
+    AppPort, Attestor, DEFAULT_TRUST_DOMAIN, Delegate, PeerProfile, SidecarConfig, TcpListener,
+    TokenSource, WorkloadApi,
 };
 pub use error::Error;
 pub use handover::{Program, Upgraded, upgrade};

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use weft_certs::TrustDomain;
 use weft_resources::{DEFAULT_NAMESPACE, ServiceName};
 
 use crate::Error;
-use crate::config::{PeerProfile, SidecarConfig};
+use crate::config::{DEFAULT_TRUST_DOMAIN, Delegate, PeerProfile, SidecarConfig};
 
 /// Where a local TCP port leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +73,9 @@ pub(crate) fn check(config: &SidecarConfig) -> Result<Vec<Backend>, Error> {
             identity.display()
         )));
     }
+    if let Some(delegate) = &config.delegate {
+        check_delegate(delegate)?;
+    }
     for profile in &config.peer_profiles {
         peer(profile, DEFAULT_NAMESPACE)?;
     }
@@ -80,6 +84,19 @@ pub(crate) fn check(config: &SidecarConfig) -> Result<Vec<Backend>, Error> {
         .iter()
         .map(|listener| Backend::parse(&listener.backend))
         .collect()
+}
+
+fn check_delegate(delegate: &Delegate) -> Result<(), Error> {
+    let domain = TrustDomain::parse(DEFAULT_TRUST_DOMAIN).expect("a constant that is a legal name");
+    weft_certs::delegate_id(&domain, &delegate.site)
+        .map_err(|error| Error::Config(format!("the site: {error}")))?;
+    match delegate.addresses.is_empty() {
+        true => Err(Error::Config(format!(
+            "the delegate of site {} has no address: pass --delegate HOST:PORT",
+            delegate.site
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// The service that a profile is for, for a sidecar of this namespace.
@@ -111,7 +128,6 @@ pub(crate) fn advertised(config: &SidecarConfig, mesh: SocketAddr) -> SocketAddr
 mod tests {
     use super::*;
     use crate::{AppPort, TcpListener};
-    use weft_certs::TrustDomain;
 
     fn config() -> SidecarConfig {
         let mut config =
@@ -136,7 +152,11 @@ mod tests {
             service: service.to_owned(),
             profile: weft_transport::Profile::dc(),
         };
-        let cases: [(&str, Change); 8] = [
+        let away = |site: &str, addresses: &[&str]| crate::Delegate {
+            site: site.to_owned(),
+            addresses: addresses.iter().map(|a| (*a).to_owned()).collect(),
+        };
+        let cases: [(&str, Change); 10] = [
             (
                 "given twice",
                 Box::new(move |c| c.apps = vec![app(80), app(80)]),
@@ -152,6 +172,14 @@ mod tests {
                         allow: Vec::new(),
                     });
                 }),
+            ),
+            (
+                "name of a site",
+                Box::new(move |c| c.delegate = Some(away("Paris", &["10.0.0.1:15008"]))),
+            ),
+            (
+                "has no address",
+                Box::new(move |c| c.delegate = Some(away("paris", &[]))),
             ),
             (
                 "has no port",

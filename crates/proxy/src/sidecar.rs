@@ -18,7 +18,7 @@ use crate::admin::{self, Readiness};
 use crate::attest::Again;
 use crate::bootstrap::Begin;
 use crate::config::{SidecarConfig, TokenSource, WorkloadApi};
-use crate::control_client::{Applier, ControlClient};
+use crate::control_client::{Applier, ControlClient, Homes};
 use crate::handover::doors::{Doors, Role};
 use crate::handover::take::{self, Predecessor};
 use crate::identity::Renewal;
@@ -516,7 +516,10 @@ async fn link(
     let client = ControlClient {
         node: Arc::clone(node),
         endpoint: endpoint.clone(),
-        addresses: config.control.clone(),
+        homes: Homes {
+            control: config.control.clone(),
+            delegate: config.delegate.clone(),
+        },
         applier,
         state: Arc::clone(state),
         hello,

@@ -9,13 +9,14 @@ mod federation;
 mod identity;
 
 pub(crate) use federation::{AddArgs, FederationCommand, ProfileName};
-pub(crate) use identity::{CaCommand, CertCommand, KeyArgs, Role as CaRole};
+pub(crate) use identity::{CaCommand, CertCommand, DelegateCommand, KeyArgs, Role as CaRole};
 
 use crate::demo::DemoArgs;
 use crate::demo_app::DemoAppArgs;
 use crate::output::Format;
 use crate::settings::{
-    ControlSettings, SidecarSettings, control_state_dir, duration, sidecar_state_dir, whole,
+    ControlSettings, DelegateSettings, SidecarSettings, control_state_dir, duration,
+    sidecar_state_dir, whole,
 };
 
 /// A zero-trust network for services on many machines, over QUIC.
@@ -47,6 +48,7 @@ pub(crate) enum Role {
     #[command(subcommand)]
     Token(TokenCommand),
     Sidecar(Box<SidecarSettings>),
+    Delegate(Box<DelegateSettings>),
     Upgrade(UpgradeArgs),
     Apply(ApplyArgs),
     Get(GetArgs),

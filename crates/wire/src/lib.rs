@@ -9,11 +9,16 @@
 //! elsewhere), [`PATH_RENEW`] (each new SVID), [`PATH_JWT`] (each token) and [`PATH_SYNC`], which stays open:
 //! its request body carries [`SidecarMessage`] frames, its response body [`ControlMessage`] frames.
 
+mod delegate;
 mod frame;
 mod join;
 mod key;
 mod message;
 
+pub use delegate::{
+    DelegateFollow, DelegateReport, DelegateReportReply, DelegateRequest, DelegateResponse,
+    DelegateTerms,
+};
 pub use frame::{FrameError, FrameReader, MAX_FRAME, encode};
 pub use join::{
     Attestation, BundleResponse, ChallengeResponse, JoinRequest, JoinResponse, JwtRequest,
@@ -42,5 +47,11 @@ pub const PATH_RENEW: &str = "/v1/renew";
 pub const PATH_JWT: &str = "/v1/jwt";
 /// The long-lived stream of config, acknowledgements and reports.
 pub const PATH_SYNC: &str = "/v1/sync";
+/// A delegate of a site that is made, with a one-time token, or renews its certificate.
+pub const PATH_DELEGATE: &str = "/v1/delegate";
+/// What a delegate did while nobody watched.
+pub const PATH_DELEGATE_REPORT: &str = "/v1/delegate/report";
+/// What the control node pushes, for a delegate that is to hand it on.
+pub const PATH_DELEGATE_FOLLOW: &str = "/v1/delegate/follow";
 /// Largest body of a join or renew request or reply, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;

@@ -11,6 +11,7 @@ use weft_ca::audit::Event;
 use super::routes::{Answer, ok, read, read_or_default, rotate};
 use super::types::{BackupReply, BackupRequest, EvidenceInfo, RotateCa, SlotReply, SlotRequest};
 use crate::backup;
+use crate::delegate;
 use crate::issue::{self, Rotation};
 use crate::node::Node;
 use crate::problem::Reject;
@@ -66,7 +67,13 @@ pub(super) async fn answer(
             let sealed = serde_json::from_slice(&sealed).unwrap_or_default();
             ok(&BackupReply { report, sealed })
         }
-        ("GET", ["bundle"]) => ok(&ca.authority().bundle()),
+        ("POST", ["delegates"]) => ok(&delegate::create(&node.env, ca, &read(body)?, by).await?),
+        ("GET", ["delegates"]) => ok(&delegate::list(ca).await?),
+        ("POST", ["delegates", site, "revoke"]) => ok(&delegate::revoke(ca, site, by).await?),
+        ("GET", ["bundle"]) => {
+            let bundles = ca.bundles();
+            ok(&bundles.get(&ca.config().trust_domain))
+        }
         ("GET", ["evidence"]) => {
             let all: Vec<EvidenceInfo> = issue::list_evidence(&*node.store).await?;
             ok(&all)

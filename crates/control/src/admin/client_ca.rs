@@ -8,8 +8,9 @@ use weft_certs::{RevocationList, TrustBundle};
 use super::client::{AdminClient, AdminError, REPLY, request};
 use super::query;
 use super::types::{
-    AuditPage, BackupReply, BackupRequest, CaPlan, CsrReply, EvidenceInfo, ImportRequest, Proof,
-    ReadmitRequest, RevokeRequest, Revoked, RotateCa, SlotReply, SlotRequest,
+    AuditPage, BackupReply, BackupRequest, CaPlan, CsrReply, DelegateCreate, DelegateCreated,
+    DelegateInfo, EvidenceInfo, ImportRequest, Proof, ReadmitRequest, RevokeRequest, Revoked,
+    RotateCa, SlotReply, SlotRequest,
 };
 
 impl AdminClient {
@@ -71,6 +72,35 @@ impl AdminClient {
     pub async fn import_ca(&self, request: &ImportRequest) -> Result<SlotReply, AdminError> {
         self.call(Method::POST, "/v1/ca/import", Some(request))
             .await
+    }
+
+    /// Authorizes the delegate of a site.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] for a list that is too wide, or a life out of bounds.
+    pub async fn create_delegate(
+        &self,
+        request: &DelegateCreate,
+    ) -> Result<DelegateCreated, AdminError> {
+        self.call(Method::POST, "/v1/ca/delegates", Some(request))
+            .await
+    }
+
+    /// All delegates.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub async fn delegates(&self) -> Result<Vec<DelegateInfo>, AdminError> {
+        self.get("/v1/ca/delegates").await
+    }
+
+    /// Ends a delegate and all that it issued.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] if there is none, or it is ended already.
+    pub async fn revoke_delegate(&self, site: &str) -> Result<Revoked, AdminError> {
+        let path = format!("/v1/ca/delegates/{}/revoke", query::escape(site));
+        self.call(Method::POST, &path, None::<&()>).await
     }
 
     /// The trust bundle.

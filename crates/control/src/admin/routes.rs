@@ -51,6 +51,17 @@ pub(super) async fn answer(
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let query = query::decode(uri.query().unwrap_or_default())
         .ok_or_else(|| Reject::bad_request("bad_query", "the query string is malformed"))?;
+    if let Some(site) = &node.settings.site
+        && !at_a_delegate(method, &segments)
+    {
+        return Err(Reject::new(
+            StatusCode::CONFLICT,
+            "a_delegate",
+            format!(
+                "this is the delegate of site {site}: it makes tokens and shows what it knows; do this at the control node"
+            ),
+        ));
+    }
     match (method.as_str(), segments.as_slice()) {
         ("POST", ["v1", "tokens"]) => token(node, &read(body)?, by).await,
         ("GET", ["v1", "tokens"]) => ok(&list_tokens(&*node.store, node.env.wall()).await?),
@@ -104,6 +115,12 @@ pub(super) async fn answer(
             format!("the admin API has no {method} {}", uri.path()),
         )),
     }
+}
+
+/// What can be asked of a delegate: tokens for its site, and whatever changes nothing.
+fn at_a_delegate(method: &Method, path: &[&str]) -> bool {
+    let tokens = matches!(path, ["v1", "tokens", ..]);
+    tokens || (*method == Method::GET && !matches!(path, ["v1", "ca", "delegates"]))
 }
 
 async fn token(node: &Node, request: &TokenRequest, by: &str) -> Result<Answer, Reject> {

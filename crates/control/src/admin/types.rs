@@ -3,6 +3,7 @@
 //! Times are Unix time, with the unit in the name. Readers skip fields they do not know.
 
 mod authority;
+mod delegate;
 mod edge;
 mod resource;
 mod revocation;
@@ -11,6 +12,7 @@ mod status;
 mod token;
 
 pub use authority::*;
+pub use delegate::*;
 pub use edge::*;
 pub use resource::*;
 pub use revocation::*;

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use weft_ca::audit::Event;
 use weft_ca::{Authority, CaConfig, Error as CaError, Journal, KeyStore};
-use weft_certs::{BundleSet, RevocationList, RootPin, SpiffeId};
+use weft_certs::{BundleSet, RevocationList, RootPin, SpiffeId, TrustBundle};
 use weft_env::{Env, Rng};
 
 use super::ledger::Ledger;
@@ -25,7 +25,7 @@ use crate::settings::MeshSettings;
 use crate::store::{Condition, Revision, Store, StoreError, Txn, json};
 use shown::transitions;
 pub(crate) use stored::read_journal;
-use stored::{load, read_ledger, trust_entry};
+use stored::{load, read_followed, read_ledger, trust_entry};
 
 /// Where the journal is kept.
 pub(crate) const JOURNAL: &str = "ca/journal";
@@ -69,6 +69,8 @@ struct Current {
     ledger: Arc<Ledger>,
     /// The ledger in the form that is pushed.
     revoked: Arc<RevocationList>,
+    /// At a delegate: the bundle as the control node pushed it. `None`: the authority's own.
+    followed: Option<TrustBundle>,
 }
 
 /// A step of the journal.
@@ -128,7 +130,12 @@ impl CaService {
         let (journal, journal_revision) = read_journal(&*store).await?;
         let config = settings.ca_config();
         let authority = load(env, config.clone(), journal, keys.clone()).await?;
-        let ledger = read_ledger(&*store).await?;
+        let mut ledger = read_ledger(&*store).await?;
+        let mut followed = None;
+        if authority.site().is_some() {
+            let (bundle, list) = read_followed(&*store, &config.trust_domain).await?;
+            (followed, ledger) = (bundle, Ledger::followed(&list));
+        }
         let rate = settings.certificates_per_s;
         let service = Self {
             shared: Arc::new(Shared {
@@ -141,6 +148,7 @@ impl CaService {
                     journal: journal_revision,
                     revoked: Arc::new(ledger.list()),
                     ledger: Arc::new(ledger),
+                    followed,
                 }),
                 limit: Mutex::new(RateLimit::new(rate, Instant::now())),
                 rng: Mutex::new(env.rng("ca")),
@@ -220,7 +228,8 @@ impl CaService {
         let mut txn = txn
             .when(Condition::At(JOURNAL.to_owned(), before.journal))
             .put(JOURNAL, json(&journal));
-        if journal.bundle() != before.authority.bundle() {
+        // A delegate hands on the bundle that it was given.
+        if journal.bundle() != before.authority.bundle() && before.authority.site().is_none() {
             let (key, value) = trust_entry(&journal.bundle());
             txn = txn.put(key, value);
         }
@@ -271,8 +280,28 @@ impl CaService {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// At a delegate: trusts, and distrusts, as the control node has pushed it.
+    pub(crate) async fn take_trust(&self) -> Result<(), ControlError> {
+        let domain = &self.shared.config.trust_domain;
+        let (bundle, list) = read_followed(&**self.store(), domain).await?;
+        {
+            let mut current = self.lock();
+            if current.followed == bundle && *current.revoked == list {
+                return Ok(());
+            }
+            current.followed = bundle;
+            current.ledger = Arc::new(Ledger::followed(&list));
+            current.revoked = Arc::new(list);
+        }
+        self.shared.trust.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
     /// Brings the stored bundle, which is pushed, to what the authority says.
     async fn publish_trust(&self) -> Result<(), ControlError> {
+        if self.authority().site().is_some() {
+            return Ok(());
+        }
         let (key, value) = trust_entry(&self.authority().bundle());
         let stored = self.shared.store.get(&key).await?;
         if stored.is_some_and(|stored| stored.value == value) {
@@ -332,7 +361,8 @@ impl CaService {
     /// Whom the mesh trusts.
     pub(crate) fn bundles(&self) -> BundleSet {
         let current = self.current();
-        let mut bundles = BundleSet::from(current.authority.bundle());
+        let bundle = current.followed;
+        let mut bundles = BundleSet::from(bundle.unwrap_or_else(|| current.authority.bundle()));
         if current.revoked.edition > 0 {
             let domain = self.shared.config.trust_domain.clone();
             bundles.revoke(domain, current.revoked);

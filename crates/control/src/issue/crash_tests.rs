@@ -173,7 +173,7 @@ impl Disk {
         let settings = crate::testing::settings();
         let audit = Audit::load(&self.env, store.clone()).await?;
         let ca = CaService::load(&self.env, store, keys, &settings, audit).await?;
-        let own = OwnIdentity::new(&self.env, ca.clone(), settings.control_id()).await?;
+        let own = OwnIdentity::new(&self.env, ca.clone(), settings.own_id()).await?;
         let registry = Registry::new(PROMPT, crate::testing::clock());
         let tasks = Tasks::new(&self.env);
         let rotations = Rotations::new(ca.clone(), own, registry, tasks.clone());

@@ -24,7 +24,7 @@ pub(crate) struct Leaf {
     pub(crate) serial: String,
     pub(crate) id: SpiffeId,
     pub(crate) key: RootPin,
-    /// The slot that signed it.
+    /// The slot that signed it; of a delegate's certificate a root, of what a delegate issued `site-NAME`.
     pub(crate) issuer: String,
     pub(crate) not_after_unix: u64,
 }
@@ -38,7 +38,12 @@ pub(crate) fn remember(txn: Txn, issued: &Issued) -> Txn {
         issuer: issued.issuer.clone(),
         not_after_unix: unix_s(issued.not_after),
     };
-    txn.put(format!("{PREFIX}{}", leaf.serial), json(&leaf))
+    put_leaf(txn, &leaf)
+}
+
+/// With the record of a certificate that somebody else has issued.
+pub(crate) fn put_leaf(txn: Txn, leaf: &Leaf) -> Txn {
+    txn.put(format!("{PREFIX}{}", leaf.serial), json(leaf))
 }
 
 /// Whether the certificate of this serial is known to be one of this identity's.

@@ -77,6 +77,28 @@ impl Target {
 }
 
 impl Ledger {
+    /// At a delegate: what the control node has pushed. It forgets nothing by itself.
+    pub(crate) fn followed(list: &RevocationList) -> Self {
+        let entry = |before_unix| Entry {
+            before_unix,
+            until_unix: None,
+        };
+        Self {
+            edition: list.edition,
+            identities: list
+                .identities
+                .iter()
+                .map(|(id, revoked)| (id.clone(), entry(revoked.before_unix)))
+                .collect(),
+            keys: list.keys.iter().map(|key| (*key, entry(None))).collect(),
+            serials: list
+                .serials
+                .iter()
+                .map(|serial| (serial.clone(), entry(None)))
+                .collect(),
+        }
+    }
+
     /// The form that is pushed.
     pub(crate) fn list(&self) -> RevocationList {
         RevocationList {

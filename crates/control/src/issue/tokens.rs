@@ -86,6 +86,7 @@ pub(crate) async fn create(
 ) -> Result<(JoinToken, SpiffeId, SystemTime), Reject> {
     let store = &**ca.store();
     let id = identity(&ca.config().trust_domain, request)?;
+    ca.authority().check_site(&id)?;
     if ca.ledger().list().bars(&id) {
         return Err(Reject::revoked(&id));
     }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use weft_certs::{IdentitySource, PeerIdentity};
 use weft_env::{BoxFuture, Env, Tasks};
 use weft_transport::{
-    Endpoint, Handler, KeyExchange, RecvStream, ResetKey, SendStream, ServerRequest,
+    Endpoint, Handler, KeyExchange, Pool, RecvStream, ResetKey, SendStream, ServerRequest,
     TransportConfig,
 };
 use weft_wire::MAX_BODY;
@@ -22,7 +22,9 @@ use crate::error::ControlError;
 use crate::node::{Node, Refusals};
 use crate::problem::Reject;
 use crate::push::{Ending, Inlet, Messages, Outlet};
-use paths::{Purpose, bundle, challenge, greet, join, jwt, purpose, renew};
+use paths::{
+    Purpose, allowed, bundle, challenge, delegate, follow, greet, join, jwt, purpose, renew, report,
+};
 
 /// Time for a short request's body to arrive, and for its answer to be taken.
 const SHORT: Duration = Duration::from_secs(10);
@@ -34,6 +36,14 @@ pub(crate) struct Mesh {
     sessions: CancellationToken,
 }
 
+/// What is asked of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wire {
+    pub(crate) key_exchange: KeyExchange,
+    /// Whether TCP is answered too, and dialled where UDP brings no answer.
+    pub(crate) tcp_fallback: bool,
+}
+
 impl Mesh {
     /// Opens the endpoint; nobody is answered before [`serve`](Self::serve).
     pub(crate) async fn bind(
@@ -42,11 +52,12 @@ impl Mesh {
         addr: SocketAddr,
         identity: Arc<IdentitySource>,
         reset_key: ResetKey,
-        key_exchange: KeyExchange,
+        wire: Wire,
     ) -> Result<Self, ControlError> {
         let mut config = TransportConfig::control(addr, identity);
         config.reset_key = Some(reset_key);
-        config.key_exchange = key_exchange;
+        config.key_exchange = wire.key_exchange;
+        config.fallback = wire.tcp_fallback;
         let endpoint = Endpoint::bind(config, env, &tasks.child())
             .await
             .map_err(|error| ControlError::Transport(error.to_string()))?;
@@ -58,6 +69,11 @@ impl Mesh {
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.endpoint.local_addr()
+    }
+
+    /// For a delegate, which dials its control node.
+    pub(crate) fn pool(&self) -> Pool {
+        self.endpoint.pool()
     }
 
     pub(crate) fn refusals(&self) -> Refusals {
@@ -95,7 +111,8 @@ impl Handler for Control {
                 recv,
                 ..
             } = request;
-            let purpose = purpose(request.method(), request.uri(), peer);
+            let purpose = purpose(request.method(), request.uri(), peer)
+                .and_then(|purpose| allowed(&self.node, purpose));
             let answer = match purpose {
                 Ok(Purpose::Join) => match read(recv).await {
                     Ok(body) => join(&self.node, &body, remote).await,
@@ -115,6 +132,18 @@ impl Handler for Control {
                 },
                 Ok(Purpose::Jwt(peer)) => match read(recv).await {
                     Ok(body) => jwt(&self.node, &body, &peer).await,
+                    Err(reject) => Err(reject),
+                },
+                Ok(Purpose::Delegate(peer)) => match read(recv).await {
+                    Ok(body) => delegate(&self.node, &body, peer.as_ref(), remote).await,
+                    Err(reject) => Err(reject),
+                },
+                Ok(Purpose::Report(peer)) => match read(recv).await {
+                    Ok(body) => report(&self.node, &body, &peer, remote).await,
+                    Err(reject) => Err(reject),
+                },
+                Ok(Purpose::Follow(peer)) => match read(recv).await {
+                    Ok(body) => follow(&self.node, &body, &peer).await,
                     Err(reject) => Err(reject),
                 },
                 Ok(Purpose::Sync(peer)) => return self.sync(peer, remote, send, recv).await,

@@ -11,9 +11,11 @@ use weft_ca::audit::Event;
 use weft_certs::PeerIdentity;
 use weft_wire::{
     BundleResponse, CONTROL_AUTHORITY, JoinRequest, JoinResponse, PATH_BUNDLE, PATH_CHALLENGE,
-    PATH_JOIN, PATH_JWT, PATH_RENEW, PATH_SYNC,
+    PATH_DELEGATE, PATH_DELEGATE_FOLLOW, PATH_DELEGATE_REPORT, PATH_JOIN, PATH_JWT, PATH_RENEW,
+    PATH_SYNC,
 };
 
+use crate::delegate;
 use crate::issue;
 use crate::node::Node;
 use crate::problem::Reject;
@@ -30,6 +32,10 @@ pub(super) enum Purpose {
     Renew(PeerIdentity),
     Jwt(PeerIdentity),
     Sync(PeerIdentity),
+    /// A delegate that is to be certified: it has a token, or the certificate of its connection.
+    Delegate(Option<PeerIdentity>),
+    Report(PeerIdentity),
+    Follow(PeerIdentity),
 }
 
 /// Finds out what a request is for. Only joining, and what it takes, is open to those without a certificate, and whom the
@@ -50,12 +56,43 @@ pub(super) fn purpose(
         (PATH_RENEW, Some(peer)) => Ok(Purpose::Renew(peer)),
         (PATH_JWT, Some(peer)) => Ok(Purpose::Jwt(peer)),
         (PATH_SYNC, Some(peer)) => Ok(Purpose::Sync(peer)),
-        (PATH_RENEW | PATH_JWT | PATH_SYNC, None) => Err(Reject::new(
-            StatusCode::UNAUTHORIZED,
-            "no_certificate",
-            "this needs a client certificate; join the mesh first",
-        )),
+        (PATH_DELEGATE, peer) => Ok(Purpose::Delegate(peer)),
+        (PATH_DELEGATE_REPORT, Some(peer)) => Ok(Purpose::Report(peer)),
+        (PATH_DELEGATE_FOLLOW, Some(peer)) => Ok(Purpose::Follow(peer)),
+        (PATH_RENEW | PATH_JWT | PATH_SYNC | PATH_DELEGATE_REPORT | PATH_DELEGATE_FOLLOW, None) => {
+            Err(Reject::new(
+                StatusCode::UNAUTHORIZED,
+                "no_certificate",
+                "this needs a client certificate; join the mesh first",
+            ))
+        }
         _ => Err(no_such_path()),
+    }
+}
+
+/// What a delegate does not do is left to the control node; and it serves nobody beyond its site.
+pub(super) fn allowed(node: &Node, purpose: Purpose) -> Result<Purpose, Reject> {
+    let Some(site) = &node.settings.site else {
+        return Ok(purpose);
+    };
+    match &purpose {
+        Purpose::Jwt(_) => Err(Reject::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no_token_key",
+            format!(
+                "the delegate of site {site} makes no tokens (JWT-SVIDs): they come again with the control node"
+            ),
+        )),
+        Purpose::Delegate(_) | Purpose::Report(_) | Purpose::Follow(_) => Err(Reject::new(
+            StatusCode::FORBIDDEN,
+            "a_delegate",
+            format!("this is the delegate of site {site}, which makes no other delegates"),
+        )),
+        Purpose::Sync(peer) => {
+            node.ca.authority().check_site(&peer.id)?;
+            Ok(purpose)
+        }
+        Purpose::Join | Purpose::Challenge | Purpose::Bundle | Purpose::Renew(_) => Ok(purpose),
     }
 }
 
@@ -63,7 +100,7 @@ fn no_such_path() -> Reject {
     Reject::new(
         StatusCode::NOT_FOUND,
         "no_such_path",
-        "a control node answers POST /v1/challenge, /v1/join, /v1/bundle, /v1/renew, /v1/jwt and /v1/sync, and nothing else",
+        "a control node answers POST /v1/challenge, /v1/join, /v1/bundle, /v1/renew, /v1/jwt and /v1/sync, of delegates /v1/delegate, /v1/delegate/report and /v1/delegate/follow, and nothing else",
     )
 }
 
@@ -146,6 +183,37 @@ pub(super) async fn jwt(node: &Node, body: &[u8], peer: &PeerIdentity) -> Result
     json(&node.tokens.issue(&read(body)?, &peer.id).await?)
 }
 
+/// Answers a delegate that is to be made or renewed.
+pub(super) async fn delegate(
+    node: &Node,
+    body: &[u8],
+    peer: Option<&PeerIdentity>,
+    remote: SocketAddr,
+) -> Result<Vec<u8>, Reject> {
+    let reply = delegate::certify(node, &read(body)?, peer, remote).await;
+    json(&told(node, reply, remote)?)
+}
+
+/// Answers a delegate's report.
+pub(super) async fn report(
+    node: &Node,
+    body: &[u8],
+    peer: &PeerIdentity,
+    remote: SocketAddr,
+) -> Result<Vec<u8>, Reject> {
+    json(&delegate::report(node, &read(body)?, peer, remote).await?)
+}
+
+/// Answers a delegate that follows what is pushed.
+pub(super) async fn follow(
+    node: &Node,
+    body: &[u8],
+    peer: &PeerIdentity,
+) -> Result<Vec<u8>, Reject> {
+    let frame = delegate::follow(node, &read(body)?, peer).await?;
+    Ok(frame.to_vec())
+}
+
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Reject> {
     serde_json::from_slice(body).map_err(|error| {
         Reject::bad_request(
@@ -226,6 +294,12 @@ impl Attended {
         match &ending {
             Ending::Goodbye => {
                 tracing::info!(instance, "sidecar left");
+                if self.node.settings.site.is_some() {
+                    let forgotten = delegate::forget(&*self.node.store, instance).await;
+                    if let Err(error) = forgotten {
+                        tracing::warn!(%error, instance, "it is called until the control node is back");
+                    }
+                }
                 self.node.registry.leave(instance, self.epoch);
             }
             Ending::Lost(reason) => tracing::info!(instance, reason, "sidecar lost"),
@@ -268,6 +342,9 @@ mod tests {
             (format!("{base}/v1/renew"), 401, 200),
             (format!("{base}/v1/jwt"), 401, 200),
             (format!("{base}/v1/sync"), 401, 200),
+            (format!("{base}/v1/delegate"), 200, 200),
+            (format!("{base}/v1/delegate/report"), 401, 200),
+            (format!("{base}/v1/delegate/follow"), 401, 200),
             (format!("{base}/v1/other"), 404, 404),
             (format!("{base}/"), 404, 404),
             ("https://invoices.default/v1/join".to_owned(), 404, 404),

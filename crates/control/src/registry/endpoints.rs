@@ -1,6 +1,6 @@
 //! Brings the stored endpoints to what the table says, and keeps them there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use weft_certs::SpiffeId;
-use weft_wire::{EndpointRecord, ResourcePath};
+use weft_wire::{EndpointRecord, ResourcePath, ServiceRecord};
 
 use super::{Registry, Table, service_of, services, unix_ms};
+use crate::delegate::UPSTREAM;
 use crate::store::{Entry, Store, StoreError, Txn};
 
 const PREFIX: &str = "endpoint/";
@@ -28,9 +29,18 @@ pub(crate) async fn restore(
     unix_ms: u64,
 ) -> Result<(), StoreError> {
     let range = store.range(PREFIX).await?;
+    let upstream = store.range(UPSTREAM).await?.entries;
+    // What a delegate was told of is not its own to wait for.
+    let told: BTreeSet<&str> = upstream
+        .iter()
+        .filter_map(|known| known.key.strip_prefix(UPSTREAM))
+        .collect();
     let now = Instant::now();
     registry.change(|table| {
         for entry in &range.entries {
+            if told.contains(entry.key.as_str()) {
+                continue;
+            }
             if let Some((instance, record, identity)) = parse(entry)
                 && let Ok(service) = service_of(&identity)
             {
@@ -88,11 +98,14 @@ pub(crate) async fn keep_endpoints(
 async fn write(registry: &Registry, store: &dyn Store) -> Result<(), StoreError> {
     let endpoints = store.range(PREFIX).await?;
     let services = store.range(services::PREFIX).await?;
+    let upstream = store.range(UPSTREAM).await?;
     let now = unix_ms((registry.shared.wall)()) / 1000;
-    let (wanted, services_wanted) = registry.read(|table| {
+    let (mut wanted, mut services_wanted) = registry.read(|table| {
         let services = services::wanted(table, &services.entries, now);
         (wanted(table), services)
     });
+    lay_over(&mut wanted, &upstream.entries, PREFIX);
+    lay_over(&mut services_wanted, &upstream.entries, services::PREFIX);
     // In one revision, services first: no snapshot shows a service forgotten with its last instance.
     let txn = difference(Txn::new(), &services_wanted, &services.entries);
     let txn = difference(txn, &wanted, &endpoints.entries);
@@ -112,6 +125,24 @@ fn wanted(table: &Table) -> BTreeMap<String, Bytes> {
             Some((key, Bytes::from(value)))
         })
         .collect()
+}
+
+/// At a delegate: what its control node told of, but for what it knows itself. A service that has no instance here may have
+/// some there.
+fn lay_over(wanted: &mut BTreeMap<String, Bytes>, upstream: &[Entry], prefix: &str) {
+    let gone = |value: &Bytes| {
+        serde_json::from_slice::<ServiceRecord>(value)
+            .is_ok_and(|record| record.gone_unix.is_some())
+    };
+    for entry in upstream {
+        let Some(key) = entry.key.strip_prefix(UPSTREAM) else {
+            continue;
+        };
+        let ours = wanted.get(key).is_some_and(|value| !gone(value));
+        if key.starts_with(prefix) && !ours {
+            wanted.insert(key.to_owned(), entry.value.clone());
+        }
+    }
 }
 
 /// Adds what turns the stored entries into the wanted ones.

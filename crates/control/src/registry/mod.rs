@@ -77,6 +77,11 @@ impl Registry {
         self.shared.changes.subscribe()
     }
 
+    /// Has whoever follows the table look again: what it is laid over has changed.
+    pub(crate) fn look_again(&self) {
+        self.changed();
+    }
+
     /// Reads the table.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Table) -> T) -> T {
         read(&self.lock().table)

@@ -1,10 +1,11 @@
 //! The link to the control plane: one connection to one control node, config in, health out.
 //!
 //! `mod` keeps a connection (dial, reconnect, replace before it ends), `session` is the sync stream on it,
-//! `desired` what was pushed, `apply` what of it is in force, `report` what is told.
+//! `homes` where it leads, `desired` what was pushed, `apply` what of it is in force, `report` what is told.
 
 mod apply;
 mod desired;
+mod homes;
 mod outage;
 mod report;
 mod session;
@@ -16,11 +17,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use weft_certs::{ExpectedPeer, SpiffeId, TrustDomain};
+use weft_certs::{SpiffeId, TrustDomain};
 use weft_env::DiskError;
 use weft_env::mutants::{Mutant, broken};
 use weft_resources::SYSTEM_NAMESPACE;
-use weft_transport::{Connection, Endpoint, Target};
+use weft_transport::{Connection, Endpoint};
 use weft_wire::{Hello, Renew};
 
 use crate::backoff::Backoff;
@@ -28,6 +29,8 @@ use crate::node::Node;
 use crate::state_dir::StateDir;
 pub(crate) use apply::Applier;
 pub(crate) use desired::Unusable;
+pub(crate) use homes::Homes;
+use homes::{Home, is_cut_off};
 pub(crate) use outage::Outage;
 use report::Reporter;
 use session::{End, Open, Session};
@@ -45,8 +48,8 @@ pub(crate) fn control_id(domain: &TrustDomain) -> SpiffeId {
 pub(crate) struct ControlClient {
     pub(crate) node: Arc<Node>,
     pub(crate) endpoint: Endpoint,
-    /// Control nodes as `host:port`.
-    pub(crate) addresses: Vec<String>,
+    /// Where it leads.
+    pub(crate) homes: Homes,
     pub(crate) applier: Applier,
     pub(crate) state: Arc<StateDir>,
     /// What is said first on each stream, but for revision and serial.
@@ -77,13 +80,13 @@ impl ControlClient {
             let dialled = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                dialled = dial(&self.node, &self.addresses, first) => dialled,
+                dialled = self.dial(first) => dialled,
             };
             let lost = match dialled {
-                Ok((index, connection)) => {
-                    first = index;
+                Ok((home, connection)) => {
+                    first = home.first();
                     let began = self.node.uptime();
-                    let lost = self.attend(connection, &mut reporter, stop).await;
+                    let lost = self.attend((home, connection), &mut reporter, stop).await;
                     // One that lasted is no reason to wait, one that broke at once is.
                     if self.node.uptime().saturating_sub(began) > RECONNECT.1 {
                         backoff.reset();
@@ -94,7 +97,7 @@ impl ControlClient {
                 Err(reason) => Some(reason),
             };
             let Some(reason) = lost else { return };
-            first = (first + 1) % self.addresses.len().max(1);
+            first = (first + 1) % self.homes.control.len().max(1);
             let wait = backoff.next(self.node.dice.draw());
             if broken(Mutant::LeaksAtReconnect) {
                 drop(self.node.env.spawn(std::future::pending::<()>()));
@@ -110,11 +113,26 @@ impl ControlClient {
         }
     }
 
+    /// A control node, or the delegate of the site where that is to stand in.
+    async fn dial(&self, first: usize) -> Result<(Home, Connection), String> {
+        let node = &self.node;
+        let reason = match self.homes.dial_control(node, first).await {
+            Err(reason) if self.homes.delegate.is_some() => reason,
+            decided => return decided,
+        };
+        let svid = Arc::clone(&node.identity.current().svid);
+        if !is_cut_off(&svid, self.applier.revision().is_some(), node.env.wall()) {
+            return Err(reason);
+        }
+        let dialled = self.homes.dial_delegate(node).await;
+        dialled.map_err(|delegate| format!("{reason}; the delegate of the site: {delegate}"))
+    }
+
     /// Holds sessions on one connection after another, each opened before the last one ends. `None` after
     /// a stop, else why the link was lost.
     async fn attend(
         &mut self,
-        mut connection: Connection,
+        (mut home, mut connection): (Home, Connection),
         reporter: &mut Reporter,
         stop: &CancellationToken,
     ) -> Option<String> {
@@ -123,7 +141,7 @@ impl ControlClient {
             let opened = tokio::select! {
                 biased;
                 () = stop.cancelled() => return None,
-                opened = Session::open(self, connection) => opened,
+                opened = Session::open(self, (home, connection)) => opened,
             };
             drop(before.take());
             let session = match opened {
@@ -138,7 +156,7 @@ impl ControlClient {
                 End::Lost(reason) => return Some(reason),
                 End::Replaced(open, next) => {
                     before = Some(open);
-                    connection = next;
+                    (home, connection) = next;
                 }
             }
         }
@@ -188,35 +206,4 @@ async fn write(
         state.save_snapshot(&node.env, snapshot).await?;
     }
     Ok(())
-}
-
-/// Tries the control nodes in turn, from `first` on. The reasons of all if none answers.
-pub(super) async fn dial(
-    node: &Node,
-    addresses: &[String],
-    first: usize,
-) -> Result<(usize, Connection), String> {
-    let mut tried = Vec::new();
-    for step in 0..addresses.len() {
-        let index = (first + step) % addresses.len();
-        let address = &addresses[index];
-        match dial_one(node, address).await {
-            Ok(connection) => return Ok((index, connection)),
-            Err(reason) => tried.push(format!("{address}: {reason}")),
-        }
-    }
-    Err(tried.join("; "))
-}
-
-async fn dial_one(node: &Node, address: &str) -> Result<Connection, String> {
-    let expected = ExpectedPeer::One(control_id(node.id.trust_domain()));
-    let mut last = "the name has no address".to_owned();
-    for addr in crate::join::resolve(&node.env, address).await? {
-        let target = Target::control(addr, expected.clone());
-        match node.pool.connection(&target).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => last = error.to_string(),
-        }
-    }
-    Err(last)
 }

@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 use weft_env::mutants::{Mutant, broken};
 use weft_transport::Connection;
 use weft_transport::{RecvStream, SendStream};
-use weft_wire::{ControlMessage, FrameReader, Hello, PATH_SYNC, SidecarMessage, encode};
+use weft_wire::{ControlMessage, FrameReader, Hello, PATH_SYNC, Renew, SidecarMessage, encode};
 
+use super::ControlClient;
+use super::homes::{Home, Homes, is_of_delegate};
 use super::report::Reporter;
-use super::{ControlClient, dial};
 use crate::backoff::{Backoff, fraction};
 use crate::node::Node;
 use crate::rpc;
@@ -31,6 +32,10 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// Its successor is dialled at a random moment within this time, so that not all sidecars come at once.
 const SUCCESSION: Duration = Duration::from_secs(5);
 
+/// How often a sidecar that is linked to the delegate of its site looks for a control node; half as much more or less, so that
+/// not all come back at once.
+const HOMEWARD: Duration = Duration::from_secs(3);
+
 /// How a session ended.
 pub(super) enum End {
     /// This sidecar stops, and said so.
@@ -38,11 +43,12 @@ pub(super) enum End {
     /// The stream broke.
     Lost(String),
     /// There is a newer connection; the old stream is kept until the new one is greeted.
-    Replaced(Box<Open>, Connection),
+    Replaced(Box<Open>, (Home, Connection)),
 }
 
 /// A sync stream that stands.
 pub(super) struct Open {
+    home: Home,
     connection: Connection,
     send: SendStream,
     recv: RecvStream,
@@ -64,14 +70,14 @@ enum Event {
     Identity,
     Tick,
     Save,
-    Successor(Connection),
+    Successor((Home, Connection)),
 }
 
 impl<'c> Session<'c> {
     /// Greets on a connection. Why not, if the control node does not take us.
     pub(super) async fn open(
         client: &'c mut ControlClient,
-        connection: Connection,
+        (home, connection): (Home, Connection),
     ) -> Result<Self, String> {
         let hello = SidecarMessage::Hello(Hello {
             revision: client.applier.revision(),
@@ -79,10 +85,19 @@ impl<'c> Session<'c> {
             ..client.hello.clone()
         });
         let greeting = encode(&hello).map_err(|error| error.to_string())?;
-        let opened = timeout(PATIENCE, greet(connection, greeting)).await;
+        let opened = timeout(PATIENCE, greet((home, connection), greeting)).await;
         let open =
             opened.map_err(|_| format!("no answer to the greeting within {PATIENCE:?}"))??;
-        tracing::info!(control = %open.connection.remote(), "linked to a control node");
+        match home {
+            Home::Control(_) => {
+                tracing::info!(control = %open.connection.remote(), "linked to a control node");
+                client.come_home();
+            }
+            Home::Delegate => tracing::warn!(
+                delegate = %open.connection.remote(),
+                "no control node can be reached: linked to the delegate of the site"
+            ),
+        }
         client.link.send_replace(Some(open.connection.clone()));
         Ok(Self {
             client,
@@ -101,12 +116,12 @@ impl<'c> Session<'c> {
         let mut tick = interval(REPORT);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut save_at: Option<Instant> = None;
-        let addresses = self.client.addresses.clone();
+        let homes = self.client.homes.clone();
         let hurry = Arc::clone(&self.hurry);
         let successor = successor(
             Arc::clone(&node),
-            self.open.connection.clone(),
-            addresses,
+            (self.open.home, self.open.connection.clone()),
+            homes,
             hurry,
         );
         tokio::pin!(successor);
@@ -241,7 +256,22 @@ impl<'c> Session<'c> {
     }
 }
 
-async fn greet(connection: Connection, greeting: Bytes) -> Result<Open, String> {
+impl ControlClient {
+    /// A certificate of the delegate is replaced soon after the control node is back: the delegate may then end without harm
+    /// to anybody.
+    fn come_home(&self) {
+        if is_of_delegate(&self.node.identity.current().svid) {
+            let within_ms = HOMEWARD.as_millis().try_into().unwrap_or(u64::MAX);
+            // One wish that waits is enough.
+            let _ = self.renew.try_send(Renew {
+                reason: "the control node is back".to_owned(),
+                within_ms,
+            });
+        }
+    }
+}
+
+async fn greet((home, connection): (Home, Connection), greeting: Bytes) -> Result<Open, String> {
     let request = rpc::head(PATH_SYNC);
     let exchange = connection
         .request_with(&request, greeting, false)
@@ -254,6 +284,7 @@ async fn greet(connection: Connection, greeting: Bytes) -> Result<Open, String> 
         return Err(rpc::refusal(status, &mut recv).await);
     }
     Ok(Open {
+        home,
         connection,
         send,
         recv,
@@ -264,10 +295,13 @@ async fn greet(connection: Connection, greeting: Bytes) -> Result<Open, String> 
 /// A newer connection, once the present one takes no more requests.
 async fn successor(
     node: Arc<Node>,
-    present: Connection,
-    addresses: Vec<String>,
+    (home, present): (Home, Connection),
+    homes: Homes,
     hurry: Arc<Notify>,
-) -> Connection {
+) -> (Home, Connection) {
+    if home == Home::Delegate {
+        return back(&node, &present, &homes, &hurry).await;
+    }
     present.retired().await;
     tokio::select! {
         // Somebody waits for a new SVID, which is asked for on the next connection.
@@ -276,10 +310,39 @@ async fn successor(
     }
     let mut backoff = Backoff::new(super::RECONNECT.0, super::RECONNECT.1);
     loop {
-        match dial(&node, &addresses, 0).await {
-            Ok((_, connection)) => return connection,
+        match homes.dial_control(&node, 0).await {
+            Ok(next) => return next,
             Err(reason) => tracing::debug!(%reason, "no newer connection to a control node yet"),
         }
         sleep(backoff.next(node.dice.draw())).await;
+    }
+}
+
+/// From the delegate back to a control node, once one answers; to the delegate again if the connection to it takes no more
+/// requests before.
+async fn back(
+    node: &Node,
+    present: &Connection,
+    homes: &Homes,
+    hurry: &Notify,
+) -> (Home, Connection) {
+    loop {
+        let wait = HOMEWARD / 2 + fraction(HOMEWARD, node.dice.draw());
+        tokio::select! {
+            () = hurry.notified() => {}
+            () = present.retired(), if !present.is_retired() => {
+                sleep(fraction(SUCCESSION, node.dice.draw())).await;
+            }
+            () = sleep(wait) => {}
+        }
+        if present.is_retired()
+            && let Ok(next) = homes.dial_delegate(node).await
+        {
+            return next;
+        }
+        match homes.dial_control(node, 0).await {
+            Ok(next) => return next,
+            Err(reason) => tracing::debug!(%reason, "still no control node"),
+        }
     }
 }

@@ -63,9 +63,11 @@ pub(crate) async fn begin(
         Some(pin) => {
             let terms = Terms {
                 control: config.control.clone(),
+                delegate: None,
                 trust_domain: domain.clone(),
                 pins: vec![pin],
                 key_exchange: config.key_exchange,
+                tcp_fallback: config.tcp_fallback,
             };
             let pushed = join::bundles(env, tasks, &terms).await?;
             state.save_bundles(env, &pushed).await?;

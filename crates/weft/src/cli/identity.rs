@@ -205,6 +205,48 @@ pub(crate) struct RevokeTarget {
     pub(crate) key: Option<String>,
 }
 
+/// Delegates of sites.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DelegateCommand {
+    /// Authorizes the delegate of a site and prints the token with which it comes, once; for one that there is, a new list
+    /// and life, and another token
+    Create {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// Name of the site
+        #[arg(long, value_name = "NAME")]
+        site: String,
+        /// For whom it may vouch: a SPIFFE ID, or a path with /* for all below, such as
+        /// spiffe://weft.local/ns/paris/*. May be given several times
+        #[arg(long, value_name = "ID|PATH/*", required = true)]
+        allow: Vec<String>,
+        /// Life of its certificate: so long the site may be cut off. 1m to 30d
+        #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = days)]
+        ttl: Duration,
+        /// How long the token may be used
+        #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = days)]
+        token_ttl: Duration,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Lists delegates: state, end of the certificate, when last heard of, for whom
+    List {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Ends a delegate by its key: nobody accepts it, nor anything that it ever issued
+    Revoke {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// Name of the site
+        site: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
 /// The authority.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CaCommand {
@@ -284,6 +326,9 @@ pub(crate) enum CaCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Authorizes, lists and ends delegates, which issue for one site while no control node can be reached
+    #[command(subcommand)]
+    Delegate(DelegateCommand),
     /// Shows the signed proof of finished rotations, or checks one (offline)
     Evidence {
         #[command(flatten)]

@@ -3,7 +3,7 @@
 use weft_control::{AdminClient, CaInfo, CaPlan, EvidenceInfo, RotateCa, SlotReply, SlotRequest};
 
 use super::admin::{connect, date, failed, left};
-use super::{audit, ca_files, rotation};
+use super::{audit, ca_files, delegate, rotation};
 use crate::cli::{CaCommand, CaRole};
 use crate::failure::Failure;
 use crate::output::{self, Format, Table};
@@ -103,6 +103,7 @@ pub(super) async fn run(command: CaCommand) -> Result<(), Failure> {
             since,
             output,
         } => audit::run(&connect(&admin).await?, verify, since, output.output).await,
+        CaCommand::Delegate(command) => delegate::command(command).await,
         files => with_files(files).await,
     }
 }

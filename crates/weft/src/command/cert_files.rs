@@ -116,6 +116,10 @@ fn one(certificate: &Description) -> String {
             left(certificate.seconds_left)
         ),
     );
+    if let Some(site) = &certificate.site {
+        row("site", site);
+        row("for", &certificate.permitted.join(", "));
+    }
     if let Some(fault) = &certificate.fault {
         row("breaks", fault);
     }

@@ -7,6 +7,7 @@ mod ca_files;
 mod cert;
 mod cert_files;
 mod control;
+mod delegate;
 mod federation;
 mod init;
 mod inputs;
@@ -33,6 +34,7 @@ pub(crate) fn run(role: Role) -> Result<ExitCode, Failure> {
     match role {
         Role::Init(args) => done(block_on(0, init::run(args))?),
         Role::Control(settings) => done(block_on(settings.workers, control::run(*settings))?),
+        Role::Delegate(settings) => done(block_on(settings.workers, delegate::run(*settings))?),
         Role::Token(command) => done(block_on(0, token::run(command))?),
         Role::Sidecar(settings) => done(block_on(settings.workers, sidecar::run(*settings))?),
         Role::Upgrade(args) => done(block_on(0, upgrade::run(args))?),

@@ -14,6 +14,21 @@ const MAX: usize = 64 * 1024;
 /// The PIN itself, where no file is at hand.
 const PIN: &str = "WEFT_PKCS11_PIN";
 
+/// A token out of its file. It is good once, so the file's mode is its owner's affair.
+pub(super) async fn token(path: &Path) -> Result<zeroize::Zeroizing<String>, Failure> {
+    let file = path.to_owned();
+    let read = Env::system().disk(move |disk| disk.read(&file, MAX)).await;
+    let bytes = read.map(zeroize::Zeroizing::new).map_err(|error| {
+        Failure::new(
+            "read the token",
+            error,
+            "see that the file that is named with --token-file is there and is yours",
+        )
+    })?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(zeroize::Zeroizing::new(text.trim().to_owned()))
+}
+
 /// The bytes of a file that only its owner should read.
 pub(super) async fn bytes(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, Failure> {
     use std::os::unix::fs::PermissionsExt;

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use weft_env::Env;
 use weft_proxy::{
-    AppPort, Attestor, PeerProfile, Program, SidecarConfig, TcpListener, TokenSource, WorkloadApi,
+    AppPort, Attestor, Delegate, PeerProfile, Program, SidecarConfig, TcpListener, TokenSource,
+    WorkloadApi,
 };
 use weft_workload::Entry;
 
@@ -32,6 +33,19 @@ async fn config(env: &Env, settings: SidecarSettings) -> Result<SidecarConfig, F
     }
     let mut config = SidecarConfig::new(settings.state_dir, settings.trust_domain);
     config.control = settings.control;
+    config.delegate = match (settings.site, settings.delegate.is_empty()) {
+        (Some(site), false) => Some(Delegate {
+            site,
+            addresses: settings.delegate,
+        }),
+        (None, true) => None,
+        // On a command line clap has said so; a settings file may have one alone.
+        _ => {
+            return Err(Failure::usage(
+                "sidecar: a site and its delegate go together; pass both --site and --delegate",
+            ));
+        }
+    };
     config.pin = settings.pin;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
     Way {

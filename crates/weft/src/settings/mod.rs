@@ -7,6 +7,7 @@
 
 mod app;
 mod control;
+mod delegate;
 mod file;
 mod log;
 mod path;
@@ -22,6 +23,7 @@ use clap::{ArgMatches, Command};
 use app::host_port;
 pub(crate) use app::{AppSpec, TcpListen};
 pub(crate) use control::ControlSettings;
+pub(crate) use delegate::DelegateSettings;
 pub(crate) use log::LogSettings;
 pub(crate) use path::{PeerProfileSpec, ProfileName, WireSettings};
 pub(crate) use process::ProcessSettings;
@@ -111,6 +113,11 @@ fn named_file(command: &Command, args: &[OsString]) -> Option<(String, PathBuf)>
 /// Where a control node keeps its state if nothing is said.
 pub(crate) fn control_state_dir() -> PathBuf {
     default_state_dir().join("control")
+}
+
+/// Where the delegate of a site keeps its state if nothing is said.
+pub(crate) fn delegate_state_dir() -> PathBuf {
+    default_state_dir().join("delegate")
 }
 
 /// Where a sidecar keeps its state if nothing is said: beside a control node's, so that a machine can have

@@ -42,6 +42,22 @@ pub(crate) struct SidecarSettings {
     )]
     pub(crate) control: Vec<String>,
 
+    /// Name of the site that this sidecar is in, if the site has a delegate (`weft ca delegate`)
+    #[arg(long, env = "WEFT_SITE", value_name = "NAME", requires = "delegate")]
+    pub(crate) site: Option<String>,
+
+    /// The delegate of the site; several addresses are tried in turn. It is asked only while no control node can be
+    /// reached: to join, and when two thirds of the certificate's life are over
+    #[arg(
+        long,
+        env = "WEFT_DELEGATE",
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        value_parser = control,
+        requires = "site"
+    )]
+    pub(crate) delegate: Vec<String>,
+
     /// Trust domain of the mesh, as given to `weft init` [default: weft.local; later that of the saved identity]
     #[arg(long, env = "WEFT_TRUST_DOMAIN", value_name = "NAME")]
     pub(crate) trust_domain: Option<TrustDomain>,
@@ -225,6 +241,6 @@ fn provider(text: &str) -> Result<PathBuf, String> {
 }
 
 /// Checks `HOST:PORT` and keeps it as text: names are resolved at each connect, not once.
-fn control(text: &str) -> Result<String, String> {
+pub(super) fn control(text: &str) -> Result<String, String> {
     super::host_port(text).map(|_| text.to_owned())
 }

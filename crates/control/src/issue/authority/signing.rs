@@ -131,4 +131,20 @@ impl CaService {
         let sign = move || sign(&authority, now, &mut rng);
         shared.env.disk(move |_| sign()).await
     }
+
+    /// The same with keys that are fetched for it, which may be files.
+    pub(crate) async fn sign_on_disk<T: Send + 'static>(
+        &self,
+        sign: impl FnOnce(&Authority, SystemTime, &mut Rng) -> Result<T, CaError> + Send + 'static,
+    ) -> Result<T, CaError> {
+        let shared = &self.shared;
+        let (authority, now) = (self.authority(), shared.env.wall());
+        let turn = timeout(TURN, shared.waiting.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(CaError::KeysBusy);
+        };
+        let mut rng = shared.env.rng("ca-sign");
+        let sign = move || sign(&authority, now, &mut rng);
+        shared.env.disk(move |_| sign()).await
+    }
 }

@@ -1,7 +1,7 @@
 //! The authority in the store: its journal, its trust bundle, and what is revoked.
 
 use weft_ca::{Authority, CaConfig, Error as CaError, Journal};
-use weft_certs::TrustBundle;
+use weft_certs::{RevocationList, TrustBundle, TrustDomain};
 use weft_env::Env;
 
 use super::{JOURNAL, Keys, LEDGER};
@@ -28,6 +28,31 @@ pub(super) async fn read_ledger(store: &dyn Store) -> Result<Ledger, ControlErro
     serde_json::from_slice(&entry.value).map_err(|error| ControlError::Damaged {
         what: format!("the record of what is revoked cannot be read: {error}"),
     })
+}
+
+/// At a delegate: bundle and list as they were followed last.
+pub(super) async fn read_followed(
+    store: &dyn Store,
+    domain: &TrustDomain,
+) -> Result<(Option<TrustBundle>, RevocationList), ControlError> {
+    let damaged = |what: &str, error: &dyn std::fmt::Display| ControlError::Damaged {
+        what: format!("{what} cannot be read: {error}"),
+    };
+    let bundle = match store.get(&format!("trust/{domain}")).await? {
+        None => None,
+        Some(entry) => {
+            let jwks: serde_json::Value = serde_json::from_slice(&entry.value)
+                .map_err(|error| damaged("the trust bundle", &error))?;
+            let bundle = TrustBundle::from_jwks(domain.clone(), &jwks);
+            Some(bundle.map_err(|error| damaged("the trust bundle", &error))?)
+        }
+    };
+    let list = match store.get(&format!("trust/{domain}/revoked")).await? {
+        None => RevocationList::default(),
+        Some(entry) => serde_json::from_slice(&entry.value)
+            .map_err(|error| damaged("the list of what is revoked", &error))?,
+    };
+    Ok((bundle, list))
 }
 
 pub(super) async fn load(

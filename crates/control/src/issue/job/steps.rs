@@ -133,7 +133,8 @@ impl Job {
         let leaves = leaves.map_err(|error| error.to_string())?;
         let last = leaves
             .iter()
-            .filter(|leaf| children.iter().any(|slot| slot.id == leaf.issuer))
+            // A delegate's certificate is right under its root.
+            .filter(|leaf| leaf.issuer == id || children.iter().any(|slot| slot.id == leaf.issuer))
             .map(|leaf| leaf.not_after_unix + issued::SKEW.as_secs() + 1)
             .max();
         let connected = self.shared.registry.read(|table| chained(table, &children));

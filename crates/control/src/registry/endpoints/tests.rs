@@ -148,3 +148,41 @@ async fn a_restart_keeps_endpoints_and_drops_those_that_do_not_come_back() {
     assert_eq!(now.entries.len(), 1);
     bench.stop.cancel();
 }
+
+#[test]
+fn a_delegates_own_sidecars_lie_over_what_it_was_told() {
+    let service = |gone: Option<u64>| {
+        let record = ServiceRecord {
+            ports: Vec::new(),
+            gone_unix: gone,
+        };
+        serde_json::to_string(&record).unwrap()
+    };
+    let upstream = [
+        entry("upstream/endpoint/a", "told"),
+        entry("upstream/endpoint/b", "told"),
+        entry("upstream/service/down-here", &service(None)),
+        entry("upstream/service/up-here", &service(Some(5))),
+    ];
+    let mut endpoints = BTreeMap::from([
+        ("endpoint/a".to_owned(), Bytes::from("own")),
+        ("endpoint/c".to_owned(), Bytes::from("own")),
+    ]);
+    lay_over(&mut endpoints, &upstream, "endpoint/");
+    let text =
+        |map: &BTreeMap<String, Bytes>, key: &str| String::from_utf8(map[key].to_vec()).unwrap();
+    assert_eq!(endpoints.len(), 3);
+    for (key, expected) in [("a", "own"), ("b", "told"), ("c", "own")] {
+        assert_eq!(text(&endpoints, &format!("endpoint/{key}")), expected);
+    }
+    let mut services = BTreeMap::from([
+        (
+            "service/down-here".to_owned(),
+            Bytes::from(service(Some(9))),
+        ),
+        ("service/up-here".to_owned(), Bytes::from(service(None))),
+    ]);
+    lay_over(&mut services, &upstream, "service/");
+    assert_eq!(text(&services, "service/down-here"), service(None));
+    assert_eq!(text(&services, "service/up-here"), service(None));
+}
