@@ -118,18 +118,11 @@ impl CaService {
     ) -> Result<T, CaError> {
         let shared = &self.shared;
         let (authority, now) = (self.authority(), shared.env.wall());
-        if !authority.waits() {
-            let mut rng = shared.rng.lock().unwrap_or_else(PoisonError::into_inner);
-            return sign(&authority, now, &mut rng);
+        if authority.waits() {
+            return self.sign_on_disk(sign).await;
         }
-        // A place that does not answer holds up a few threads, not all of those that the store needs too.
-        let turn = timeout(TURN, shared.waiting.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
-            return Err(CaError::KeysBusy);
-        };
-        let mut rng = shared.env.rng("ca-sign");
-        let sign = move || sign(&authority, now, &mut rng);
-        shared.env.disk(move |_| sign()).await
+        let mut rng = shared.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        sign(&authority, now, &mut rng)
     }
 
     /// The same with keys that are fetched for it, which may be files.
@@ -139,6 +132,7 @@ impl CaService {
     ) -> Result<T, CaError> {
         let shared = &self.shared;
         let (authority, now) = (self.authority(), shared.env.wall());
+        // A place that does not answer holds up a few threads, not all of those that the store needs too.
         let turn = timeout(TURN, shared.waiting.acquire()).await;
         let Ok(Ok(_turn)) = turn else {
             return Err(CaError::KeysBusy);
