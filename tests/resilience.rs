@@ -79,6 +79,41 @@ fn reserve(addr: SocketAddr) -> std::os::fd::OwnedFd {
     held
 }
 
+/// A pager that nobody moves, a log driver that hangs: what a sidecar writes is not read, and nobody's request waits for it.
+#[test]
+fn a_log_that_nobody_reads_holds_up_nothing() {
+    let mut shop = Shop::open(1);
+    let fifo = shop.world.path("log-pipe");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    // Held open, so that writing does not fail; never read.
+    let held = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&fifo);
+    shop.orders.stop();
+    let mut command = std::process::Command::new("sh");
+    let script = r#"pipe=$1; shift; exec "$@" 2>"$pipe""#;
+    command.args(["-c", script, "sh"]).arg(&fifo);
+    command
+        .arg(env!("CARGO_BIN_EXE_weft"))
+        .args(&shop.orders_args);
+    shop.orders = shop.world.start_command("orders", command);
+    shop.serves("at first");
+    let outbound = shop.orders.addr("outbound");
+    // Each is a line of some 400 bytes in the access log, and a pipe holds 64 KiB.
+    for sent in 0..1000 {
+        let began = std::time::Instant::now();
+        let reply = get(outbound, "invoices", "/echo").unwrap();
+        assert_eq!(reply.status, 200);
+        assert!(began.elapsed() < SOON, "request {sent} waited for the log");
+    }
+    // Its end waits no longer than for its last words.
+    let status = shop.orders.stop();
+    assert!(status.success(), "{status}");
+    drop(held);
+}
+
 /// `--tcp-fallback off`: the mesh port is one of UDP only, and requests pass all the same.
 #[test]
 fn without_the_tcp_fallback_no_process_answers_on_tcp() {

@@ -33,10 +33,11 @@ mod labels;
 mod logging;
 mod metrics;
 mod paths;
+mod sink;
 
 pub use access::{AccessEntry, access};
 pub use edge::{Edge, EdgeDelta, HttpExchange, TcpConnection};
 pub use labels::{Direction, EdgeKey, Party, Protocol, Reporter, Side};
-pub use logging::{LogFormat, LoggingError, check_filter, init_logging};
+pub use logging::{LogFormat, LoggingError, check_filter, flush_logging, init_logging};
 pub use metrics::{MAX_EDGES, METRICS_CONTENT_TYPE, Telemetry};
 pub use paths::{PathSample, PathTotals};

@@ -2,8 +2,14 @@
 
 use std::io;
 use std::str::FromStr;
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
+
+use crate::sink::Sink;
+
+/// Of the process, as standard error is.
+static SINK: Sink = Sink::new();
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +49,9 @@ pub enum LoggingError {
         /// What is wrong in it.
         cause: String,
     },
+    /// The thread that writes could not be started.
+    #[error("the thread that writes the log cannot be started: {0}; raise the limit of processes")]
+    Thread(io::Error),
     /// A subscriber is there already.
     #[error("logging is set up already in this process")]
     Twice,
@@ -76,17 +85,17 @@ fn read_filter(filter: &str) -> Result<EnvFilter, LoggingError> {
 }
 
 /// Sends the events that `filter` lets through to standard error. Once per process. A line that cannot be written, to a
-/// full disk or a closed pipe, is lost and harms nobody.
+/// full disk or a closed pipe, is lost and harms nobody; nor does one whose reader stands still: a megabyte waits for it.
 ///
 /// # Errors
-/// [`LoggingError`] if the filter is malformed or logging is set up already.
+/// [`LoggingError`] if the filter is malformed, logging is set up already, or no thread can be had.
 pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), LoggingError> {
     let parsed = read_filter(filter)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parsed)
         // It would tell standard error, with a panic where that is what fails.
         .log_internal_errors(false)
-        .with_writer(io::stderr);
+        .with_writer(&SINK);
     let set = match format {
         LogFormat::Text => {
             let terminal = io::IsTerminal::is_terminal(&io::stderr());
@@ -94,7 +103,18 @@ pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), LoggingError>
         }
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
-    set.map_err(|_| LoggingError::Twice)
+    set.map_err(|_| LoggingError::Twice)?;
+    std::thread::Builder::new()
+        .name("weft-log".to_owned())
+        .spawn(move || SINK.write_to(io::stderr(), format))
+        .map(drop)
+        .map_err(LoggingError::Thread)
+}
+
+/// Waits until every line so far is written, at a process's end. `false`: after this time some are not, and whoever
+/// writes to standard error now may wait for ever.
+pub fn flush_logging(within: Duration) -> bool {
+    SINK.flush(within)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod signals;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
 
@@ -27,6 +28,9 @@ use settings::ParseError;
 
 /// A program that serves anybody is never broken on purpose (see `weft_env::mutants`).
 const _: () = assert!(!weft_env::mutants::CAN_BE_BROKEN);
+
+/// How long the log's reader gets at the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     if let Err(failure) = demo::tether::hold() {
@@ -40,9 +44,12 @@ fn main() -> ExitCode {
         Err(ParseError::Settings(failure)) => Err(failure),
         Err(ParseError::Clap(error)) => error.exit(),
     };
+    // What waits is written first: the sentence at the end comes last.
+    let heard = weft_telemetry::flush_logging(LAST_WORDS);
     match result {
         Ok(code) => code,
-        Err(failure) => fail(&failure),
+        Err(failure) if heard => fail(&failure),
+        Err(failure) => failure.exit_code(),
     }
 }
 

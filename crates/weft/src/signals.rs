@@ -1,5 +1,7 @@
 //! SIGTERM and Ctrl-C: the first stops in order, the second ends the process at once.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use weft_env::Env;
@@ -8,6 +10,8 @@ use crate::failure::Failure;
 
 /// Exit code of a process that a second signal ended: what shells report for SIGINT.
 const INTERRUPTED: i32 = 130;
+/// What is left to log then gets this long.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// A token that the first SIGTERM or SIGINT cancels.
 pub(crate) fn stop_token(env: &Env) -> Result<CancellationToken, Failure> {
@@ -28,6 +32,7 @@ pub(crate) fn stop_token(env: &Env) -> Result<CancellationToken, Failure> {
                 _ = interrupt.recv() => {}
             }
             if cancel.is_cancelled() {
+                weft_telemetry::flush_logging(LAST_WORDS);
                 std::process::exit(INTERRUPTED);
             }
             cancel.cancel();
