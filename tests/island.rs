@@ -72,6 +72,7 @@ impl Island {
             format!("--token-file={token}"),
             "--listen=127.0.0.1:0".to_owned(),
             "--metrics=127.0.0.1:0".to_owned(),
+            "--log-level=info,weft_control::delegate=debug".to_owned(),
         ];
         let delegate = world.start("delegate-process", &args);
         Self {
@@ -80,6 +81,23 @@ impl Island {
             pin,
             world,
         }
+    }
+
+    /// Waits until the delegate has what these sidecars have from the control node: what it was not told, it cannot tell.
+    fn follows(&self, sidecars: &[&Running]) {
+        let last = |log: &str, word: &str| -> Option<u64> {
+            let ends = log.lines().filter_map(|line| line.split_once(word));
+            ends.filter_map(|(_, rest)| rest.split(' ').next()?.parse().ok())
+                .max()
+        };
+        let known = sidecars.iter().map(|sidecar| {
+            last(&sidecar.log(), "config in force revision=").expect("it has config")
+        });
+        let known = known.max().unwrap();
+        eventually("the delegate to follow the control node", || {
+            let followed = last(&self.delegate.log(), "followed revision=")?;
+            (followed >= known).then_some(())
+        });
     }
 
     fn at_delegate(&self, args: &[&str]) -> Ran {
@@ -143,6 +161,7 @@ fn a_site_goes_on_without_its_control_node_and_tells_everything_when_it_is_back(
         let seen = island.at_delegate(&["get", "-o", "json"]);
         seen.stdout.contains("only-orders").then_some(())
     });
+    island.follows(&[&orders, &invoices]);
     let known = issued(
         &island.at_delegate(&["ca", "audit", "-o", "json"]).json(),
         "orders",
