@@ -316,9 +316,9 @@ fn revocation_ends_an_identity_from_elsewhere_and_so_does_its_provider() {
     mesh.provider.tell("leaf");
     serves(mesh.orders.addr("outbound"), "invoices", "orders");
 
-    mesh.world
-        .admin(&["cert", "revoke", "--spiffe-id", ORDERS, "--prove"])
-        .ok();
+    let revoke = ["cert", "revoke", "--spiffe-id", ORDERS, "--prove"];
+    let shown = mesh.world.admin(&revoke).ok().stdout.clone();
+    assert!(shown.contains("cut off by it: orders.default/"), "{shown}");
     let reply = get(mesh.orders.addr("outbound"), "invoices", "/echo").unwrap();
     assert_ne!(reply.status, 200, "{reply:?}");
     mesh.world

@@ -145,12 +145,14 @@ async fn prove(node: &Node, query: &BTreeMap<String, String>) -> Result<Proof, R
     let deadline = Duration::from_millis(number("timeout_ms")?).min(MAX_WAIT);
     let deadline = Instant::now() + deadline;
     let mut changes = node.registry.subscribe();
+    let since = (edition, revoked_at);
     loop {
         changes.mark_unchanged();
         let asleep = node.rotations.asleep().await?;
+        let ended = issue::ended(&node.ca).await?;
         let proof = node
             .registry
-            .read(|table| issue::proof(table, edition, revoked_at, &asleep));
+            .read(|table| issue::proof(table, since, &ended, &asleep));
         if proof.absent.is_empty() {
             return Ok(proof);
         }

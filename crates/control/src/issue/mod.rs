@@ -35,7 +35,7 @@ pub(crate) use issued::{Leaf, put_leaf};
 pub(crate) use jwt::Tokens;
 pub(crate) use limit::{CERTIFICATES_PER_S, RateLimit};
 pub(crate) use own::{OwnIdentity, keep_own_svid, keep_own_trust};
-pub(crate) use proof::proof;
+pub(crate) use proof::{ended, proof};
 pub(crate) use refusals::JoinRefusals;
 pub(crate) use revive::revive;
 pub(crate) use revoking::{prune, readmit, revoke};

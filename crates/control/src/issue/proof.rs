@@ -1,19 +1,62 @@
-//! Who enforces a revocation, by their own word. Pure.
+//! Who enforces a revocation, by their own word.
 
+use std::collections::BTreeSet;
+
+use weft_certs::RevocationList;
+
+use super::CaService;
+use super::issued::{self, Leaf};
 use crate::admin::types::{Proof, ProofReceipt};
-use crate::registry::Table;
+use crate::error::ControlError;
+use crate::registry::{Sidecar, Table};
 
-/// Every sidecar that is known, sorted into those that enforce this edition and those that have not said so. `asleep`
-/// are identities with certificates and no connection: they learn of it before they are let in again.
-pub(crate) fn proof(table: &Table, edition: u64, arrived_unix_ms: u64, asleep: &[String]) -> Proof {
+/// Whose links a list ends. They are cut off at once, with or without a last word, so none is waited for.
+pub(crate) struct Ended {
+    list: RevocationList,
+    /// Serial numbers of certificates with a revoked key.
+    by_key: BTreeSet<String>,
+}
+
+impl Ended {
+    /// By the newest list, and all certificates that have not expired.
+    pub(crate) fn by(list: RevocationList, live: &[Leaf]) -> Self {
+        let revoked = live.iter().filter(|leaf| list.has_key(&leaf.key));
+        let by_key = revoked.map(|leaf| leaf.serial.clone()).collect();
+        Self { list, by_key }
+    }
+
+    fn ends(&self, sidecar: &Sidecar) -> bool {
+        self.list.bars(&sidecar.identity)
+            || self.list.serials.contains(&sidecar.serial)
+            || self.by_key.contains(&sidecar.serial)
+    }
+}
+
+/// Whom the list in force ends.
+pub(crate) async fn ended(ca: &CaService) -> Result<Ended, ControlError> {
+    let live = issued::live(&**ca.store(), ca.wall()).await?;
+    Ok(Ended::by(ca.ledger().list(), &live))
+}
+
+/// Every sidecar that is known, sorted into those that enforce this edition, those that are ended by it, and those that
+/// have not said so. `asleep` are identities with certificates and no connection: they learn of it before they are let
+/// in again.
+pub(crate) fn proof(
+    table: &Table,
+    (edition, arrived_unix_ms): (u64, u64),
+    ended: &Ended,
+    asleep: &[String],
+) -> Proof {
     let mut proof = Proof {
         edition,
         receipts: Vec::new(),
+        ended: Vec::new(),
         absent: Vec::new(),
         asleep: asleep.to_vec(),
     };
     for sidecar in table.iter() {
         match sidecar.trust() {
+            _ if ended.ends(sidecar) => proof.ended.push(sidecar.label()),
             Some(trust) if trust.revoked >= edition && sidecar.is_live() => {
                 proof.receipts.push(ProofReceipt {
                     sidecar: sidecar.label(),
@@ -35,6 +78,7 @@ mod tests {
     use super::*;
     use crate::registry::{Arrival, hear};
     use crate::testing;
+    use weft_certs::RevokedIdentity;
     use weft_wire::{Report, TrustReport};
 
     #[test]
@@ -45,6 +89,9 @@ mod tests {
             ("new", Some(2)),
             ("gone", Some(2)),
             ("mute", None),
+            // One that said it before it was cut off, and one that had no time to.
+            ("ended-by-key", Some(2)),
+            ("ended-by-serial", None),
         ] {
             let epoch = table
                 .arrive(&Arrival {
@@ -66,6 +113,7 @@ mod tests {
                 hear(
                     sidecar,
                     Report {
+                        serial: instance.to_owned(),
                         trust,
                         ..Report::default()
                     },
@@ -76,7 +124,22 @@ mod tests {
                 table.lose(instance, epoch, tokio::time::Instant::now(), 1);
             }
         }
-        let proof = proof(&table, 2, 1000, &["spiffe://weft.local/x".to_owned()]);
+        let key = weft_certs::RootPin::parse(&format!("sha256:{}", "ab".repeat(32))).unwrap();
+        let list = RevocationList {
+            keys: [key].into(),
+            serials: ["ended-by-serial".to_owned()].into(),
+            ..RevocationList::default()
+        };
+        let leaf = Leaf {
+            serial: "ended-by-key".to_owned(),
+            id: testing::id("invoices"),
+            key,
+            issuer: String::new(),
+            not_after_unix: 1,
+        };
+        let ended = Ended::by(list, &[leaf]);
+        let asleep = ["spiffe://weft.local/x".to_owned()];
+        let proof = proof(&table, (2, 1000), &ended, &asleep);
         assert_eq!(proof.receipts.len(), 1);
         let receipt = &proof.receipts[0];
         assert_eq!(receipt.sidecar, "invoices.default/new");
@@ -93,5 +156,18 @@ mod tests {
             ]
         );
         assert_eq!(proof.asleep.len(), 1);
+        assert_eq!(
+            proof.ended,
+            [
+                "invoices.default/ended-by-key",
+                "invoices.default/ended-by-serial"
+            ]
+        );
+        let barred = RevocationList {
+            identities: [(testing::id("invoices"), RevokedIdentity::default())].into(),
+            ..RevocationList::default()
+        };
+        let proof = super::proof(&table, (2, 1000), &Ended::by(barred, &[]), &asleep);
+        assert_eq!((proof.ended.len(), proof.absent.len()), (6, 0));
     }
 }

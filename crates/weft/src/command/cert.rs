@@ -120,6 +120,10 @@ async fn proved(
             ]);
         }
         let mut out = ended(revoked) + "\n" + &table.render();
+        if !proof.ended.is_empty() {
+            let cut_off = proof.ended.join(", ");
+            out.push_str(&format!("\ncut off by it: {cut_off}\n"));
+        }
         if !proof.asleep.is_empty() {
             out.push_str(&format!(
                 "\nnot connected, told before they are let in again: {}\n",

@@ -61,6 +61,9 @@ pub struct Proof {
     pub edition: u64,
     /// Who enforces it.
     pub receipts: Vec<ProofReceipt>,
+    /// Sidecars that the list ends, cut off already: `service/instance`. No receipt is asked of them.
+    #[serde(default)]
+    pub ended: Vec<String>,
     /// Sidecars that have not said so, or are just gone: `service/instance`.
     pub absent: Vec<String>,
     /// Identities that have a certificate and are not connected.
