@@ -132,6 +132,11 @@ impl Requests {
         self.shared.waits.seen()
     }
 
+    /// Whether the peer has said that it takes parity ([`Config::parity`]).
+    pub fn peer_takes_parity(&self) -> bool {
+        self.shared.peer_settings().is_some_and(|s| s.parity)
+    }
+
     /// How its readers stand.
     pub fn standing(&self) -> Standing {
         self.shared.credit.standing()

@@ -29,6 +29,9 @@ pub struct Config {
     /// Send a setting and a frame of reserved, meaningless types (RFC 9114 §7.2.8), so that peers stay used
     /// to ignoring what they do not know. Default true.
     pub grease: bool,
+    /// Says to the peer that parity is taken and sent beneath QUIC: it is for the socket's owner to do so. A setting of
+    /// weft's own, which others ignore (RFC 9114 §7.2.4). Default false.
+    pub parity: bool,
     /// QUIC's windows, by which the reading side judges when readers that stand still are too many: it then asks the
     /// peer to send less ahead of them, so that they do not hold up the others (`docs/adr/0011-standing-readers.md`).
     /// `None`, the default, for never; what the peer asks for is heeded either way.
@@ -43,6 +46,7 @@ impl Default for Config {
             extended_connect: false,
             datagram_buffer: 0,
             grease: true,
+            parity: false,
             windows: None,
         }
     }
@@ -56,6 +60,7 @@ impl Config {
             // RFC 8441 §3: a client has nothing to offer.
             enable_connect_protocol: self.extended_connect && role == Role::Server,
             h3_datagram: self.datagram_buffer > 0,
+            parity: self.parity,
         }
     }
 

@@ -155,6 +155,7 @@ async fn handshake(
     let flow = Box::new(move || Flow {
         blocked: streams.blocked(),
         standing: streams.standing(),
+        takes_parity: streams.peer_takes_parity(),
     });
     let link = core.enter(
         NewLink {

@@ -55,6 +55,7 @@ impl Requests {
             Self::Quic(requests) => Box::new(move || Flow {
                 blocked: requests.blocked(),
                 standing: requests.standing(),
+                takes_parity: requests.peer_takes_parity(),
             }),
             Self::Tcp(_) => Box::new(Flow::default),
         }

@@ -13,6 +13,7 @@ use weft_h3::{Aside, Lending};
 
 use crate::connection::Requests;
 use crate::copies::Copies;
+use crate::copy_socket::Salvage;
 use crate::fallback::Fallback;
 use crate::lifetime::{EndReason, Terms};
 use crate::paths::{self, RoundTrips};
@@ -24,8 +25,8 @@ use crate::registry::{Link, NewLink, Registry};
 use crate::steer::Wheel;
 use crate::wire::Wire;
 use crate::{
-    Connection, DialError, Direction, Liveness, Profile, Target, TransportConfig, dial, probe,
-    renewal, tcp,
+    Connection, Copying, DialError, Direction, Liveness, Profile, Target, TransportConfig, dial,
+    probe, renewal, tcp,
 };
 
 /// How far an endpoint has come in holding its connections against the bundles.
@@ -50,6 +51,7 @@ pub(crate) struct Core {
     pub(crate) fallback: Mutex<(Fallback, Rng)>,
     pub(crate) refusals: Refusals,
     pub(crate) copies: Arc<Copies>,
+    pub(crate) salvage: Arc<Salvage>,
     pub(crate) round_trips: RoundTrips,
     /// For readers that stand still, of all connections.
     pub(crate) lending: Lending,
@@ -76,6 +78,7 @@ impl Core {
                 stream: stream_window,
                 connection: connection_window,
             }),
+            parity: self.config.profile.copying != Copying::Never,
             ..weft_h3::Config::default()
         }
     }

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use weft_env::{Env, Listener, Tasks};
 use weft_h3::Lending;
 
-use crate::copies::{Copied, Copies, CopySocket};
+use crate::copies::{Copied, Copies};
+use crate::copy_socket::{self, CopySocket, Salvage};
 use crate::core::{Core, Enforced};
 use crate::fallback::Fallback;
 use crate::lifetime::EndReason;
@@ -24,7 +25,7 @@ use crate::refusal::{Refusal, Refusals};
 use crate::registry::{Link, Registry};
 use crate::{
     ConnectionStats, Direction, FallbackStats, Handler, TransportConfig, TransportError, accept,
-    copies, tcp, warden,
+    tcp, warden,
 };
 
 /// How long the last packets of closed connections may take to be sent.
@@ -58,11 +59,12 @@ impl Endpoint {
         let (socket, listener) = sockets(&config, env).await.map_err(TransportError::Bind)?;
         let local_addr = socket.local_addr().map_err(TransportError::Bind)?;
         let copies = Arc::new(Copies::default());
-        let copying = Arc::new(CopySocket::new(socket.clone(), copies.clone()));
+        let salvage = Arc::new(Salvage::default());
+        let copying = CopySocket::new(socket.clone(), copies.clone(), salvage.clone());
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
             quic.endpoint(env)?,
             Some(quic.server()),
-            copying,
+            Arc::new(copying),
             env.quinn_runtime(),
         )
         .map_err(TransportError::Bind)?;
@@ -79,6 +81,7 @@ impl Endpoint {
             )),
             refusals: Refusals::new(env),
             copies: copies.clone(),
+            salvage,
             round_trips: RoundTrips::default(),
             lending: Lending::new(config.limits.max_lent),
             enforced: watch::Sender::new(Enforced {
@@ -96,7 +99,7 @@ impl Endpoint {
             warden::watch(core.clone()),
         );
         tasks.spawn_essential("the watch over paths", paths::watch(core.clone()));
-        let copy = copies::send(socket, copies, tasks.token());
+        let copy = copy_socket::send(socket, copies, tasks.token());
         tasks.spawn_essential("the sender of copies", copy);
         Ok(Self {
             core,
@@ -174,10 +177,13 @@ impl Endpoint {
         core.fallback(|paths, _| paths.stats(tokio::time::Instant::now()))
     }
 
-    /// What was sent twice to protect the tail of lossy paths, since the start.
+    /// What was done to protect the tail of lossy paths, since the start.
     #[must_use]
     pub fn copied(&self) -> Copied {
-        self.core.copies.copied()
+        Copied {
+            made: self.core.salvage.made(),
+            ..self.core.copies.copied()
+        }
     }
 
     /// Tells how far the present bundles are enforced: a peer that they do not vouch for is refused from the moment

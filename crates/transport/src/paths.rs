@@ -1,7 +1,7 @@
 //! What each path shows, looked at each second: for whoever asks whether it is the network, and for copies
 //! ([`crate::copies`]), which help on some paths and would harm on others.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -222,7 +222,11 @@ pub(crate) async fn watch(core: Arc<Core>) {
 
 fn look(core: &Core) {
     let now = Instant::now();
+    let mut takers = BTreeSet::new();
     for link in core.registry.all() {
+        if link.takes_parity() {
+            takers.insert(link.remote());
+        }
         let Some(quic) = link.wire.quic() else {
             continue;
         };
@@ -257,6 +261,8 @@ fn look(core: &Core) {
         drop(sightings);
         core.round_trips.remember(link.remote(), stats.path.min_rtt);
     }
+    // Whoever takes parity sends it too.
+    core.salvage.take_from(takers);
 }
 
 /// Decides whether what goes there is copied. False if too little was seen to decide by.
@@ -266,9 +272,10 @@ fn copy(core: &Core, link: &Link, sight: &Sight, now: Instant) -> bool {
     match (link.copying(), judge(sight)) {
         (Copying::Never, _) => core.copies.leave(remote),
         (_, Advice::Full) => core.copies.leave(remote),
-        (Copying::Always, _) => core.copies.protect(remote, now, until),
+        (Copying::Always, _) | (Copying::Auto, Advice::Protect) => {
+            core.copies.protect(remote, link.takes_parity(), now, until);
+        }
         (Copying::Auto, Advice::Wait) => return false,
-        (Copying::Auto, Advice::Protect) => core.copies.protect(remote, now, until),
         // While it is protected loss does not show: its time ends by itself.
         (Copying::Auto, Advice::Leave) => {}
     }
@@ -279,7 +286,7 @@ fn copy(core: &Core, link: &Link, sight: &Sight, now: Instant) -> bool {
 pub(crate) fn begin(core: &Core, copying: Copying, remote: SocketAddr) {
     if copying == Copying::Always {
         let now = Instant::now();
-        core.copies.protect(remote, now, now + PROTECTED);
+        core.copies.protect(remote, false, now, now + PROTECTED);
     }
 }
 

@@ -62,6 +62,8 @@ pub(crate) struct Flow {
     pub(crate) blocked: Blocked,
     /// Those that are read.
     pub(crate) standing: Standing,
+    /// Whether the peer takes parity beneath QUIC.
+    pub(crate) takes_parity: bool,
 }
 
 /// What was shown on the connection since it began.
@@ -129,6 +131,11 @@ impl Link {
     /// The most that may be under way or wait for that.
     pub(crate) fn send_window(&self) -> u64 {
         self.profile.send_window
+    }
+
+    /// Whether the peer has said that it takes parity beneath QUIC, and sends it.
+    pub(crate) fn takes_parity(&self) -> bool {
+        (self.flow)().takes_parity
     }
 
     pub(crate) fn copying(&self) -> Copying {
@@ -235,7 +242,10 @@ impl Link {
                 sightings.migrations(),
             )
         };
-        let (Flow { blocked, standing }, rtt) = ((self.flow)(), self.wire.rtt());
+        let (flow, rtt) = ((self.flow)(), self.wire.rtt());
+        let Flow {
+            blocked, standing, ..
+        } = flow;
         let choice = self.wheel.choice();
         let on_quic = self.wire.carrier() == Carrier::Quic;
         ConnectionStats {

@@ -11,6 +11,8 @@ const MAX_FIELD_SECTION_SIZE: u64 = 0x6;
 const QPACK_BLOCKED_STREAMS: u64 = 0x7;
 const ENABLE_CONNECT_PROTOCOL: u64 = 0x8;
 const H3_DATAGRAM: u64 = 0x33;
+/// "weft" and the number of the form of its parity (`docs/adr/0017-parity.md`).
+const PARITY: u64 = u64::from_be_bytes(*b"\0\0\0weft\x01");
 
 /// Largest SETTINGS payload that is taken, in bytes. Real ones have about 30.
 pub(crate) const MAX_PAYLOAD: u64 = 4096;
@@ -24,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) enable_connect_protocol: bool,
     /// HTTP datagrams are taken in QUIC DATAGRAM frames (RFC 9297 §2.1.1).
     pub(crate) h3_datagram: bool,
+    /// Parity is taken beneath QUIC.
+    pub(crate) parity: bool,
 }
 
 impl Default for Settings {
@@ -32,6 +36,7 @@ impl Default for Settings {
             max_field_section_size: u64::MAX,
             enable_connect_protocol: false,
             h3_datagram: false,
+            parity: false,
         }
     }
 }
@@ -51,11 +56,12 @@ impl Settings {
                 // RFC 9114 §7.2.4.1: HTTP/2's settings are reserved.
                 0x2..=0x5 => return Err(error("a reserved HTTP/2 setting was sent")),
                 MAX_FIELD_SECTION_SIZE => settings.max_field_section_size = value,
-                ENABLE_CONNECT_PROTOCOL | H3_DATAGRAM if value > 1 => {
+                ENABLE_CONNECT_PROTOCOL | H3_DATAGRAM | PARITY if value > 1 => {
                     return Err(error("a boolean setting was neither 0 nor 1"));
                 }
                 ENABLE_CONNECT_PROTOCOL => settings.enable_connect_protocol = value == 1,
                 H3_DATAGRAM => settings.h3_datagram = value == 1,
+                PARITY => settings.parity = value == 1,
                 // Our encoder never uses a dynamic table, whatever the peer would allow.
                 QPACK_MAX_TABLE_CAPACITY | QPACK_BLOCKED_STREAMS => {}
                 _ => {}
@@ -68,12 +74,13 @@ impl Settings {
 /// Appends a SETTINGS frame that says `ours`. No dynamic table, no blocked streams, no push; values left out
 /// are zero.
 pub(crate) fn encode(ours: &Settings, greased: bool, out: &mut Vec<u8>) {
-    let mut payload = Vec::with_capacity(24);
+    let mut payload = Vec::with_capacity(32);
     varint::encode(MAX_FIELD_SECTION_SIZE, &mut payload);
     varint::encode(ours.max_field_section_size.min(varint::MAX), &mut payload);
     for (id, on) in [
         (ENABLE_CONNECT_PROTOCOL, ours.enable_connect_protocol),
         (H3_DATAGRAM, ours.h3_datagram),
+        (PARITY, ours.parity),
     ] {
         if on {
             varint::encode(id, &mut payload);
@@ -174,6 +181,7 @@ mod tests {
             max_field_section_size: 65_536,
             enable_connect_protocol: true,
             h3_datagram: true,
+            parity: true,
         };
         for ours in [
             ours,

@@ -67,6 +67,7 @@ pub(super) fn settings() -> Vec<Vec<u8>> {
         max_field_section_size: 65_536,
         enable_connect_protocol: true,
         h3_datagram: true,
+        parity: true,
     };
     let mut frame = Vec::new();
     settings::encode(&ours, true, &mut frame);
