@@ -8,8 +8,11 @@
 
 mod support;
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -222,12 +225,21 @@ fn each_service_of_a_process_speaks_and_is_spoken_to_as_itself() {
         );
         assert!(log.contains(&format!("{of}access: ")), "{log}");
     }
-    let metrics = |name: &str| {
-        let reply = get(address(&group, name, "metrics"), "localhost", "/metrics");
-        reply.unwrap().body
-    };
-    assert!(metrics("orders").contains("payments"));
-    assert!(!metrics("invoices").contains("sa/payments\",destination_service=\"payments"));
+    // And its metrics tell of its own calls.
+    for name in GROUP {
+        let reply = get(address(&group, name, "metrics"), "localhost", "/metrics").unwrap();
+        let calls = reply
+            .body
+            .lines()
+            .filter(|line| line.contains(r#"reporter="source""#));
+        let calls: Vec<&str> = calls.collect();
+        let own = format!(r#"source_principal="{}""#, id(name));
+        assert!(!calls.is_empty(), "{name}: {}", reply.body);
+        assert!(
+            calls.iter().all(|line| line.contains(&own)),
+            "{name}: {calls:?}"
+        );
+    }
 
     // The end of one identity is not that of the other.
     town.world
@@ -392,6 +404,65 @@ fn an_upgrade_takes_all_over_or_none_and_loses_nothing() {
     eventually("the newest process to end", || {
         (!exists(newest.0)).then_some(())
     });
+}
+
+#[test]
+fn a_process_is_upgraded_once_at_a_time_whichever_of_its_sidecars_is_asked() {
+    let town = Town::open();
+    let installed = town.world.path("weft");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_weft"), &installed).unwrap();
+    let mut command = town.command(&[]);
+    command.arg0(&installed).arg("--log-format=json");
+    command.env("WEFT_CONFIG", town.both().join(","));
+    let mut group = town.start(command);
+    // What is installed now waits for a word, and fails.
+    let word = town.world.path("word");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&word)
+            .status()
+            .unwrap()
+            .success()
+    );
+    // For both, as one that is for writing alone waits for a reader.
+    let mut options = std::fs::OpenOptions::new();
+    let mut speaks = options.read(true).write(true).open(&word).unwrap();
+    std::fs::remove_file(&installed).unwrap();
+    let script = format!("#!/bin/sh\nread word < {}\nexit 3\n", word.display());
+    std::fs::write(&installed, script).unwrap();
+    std::fs::set_permissions(&installed, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let upgrade = |name: &str| {
+        let dir = town.world.path(name);
+        run(weft(["upgrade", "--state-dir"]).arg(dir))
+    };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| upgrade("orders"));
+        eventually("the successor to be started", || {
+            group.log().contains("starting a successor").then_some(())
+        });
+        for name in GROUP {
+            upgrade(name).fails_with(&["another upgrade is under way"]);
+        }
+        speaks.write_all(b"go\n").unwrap();
+        first.join().unwrap().fails_with(&["exit status: 3"]);
+    });
+    town.serves(
+        outbound(&group, "orders"),
+        "invoices",
+        "orders after upgrades that failed",
+    );
+    assert!(group.stop().success());
+    let log = group.log();
+    for name in GROUP {
+        let of = format!(r#""span":{{"of":"{name}","service":"{name}.default","name":"sidecar"}}"#);
+        let ready = log
+            .lines()
+            .find(|line| line.contains(r#""message":"ready""#) && line.contains(&of));
+        assert!(
+            ready.is_some_and(|line| !line.contains("\"spans\"")),
+            "{log}"
+        );
+    }
 }
 
 #[test]

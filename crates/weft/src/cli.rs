@@ -190,7 +190,7 @@ pub(crate) enum TokenCommand {
 ///
 /// The sidecar starts its own command line again. The new process takes over its ports, its identity and its config;
 /// the old one finishes what is under way, and ends. If the new one cannot start, the old one goes on, and this says
-/// why and exits with 1.
+/// why and exits with 1. A process that serves several services is replaced as a whole, whichever of them is named.
 #[derive(Debug, Args)]
 pub(crate) struct UpgradeArgs {
     /// State directory of the sidecar on this machine
