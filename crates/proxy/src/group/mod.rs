@@ -52,7 +52,7 @@ pub enum GroupError {
         /// Which.
         name: String,
         /// Why not.
-        error: Error,
+        error: Box<Error>,
         /// How many there are to be.
         of: usize,
     },
@@ -93,7 +93,7 @@ pub async fn run_group(
         let checked = settings::check(&member.config);
         backends.push(checked.map_err(|error| GroupError::NotStarted {
             name: member.name.clone(),
-            error,
+            error: error.into(),
             of,
         })?);
     }
@@ -136,6 +136,7 @@ fn outcome(mut failed: Vec<(String, Error)>, begun: bool, of: usize) -> Result<(
         (true, false) => Err(GroupError::Ended { failed, of }),
         (false, false) => {
             let (name, error) = failed.swap_remove(0);
+            let error = error.into();
             Err(GroupError::NotStarted { name, error, of })
         }
     }
