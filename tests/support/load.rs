@@ -188,6 +188,12 @@ fn ask(connection: &mut Option<BufReader<TcpStream>>, outbound: SocketAddr) -> s
         length.ok_or_else(|| std::io::Error::other(format!("no content-length: {head}")))?;
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
+    if head
+        .to_ascii_lowercase()
+        .contains("\r\nconnection: close\r\n")
+    {
+        *connection = None;
+    }
     match head.starts_with("HTTP/1.1 200 ") {
         true => Ok(()),
         false => Err(std::io::Error::other(format!(

@@ -272,7 +272,21 @@ impl World {
     #[track_caller]
     pub(crate) fn start_command(&self, name: &str, mut command: Command) -> Running {
         let ready_file = self.path(&format!("{name}.ready"));
-        let _ = std::fs::remove_file(&ready_file);
+        command.arg("--ready-file").arg(&ready_file);
+        self.start_writing(name, command, &[("", ready_file)])
+    }
+
+    /// Starts a process and waits for its ready files. What it says in several is kept by their names.
+    #[track_caller]
+    pub(crate) fn start_writing(
+        &self,
+        name: &str,
+        mut command: Command,
+        ready_files: &[(&str, PathBuf)],
+    ) -> Running {
+        for (_, file) in ready_files {
+            let _ = std::fs::remove_file(file);
+        }
         let log = self.path(&format!("{name}.log"));
         let open = || {
             std::fs::OpenOptions::new()
@@ -282,20 +296,27 @@ impl World {
                 .unwrap()
         };
         let mut child = command
-            .arg("--ready-file")
-            .arg(&ready_file)
             .stdout(open())
             .stderr(open())
             .spawn()
             .expect("weft starts");
-        let ready = eventually(&format!("{name} to become ready"), || {
-            if let Some(status) = child.try_wait().unwrap() {
-                let said = std::fs::read_to_string(&log).unwrap_or_default();
-                panic!("{name} ended before it was ready ({status}): {said}");
-            }
-            let text = std::fs::read_to_string(&ready_file).ok()?;
-            Some(serde_json::from_str(&text).expect("the ready file is JSON"))
-        });
+        let mut one = |file: &Path| {
+            eventually(&format!("{name} to become ready"), || {
+                if let Some(status) = child.try_wait().unwrap() {
+                    let said = std::fs::read_to_string(&log).unwrap_or_default();
+                    panic!("{name} ended before it was ready ({status}): {said}");
+                }
+                let text = std::fs::read_to_string(file).ok()?;
+                Some(serde_json::from_str::<Value>(&text).expect("the ready file is JSON"))
+            })
+        };
+        let ready = match ready_files {
+            [(_, file)] => one(file),
+            several => several
+                .iter()
+                .map(|(of, file)| ((*of).to_owned(), one(file)))
+                .collect(),
+        };
         Running {
             name: name.to_owned(),
             child,

@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Span;
 
 use crate::Env;
 
@@ -48,6 +49,8 @@ struct Inner {
     token: CancellationToken,
     tracker: TaskTracker,
     running: Arc<Running>,
+    /// What the tasks log in, if that is a span.
+    span: Option<Arc<Span>>,
     /// Keeps the owner above alive; what is spawned here counts as its task too.
     parent: Option<Tasks>,
 }
@@ -95,6 +98,7 @@ pin_project! {
     struct Marked<F, M> {
         #[pin]
         future: F,
+        span: Option<Arc<Span>>,
         marks: Option<M>,
     }
 }
@@ -104,6 +108,7 @@ impl<F: Future, M> Future for Marked<F, M> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
+        let _within = this.span.as_deref().map(Span::enter);
         let output = ready!(this.future.poll(cx));
         drop(this.marks.take());
         Poll::Ready(output)
@@ -127,8 +132,15 @@ impl Tasks {
     /// A new owner.
     #[must_use]
     pub fn new(env: &Env) -> Self {
+        Self::within(env, Span::none())
+    }
+
+    /// A new owner whose tasks, those of owners below included, log within a span.
+    #[must_use]
+    pub fn within(env: &Env, span: Span) -> Self {
         let broken = Arc::new(watch::Sender::new(None));
-        Self::with_parent(env.clone(), CancellationToken::new(), broken, None)
+        let span = (!span.is_disabled()).then(|| Arc::new(span));
+        Self::with_parent(env.clone(), CancellationToken::new(), broken, span, None)
     }
 
     /// An owner below this one: cancelled and waited for with it, or alone.
@@ -138,6 +150,7 @@ impl Tasks {
             self.inner.env.clone(),
             self.inner.token.child_token(),
             self.inner.broken.clone(),
+            self.inner.span.clone(),
             Some(self.clone()),
         )
     }
@@ -146,6 +159,7 @@ impl Tasks {
         env: Env,
         token: CancellationToken,
         broken: Arc<watch::Sender<Option<Broken>>>,
+        span: Option<Arc<Span>>,
         parent: Option<Self>,
     ) -> Self {
         let (tracker, running) = (TaskTracker::new(), Arc::default());
@@ -156,6 +170,7 @@ impl Tasks {
                 token,
                 tracker,
                 running,
+                span,
                 parent,
             }),
         }
@@ -206,6 +221,7 @@ impl Tasks {
         let id = registration.id;
         let task = self.inner.env.spawn(Marked {
             future,
+            span: self.inner.span.clone(),
             marks: Some((tracked, registration, marks)),
         });
         self.inner.running.started(id, task.abort_handle());

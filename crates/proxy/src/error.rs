@@ -220,6 +220,9 @@ pub enum Error {
     /// The running sidecar does not give its place to this process. It goes on.
     #[error("this process does not take over: {0}; the running sidecar goes on")]
     TakeOver(String),
+    /// Another sidecar of this process cannot start, so this one does not either.
+    #[error("another sidecar of this process cannot start: {0}")]
+    Group(String),
     /// The running sidecar was not upgraded. It goes on.
     #[error("the sidecar goes on as it is: {0}")]
     Upgrade(String),

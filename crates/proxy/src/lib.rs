@@ -19,7 +19,8 @@
 //!
 //! `sidecar` starts all of it, `serving` ends it or gives it to a new process (`handover`).
 //!
-//! [`run`] is the whole of it: settings in, a sidecar until the token is cancelled.
+//! [`run`] is the whole of it: settings in, a sidecar until the token is cancelled. [`run_group`] runs several in one process,
+//! each with its own identity (`group`).
 
 mod accept;
 mod admin;
@@ -31,6 +32,7 @@ mod control_client;
 mod csr;
 mod dice;
 mod error;
+mod group;
 mod handover;
 mod headers;
 mod identity;
@@ -62,6 +64,7 @@ pub use config::{
     TokenSource, WorkloadApi,
 };
 pub use error::Error;
+pub use group::{GroupError, MAX_GROUP, Member, run_group};
 pub use handover::{Program, Upgraded, upgrade};
 pub use ready::Ready;
 pub use sidecar::run;

@@ -11,6 +11,7 @@ use weft_transport::{Endpoint, Relay};
 
 use crate::Error;
 use crate::config::SidecarConfig;
+use crate::group::Seat;
 use crate::handover::give::{Desk, Estate, Outcome, Request};
 use crate::link::Link;
 use crate::node::Node;
@@ -34,6 +35,7 @@ pub(crate) struct Built {
     /// Owner of what runs beside the traffic, which would end with it.
     pub(crate) background: Tasks,
     pub(crate) desk: Option<ChannelListener>,
+    pub(crate) seat: Seat,
 }
 
 /// A sidecar whose parts run.
@@ -42,8 +44,6 @@ pub(crate) struct Sidecar {
     desk: Option<Arc<ChannelListener>>,
     /// Ends the listening on it.
     desk_closes: CancellationToken,
-    /// Whether it took over from another process, which its supervisor has been told.
-    took_over: bool,
     requests: mpsc::Receiver<Request>,
     outcome: watch::Sender<Outcome>,
     asking: mpsc::Sender<Request>,
@@ -64,7 +64,6 @@ impl Sidecar {
             desk: built.desk.take().map(Arc::new),
             desk_closes: built.background.token().child_token(),
             built,
-            took_over: false,
             requests,
             outcome: watch::Sender::new((0, None)),
             asking,
@@ -73,11 +72,11 @@ impl Sidecar {
 
     /// From here on everything is this process's.
     pub(crate) fn go(&mut self, config: &SidecarConfig, took_over: bool) {
-        self.took_over = took_over;
         let Built {
             node,
             link,
             background,
+            seat,
             ..
         } = &mut self.built;
         if took_over {
@@ -92,6 +91,7 @@ impl Sidecar {
             let desk = Desk {
                 listener: Arc::clone(listener),
                 program: config.program.clone(),
+                group: Arc::clone(seat.group()),
                 requests: self.asking.clone(),
                 outcome: self.outcome.subscribe(),
             };
@@ -114,7 +114,7 @@ impl Sidecar {
             let request = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {
-                    env.tell_supervisor("STOPPING=1");
+                    self.built.seat.stops(env);
                     self.stop(config.drain_deadline).await;
                     return Ok(End::Stopped);
                 }
@@ -154,9 +154,7 @@ impl Sidecar {
         if let Some(path) = &config.ready_file {
             self.built.ready.write(env, path.clone()).await?;
         }
-        if !self.took_over {
-            env.tell_supervisor("READY=1");
-        }
+        self.built.seat.serves(env);
         Ok(())
     }
 
@@ -190,6 +188,7 @@ impl Sidecar {
                 built.endpoint.leave();
                 built.state.leave();
                 desk.own(false);
+                built.seat.left();
                 self.desk_closes.cancel();
                 env.tell_supervisor(&format!("MAINPID={}", upgraded.to_pid));
             }

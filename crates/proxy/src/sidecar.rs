@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 use weft_certs::{IdentitySource, SpiffeId, X509Svid};
 use weft_env::{ChannelListener, Env, Listener, Tasks};
 use weft_resources::ServiceName;
@@ -19,6 +20,7 @@ use crate::attest::Again;
 use crate::bootstrap::Begin;
 use crate::config::{SidecarConfig, TokenSource, WorkloadApi};
 use crate::control_client::{Applier, ControlClient, Homes};
+use crate::group::Seat;
 use crate::handover::doors::{Doors, Role};
 use crate::handover::take::{self, Predecessor};
 use crate::identity::Renewal;
@@ -50,18 +52,33 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let backends = settings::check(&config)?;
-    let tasks = Tasks::new(env);
+    let seat = Seat::alone(config.state_dir.clone());
+    run_in(env, config, backends, shutdown, &seat).await
+}
+
+/// The same for one that has its place in a process, with settings that are checked.
+pub(crate) async fn run_in(
+    env: &Env,
+    config: SidecarConfig,
+    backends: Vec<settings::Backend>,
+    shutdown: CancellationToken,
+    seat: &Seat,
+) -> Result<(), Error> {
+    let tasks = Tasks::within(env, Span::current());
     // If this future is dropped, what it started ends too: the tasks keep each other's owners alive.
     let _end = tasks.token().drop_guard();
     let started = tokio::select! {
         biased;
-        started = start(env, &config, backends, &tasks) => Some(started),
+        started = start(env, &config, backends, &tasks, seat) => Some(started),
         // While it joins, there is nothing to drain.
         () = shutdown.cancelled() => None,
     };
     let outcome = match started {
         None => Ok(End::Stopped),
-        Some(Err(error)) => Err(error),
+        Some(Err(error)) => {
+            seat.failed(&error);
+            Err(error)
+        }
         Some(Ok(sidecar)) => sidecar.serve(env, &config, shutdown, &tasks).await,
     };
     tasks.shutdown(GRACE).await;
@@ -90,11 +107,16 @@ struct Place {
 
 impl Place {
     /// Takes the place of the process that runs, if that is asked for and one does.
-    async fn find(env: &Env, config: &SidecarConfig) -> Result<(Self, Option<Predecessor>), Error> {
+    async fn find(
+        env: &Env,
+        config: &SidecarConfig,
+        seat: &Seat,
+    ) -> Result<(Self, Option<Predecessor>), Error> {
+        let (dir, holds) = (&config.state_dir, seat.group().homes());
         if config.take_over
-            && let Some((before, estate)) =
-                take::ask(env, &config.state_dir, config.mesh_listen).await?
+            && let Some((before, estate)) = take::ask(env, dir, config.mesh_listen, holds).await?
         {
+            seat.inherits();
             let place = Self {
                 state: StateDir::take_over(&config.state_dir, estate.lock),
                 doors: estate.doors,
@@ -140,9 +162,11 @@ async fn begin(
     backends: Vec<settings::Backend>,
     tasks: &Tasks,
     place: &mut Place,
+    seat: &Seat,
 ) -> Result<Begun, Error> {
     let mut saved = place.state.load(env).await?;
     let (sockets, listener) = Sockets::open(env, config, backends, place).await?;
+    seat.opened(&saved.instance).await?;
     let telemetry = Telemetry::new(VERSION);
     let readiness = Readiness::not_yet("joining the mesh");
     let metrics = address(&listener, "metrics")?;
@@ -170,14 +194,15 @@ async fn start(
     config: &SidecarConfig,
     backends: Vec<settings::Backend>,
     tasks: &Tasks,
+    seat: &Seat,
 ) -> Result<Sidecar, Error> {
-    let (place, before) = Place::find(env, config).await?;
+    let (place, before) = Place::find(env, config, seat).await?;
     let Some(before) = before else {
         if let Some(file) = config.ready_file.clone() {
             // A crash has left it: whoever waits for it waits for this sidecar.
             let _ = env.disk(move |disk| disk.remove(&file)).await;
         }
-        let mut sidecar = prepare(env, config, backends, tasks, place).await?;
+        let mut sidecar = prepare(env, config, backends, tasks, place, seat).await?;
         sidecar.go(config, false);
         return Ok(sidecar);
     };
@@ -186,8 +211,11 @@ async fn start(
         token: TokenSource::None,
         ..config.clone()
     };
-    let prepared = prepare(env, &config, backends, tasks, place).await;
-    match prepared {
+    let prepared = async {
+        let sidecar = prepare(env, &config, backends, tasks, place, seat).await?;
+        seat.prepared().await.map(|()| sidecar)
+    };
+    match prepared.await {
         Ok(mut sidecar) => {
             before.take().await?;
             sidecar.go(&config, true);
@@ -207,8 +235,9 @@ async fn prepare(
     backends: Vec<settings::Backend>,
     tasks: &Tasks,
     mut place: Place,
+    seat: &Seat,
 ) -> Result<Sidecar, Error> {
-    let begun = match begin(env, config, backends, tasks, &mut place).await {
+    let begun = match begin(env, config, backends, tasks, &mut place, seat).await {
         Ok(begun) => begun,
         Err(error) => {
             // Its socket goes first: the directory is to be as empty as it was.
@@ -237,6 +266,7 @@ async fn prepare(
         },
     } = begun;
     let service = service_of(&svid, config.identity.as_deref())?;
+    Span::current().record("service", tracing::field::display(&service));
     readiness.set(Err("no snapshot from a control node yet".to_owned()));
     let identity = IdentitySource::new(svid, bundles);
     let mut transport = TransportConfig::new(config.mesh_listen, Arc::clone(&identity));
@@ -306,6 +336,7 @@ async fn prepare(
         workload,
         background,
         desk,
+        seat: seat.clone(),
     }))
 }
 

@@ -101,7 +101,11 @@ pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), LoggingError>
             let terminal = io::IsTerminal::is_terminal(&io::stderr());
             builder.with_ansi(terminal).try_init()
         }
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        // There is one span at most: which sidecar of a process it is.
+        LogFormat::Json => {
+            let json = builder.json().flatten_event(true);
+            json.with_span_list(false).try_init()
+        }
     };
     set.map_err(|_| LoggingError::Twice)?;
     std::thread::Builder::new()

@@ -15,8 +15,8 @@ use crate::demo::DemoArgs;
 use crate::demo_app::DemoAppArgs;
 use crate::output::Format;
 use crate::settings::{
-    ControlSettings, DelegateSettings, SidecarSettings, control_state_dir, duration,
-    sidecar_state_dir, whole,
+    ControlSettings, DelegateSettings, Sidecars, control_state_dir, duration, sidecar_state_dir,
+    whole,
 };
 
 /// A zero-trust network for services on many machines, over QUIC.
@@ -47,7 +47,7 @@ pub(crate) enum Role {
     /// Makes and lists one-time join tokens
     #[command(subcommand)]
     Token(TokenCommand),
-    Sidecar(Box<SidecarSettings>),
+    Sidecar(Sidecars),
     Delegate(Box<DelegateSettings>),
     Upgrade(UpgradeArgs),
     Apply(ApplyArgs),
@@ -82,6 +82,16 @@ pub(crate) struct AdminArgs {
     /// State directory of the control node on this machine
     #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR", default_value_os_t = control_state_dir())]
     pub(crate) state_dir: PathBuf,
+}
+
+impl Role {
+    /// Adds what the command line says with another settings file.
+    pub(crate) fn join(&mut self, other: Self) {
+        // Only sidecars take several.
+        if let (Self::Sidecar(all), Self::Sidecar(mut more)) = (self, other) {
+            all.each.append(&mut more.each);
+        }
+    }
 }
 
 /// How a list is shown.
@@ -180,7 +190,7 @@ pub(crate) enum TokenCommand {
 ///
 /// The sidecar starts its own command line again. The new process takes over its ports, its identity and its config;
 /// the old one finishes what is under way, and ends. If the new one cannot start, the old one goes on, and this says
-/// why and exits with 1.
+/// why and exits with 1. A process that serves several services is replaced as a whole, whichever of them is named.
 #[derive(Debug, Args)]
 pub(crate) struct UpgradeArgs {
     /// State directory of the sidecar on this machine

@@ -38,6 +38,14 @@ impl Failure {
         Self::said(format!("{what}: {}", chain(error)))
     }
 
+    /// The same, with which of several it is about after the name of the role.
+    pub(crate) fn of(mut self, role: &str, name: &str) -> Self {
+        if let Some(rest) = self.sentence.strip_prefix(role) {
+            self.sentence = format!("{role}: {name}{rest}");
+        }
+        self
+    }
+
     /// 1 for a failure, 2 for wrong usage.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(if self.usage { 2 } else { 1 })
@@ -87,6 +95,8 @@ mod tests {
             failure.to_string(),
             "start the sidecar: cannot read the key: no disk"
         );
+        let of_one = Failure::usage("sidecar: no control node").of("sidecar", "orders");
+        assert_eq!(of_one.to_string(), "sidecar: orders: no control node");
         assert_eq!(
             Failure::new("read x", "it is gone", "give another file").to_string(),
             "read x: it is gone; give another file"

@@ -20,9 +20,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
-use cli::Cli;
+use cli::{Cli, Role};
 use failure::Failure;
 use settings::ParseError;
 
@@ -37,10 +37,8 @@ fn main() -> ExitCode {
         return fail(&failure);
     }
     let args: Vec<OsString> = std::env::args_os().collect();
-    let parsed = settings::parse(Cli::command(), &args)
-        .and_then(|matches| Cli::from_arg_matches(&matches).map_err(ParseError::Clap));
-    let result = match parsed {
-        Ok(cli) => command::run(cli.command),
+    let result = match understand(&args) {
+        Ok(role) => command::run(role),
         Err(ParseError::Settings(failure)) => Err(failure),
         Err(ParseError::Clap(error)) => error.exit(),
     };
@@ -51,6 +49,18 @@ fn main() -> ExitCode {
         Err(failure) if heard => fail(&failure),
         Err(failure) => failure.exit_code(),
     }
+}
+
+fn understand(args: &[OsString]) -> Result<Role, ParseError> {
+    let matches = settings::parse(&Cli::command(), args)?;
+    let role = |one: &ArgMatches| Cli::from_arg_matches(one).map(|cli| cli.command);
+    let roles = matches.iter().map(role).collect::<Result<Vec<_>, _>>();
+    let mut roles = roles.map_err(ParseError::Clap)?.into_iter();
+    let mut first = roles
+        .next()
+        .expect("the command line is parsed once at least");
+    roles.for_each(|other| first.join(other));
+    Ok(first)
 }
 
 fn fail(failure: &Failure) -> ExitCode {

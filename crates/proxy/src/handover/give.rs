@@ -17,6 +17,7 @@ use super::message::{
 };
 use super::{LETTING_GO, MAX_EARLIER, PATIENCE, Program, STARTING, upgrade};
 use crate::VERSION;
+use crate::group::Group;
 use crate::state_dir::StateDir;
 
 /// Who may ask at one time; more wait in the kernel's queue.
@@ -37,6 +38,8 @@ pub(crate) struct Desk {
     pub(crate) listener: Arc<ChannelListener>,
     /// How to start a successor, if that is known.
     pub(crate) program: Option<Program>,
+    /// All sidecars of this process.
+    pub(crate) group: Arc<Group>,
     /// Where requests go.
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) outcome: watch::Receiver<Outcome>,
@@ -76,6 +79,10 @@ impl Desk {
             Ok(cred) => judge(&message, cred.uid, Env::own_uid()),
             Err(error) => Err(error.to_string()),
         };
+        let judged = judged.and_then(|protocol| match &message {
+            Message::Hello(hello) => self.group.all_held(&hello.holds).map(|()| protocol),
+            _ => Ok(protocol),
+        });
         let refusal = match judged {
             Err(reason) => reason,
             Ok(protocol) => match message {
@@ -94,21 +101,28 @@ impl Desk {
                         }
                     }
                 }
-                _ => {
-                    let outcome = self.outcome.clone();
-                    match upgrade::start(self.program.as_ref(), outcome).await {
-                        Ok(upgraded) => {
-                            // Who asked may have gone; it is done all the same.
-                            let _ = say(&channel, &Message::Upgraded(upgraded), None).await;
-                            return;
-                        }
-                        Err(reason) => reason,
+                _ => match self.upgrade().await {
+                    Ok(upgraded) => {
+                        // Who asked may have gone; it is done all the same.
+                        let _ = say(&channel, &Message::Upgraded(upgraded), None).await;
+                        return;
                     }
-                }
+                    Err(reason) => reason,
+                },
             },
         };
         tracing::warn!(reason = %refusal, "an upgrade is refused");
         refuse(&channel, &refusal).await;
+    }
+
+    /// Starts a successor of the whole process, one at a time.
+    async fn upgrade(&self) -> Result<Upgraded, String> {
+        let _alone = self
+            .group
+            .upgrading
+            .try_acquire()
+            .map_err(|_| "another upgrade is under way".to_owned())?;
+        upgrade::start(self.program.as_ref(), self.outcome.clone()).await
     }
 }
 
@@ -326,7 +340,7 @@ mod tests {
                 &Message::Hello(Hello {
                     protocols,
                     version,
-                    pid: 1,
+                    ..Hello::own()
                 }),
                 1,
                 1,

@@ -2,6 +2,7 @@
 //! messages too, and both name the protocols that they speak: two versions of weft meet here by design.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use weft_env::{Channel, Message as Packet};
@@ -66,6 +67,9 @@ pub(crate) struct Hello {
     pub(super) protocols: Protocols,
     pub(super) version: String,
     pub(super) pid: u32,
+    /// The state directories of all sidecars that the new process is to hold.
+    #[serde(default)]
+    pub(super) holds: Vec<PathBuf>,
 }
 
 /// Who gives, and what.

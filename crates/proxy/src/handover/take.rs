@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::time::timeout;
@@ -47,7 +47,7 @@ struct Sockets {
 }
 
 /// Asks the sidecar of this state directory for everything. `None` when none answers there: there is nothing to
-/// take over.
+/// take over. `holds` are the state directories of all sidecars of this process.
 ///
 /// # Errors
 /// [`Error::TakeOver`]: it goes on, and this says why.
@@ -55,6 +55,7 @@ pub(crate) async fn ask(
     env: &Env,
     state_dir: &Path,
     mesh: SocketAddr,
+    holds: &[PathBuf],
 ) -> Result<Option<(Predecessor, Estate)>, Error> {
     let path = desk(state_dir);
     for _ in 0..ATTEMPTS {
@@ -63,7 +64,7 @@ pub(crate) async fn ask(
             Err(error) if nobody(&error) => return Ok(None),
             Err(error) => return Err(Error::TakeOver(error.to_string())),
         };
-        match timeout(STARTING, ask_on(env, channel, &path, mesh)).await {
+        match timeout(STARTING, ask_on(env, channel, &path, mesh, holds)).await {
             Ok(Ok(got)) => return Ok(Some(got)),
             // It has ended before it gave anything, or given its place to another.
             Ok(Err(Denial::Gone)) => {}
@@ -101,6 +102,7 @@ async fn ask_on(
     channel: Channel,
     path: &Path,
     mesh: SocketAddr,
+    holds: &[PathBuf],
 ) -> Result<(Predecessor, Estate), Denial> {
     let uid = channel.peer_cred().map_err(|error| error.to_string())?.uid;
     if uid != Env::own_uid() {
@@ -110,7 +112,7 @@ async fn ask_on(
         )
         .into());
     }
-    say(&channel, &Message::Hello(Hello::own()), None)
+    say(&channel, &Message::Hello(Hello::of_holder(holds)), None)
         .await
         .map_err(|_| Denial::Gone)?;
     let offer = match hear(&channel).await {

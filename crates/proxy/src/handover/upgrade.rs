@@ -1,6 +1,6 @@
 //! `weft upgrade`: asking a running sidecar to start its successor, and doing so.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -51,6 +51,15 @@ impl Hello {
             protocols: SPOKEN,
             version: VERSION.to_owned(),
             pid: std::process::id(),
+            holds: Vec::new(),
+        }
+    }
+
+    /// This process, which is to hold the sidecars of these state directories.
+    pub(super) fn of_holder(holds: &[PathBuf]) -> Self {
+        Self {
+            holds: holds.to_vec(),
+            ..Self::own()
         }
     }
 }

@@ -36,7 +36,10 @@ pub(crate) fn run(role: Role) -> Result<ExitCode, Failure> {
         Role::Control(settings) => done(block_on(settings.workers, control::run(*settings))?),
         Role::Delegate(settings) => done(block_on(settings.workers, delegate::run(*settings))?),
         Role::Token(command) => done(block_on(0, token::run(command))?),
-        Role::Sidecar(settings) => done(block_on(settings.workers, sidecar::run(*settings))?),
+        Role::Sidecar(sidecars) => {
+            sidecars.agree()?;
+            done(block_on(sidecars.each[0].workers, sidecar::run(sidecars))?)
+        }
         Role::Upgrade(args) => done(block_on(0, upgrade::run(args))?),
         Role::Apply(args) => done(block_on(0, resources::apply(args))?),
         Role::Get(args) => done(block_on(0, resources::get(args))?),

@@ -4,25 +4,58 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use tokio_util::sync::CancellationToken;
 use weft_env::Env;
 use weft_proxy::{
-    AppPort, Attestor, Delegate, PeerProfile, Program, SidecarConfig, TcpListener, TokenSource,
-    WorkloadApi,
+    AppPort, Attestor, Delegate, GroupError, Member, PeerProfile, Program, SidecarConfig,
+    TcpListener, TokenSource, WorkloadApi,
 };
 use weft_workload::Entry;
 
 use crate::demo::tether;
 use crate::failure::Failure;
-use crate::settings::{AppSpec, JoinSettings, PeerProfileSpec, SidecarSettings, TcpListen};
+use crate::settings::{
+    AppSpec, JoinSettings, PeerProfileSpec, SidecarSettings, Sidecars, TcpListen,
+};
 use crate::signals;
 
-pub(super) async fn run(settings: SidecarSettings) -> Result<(), Failure> {
-    let env = settings.process.start()?;
+pub(super) async fn run(mut sidecars: Sidecars) -> Result<(), Failure> {
+    let env = sidecars.each[0].process.start()?;
     let stop = signals::stop_token(&env)?;
-    let config = config(&env, settings).await?;
+    if sidecars.each.len() > 1 {
+        return run_several(&env, sidecars, stop).await;
+    }
+    let config = config(&env, sidecars.each.remove(0)).await?;
     weft_proxy::run(&env, config, stop)
         .await
         .map_err(|error| Failure::because("sidecar", &error))
+}
+
+async fn run_several(
+    env: &Env,
+    sidecars: Sidecars,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
+    let mut members = Vec::new();
+    for (name, mut settings) in sidecars.names().into_iter().zip(sidecars.each) {
+        settings.process.check()?;
+        // They are compared with each other, and with those of a process that runs.
+        settings.state_dir = absolute(settings.state_dir)?;
+        let config = config(env, settings).await;
+        let config = config.map_err(|failure| failure.of("sidecar", &name))?;
+        members.push(Member { name, config });
+    }
+    let ended = weft_proxy::run_group(env, members, stop).await;
+    ended.map_err(|error| match error {
+        GroupError::Settings(sentence) => Failure::usage(format!("sidecar: {sentence}")),
+        other => Failure::because("sidecar", &other),
+    })
+}
+
+fn absolute(dir: PathBuf) -> Result<PathBuf, Failure> {
+    let what = || format!("find the state directory {}", dir.display());
+    std::path::absolute(&dir)
+        .map_err(|error| Failure::new(what(), error, "name it with its whole path"))
 }
 
 async fn config(env: &Env, settings: SidecarSettings) -> Result<SidecarConfig, Failure> {

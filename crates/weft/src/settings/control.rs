@@ -66,6 +66,15 @@ pub(crate) struct ControlSettings {
     #[command(flatten, next_help_heading = "The authority's keys")]
     pub(crate) keys: crate::cli::KeyArgs,
 
+    /// YAML file with any of these settings
+    #[arg(
+        long,
+        env = "WEFT_CONFIG",
+        value_name = "FILE",
+        help_heading = "The process"
+    )]
+    pub(crate) config: Option<PathBuf>,
+
     #[command(flatten, next_help_heading = "The process")]
     pub(crate) process: ProcessSettings,
 }

@@ -82,6 +82,15 @@ pub(crate) struct DelegateSettings {
     #[command(flatten, next_help_heading = "The delegate's key")]
     pub(crate) keys: crate::cli::KeyArgs,
 
+    /// YAML file with any of these settings
+    #[arg(
+        long,
+        env = "WEFT_CONFIG",
+        value_name = "FILE",
+        help_heading = "The process"
+    )]
+    pub(crate) config: Option<PathBuf>,
+
     #[command(flatten, next_help_heading = "The process")]
     pub(crate) process: ProcessSettings,
 }

@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use crate::failure::Failure;
 
 /// Settings of the log, the same for every role. Logs go to standard error.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub(crate) struct LogSettings {
     /// Form of the log lines
     #[arg(long, env = "WEFT_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]

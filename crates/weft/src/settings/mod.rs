@@ -13,9 +13,10 @@ mod log;
 mod path;
 mod process;
 mod sidecar;
+mod sidecars;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgMatches, Command};
@@ -28,6 +29,7 @@ pub(crate) use log::LogSettings;
 pub(crate) use path::{PeerProfileSpec, ProfileName, WireSettings};
 pub(crate) use process::ProcessSettings;
 pub(crate) use sidecar::{JoinSettings, SidecarSettings};
+pub(crate) use sidecars::Sidecars;
 
 use crate::failure::Failure;
 
@@ -39,25 +41,35 @@ pub(crate) enum ParseError {
     Settings(Failure),
 }
 
-/// Parses `args` with the settings file of the subcommand, if it takes and names one, as defaults.
-pub(crate) fn parse(mut command: Command, args: &[OsString]) -> Result<ArgMatches, ParseError> {
-    if let Some((role, path)) = named_file(&command, args) {
-        let entries = file::read(&path).map_err(ParseError::Settings)?;
-        let sub = command
-            .find_subcommand(&role)
-            .expect("the subcommand was found by the first pass")
-            .clone();
-        let defaults = file::check(&sub, &path, &entries).map_err(ParseError::Settings)?;
-        command = command.mut_subcommand(role, |mut sub| {
-            for (id, values) in defaults {
-                sub = sub.mut_arg(id, |arg| arg.required(false).default_values(values));
-            }
-            sub
-        });
+/// Parses `args` with the settings file of the subcommand, if it takes and names one, as defaults. Once for each file: only
+/// sidecars take several.
+pub(crate) fn parse(command: &Command, args: &[OsString]) -> Result<Vec<ArgMatches>, ParseError> {
+    let matches = |command: Command| {
+        command
+            .try_get_matches_from(args)
+            .map_err(|error| ParseError::Clap(blamed(error, args, |name| std::env::var(name).ok())))
+    };
+    let (role, paths) = named_files(command, args).unwrap_or_default();
+    if paths.is_empty() {
+        return Ok(vec![matches(command.clone())?]);
     }
-    command
-        .try_get_matches_from(args)
-        .map_err(|error| ParseError::Clap(blamed(error, args, |name| std::env::var(name).ok())))
+    let with = |path| matches(with_file(command, &role, path).map_err(ParseError::Settings)?);
+    paths.iter().map(|path| with(path)).collect()
+}
+
+/// The command with what a settings file says as the defaults of a role.
+fn with_file(command: &Command, role: &str, path: &Path) -> Result<Command, Failure> {
+    let entries = file::read(path)?;
+    let sub = command
+        .find_subcommand(role)
+        .expect("the subcommand was found by the first pass");
+    let defaults = file::check(sub, path, &entries)?;
+    Ok(command.clone().mut_subcommand(role, |mut sub| {
+        for (id, values) in defaults {
+            sub = sub.mut_arg(id, |arg| arg.required(false).default_values(values));
+        }
+        sub
+    }))
 }
 
 /// The report, with the environment's variable in place of a flag that nobody wrote: clap names the flag wherever
@@ -98,16 +110,16 @@ fn blamed(
     error
 }
 
-/// The subcommand and its `--config` (or `WEFT_CONFIG`), found by a first pass that overlooks errors.
-fn named_file(command: &Command, args: &[OsString]) -> Option<(String, PathBuf)> {
+/// The subcommand and each `--config` (or `WEFT_CONFIG`), found by a first pass that overlooks errors.
+fn named_files(command: &Command, args: &[OsString]) -> Option<(String, Vec<PathBuf>)> {
     let matches = command
         .clone()
         .ignore_errors(true)
         .try_get_matches_from(args)
         .ok()?;
     let (role, sub) = matches.subcommand()?;
-    let path = sub.try_get_one::<PathBuf>("config").ok()??;
-    Some((role.to_owned(), path.clone()))
+    let paths = sub.try_get_many::<PathBuf>("config").ok()??;
+    Some((role.to_owned(), paths.cloned().collect()))
 }
 
 /// Where a control node keeps its state if nothing is said.
@@ -179,9 +191,9 @@ mod tests {
             all.push(named.path().into());
         }
         all.extend(args.iter().map(OsString::from));
-        match parse(Cli::command(), &all) {
-            Ok(matches) => match Cli::from_arg_matches(&matches).unwrap().command {
-                Role::Sidecar(settings) => Ok(*settings),
+        match parse(&Cli::command(), &all) {
+            Ok(matches) => match Cli::from_arg_matches(&matches[0]).unwrap().command {
+                Role::Sidecar(mut sidecars) => Ok(sidecars.each.remove(0)),
                 _ => panic!("expected the sidecar"),
             },
             Err(ParseError::Clap(error)) => Err(error.to_string()),

@@ -11,10 +11,6 @@ use crate::failure::Failure;
 /// How the process of a role runs, whichever it is.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ProcessSettings {
-    /// YAML file with any of these settings
-    #[arg(long, env = "WEFT_CONFIG", value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-
     /// File to write once ready: JSON with the addresses in use (port 0 asks the system for one)
     #[arg(long, env = "WEFT_READY_FILE", value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
@@ -28,23 +24,26 @@ pub(crate) struct ProcessSettings {
         default_value_t = 0,
         allow_negative_numbers = true
     )]
-    clock_offset: i64,
+    pub(crate) clock_offset: i64,
 
     #[command(flatten)]
-    log: LogSettings,
+    pub(crate) log: LogSettings,
 }
 
 impl ProcessSettings {
     /// Starts logging, and gives the process its access to the world.
     pub(crate) fn start(&self) -> Result<Env, Failure> {
         self.log.start()?;
-        if let Some(file) = &self.ready_file {
-            check_place(file)?;
-        }
+        self.check()?;
         let platform = SystemPlatform::new()
             .with_wall_offset(self.clock_offset)
             .with_supervisor(std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()));
         Ok(Env::new(Arc::new(platform)))
+    }
+
+    /// What would make the work of a start vain.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        self.ready_file.as_deref().map_or(Ok(()), check_place)
     }
 }
 

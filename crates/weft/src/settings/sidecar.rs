@@ -11,7 +11,8 @@ use super::{
     sidecar_state_dir,
 };
 
-/// Runs the sidecar of one service instance: carries its calls into the mesh and the mesh's calls to it.
+/// Runs the sidecar of one service instance, or those of several with one --config each: carries its calls into the mesh and
+/// the mesh's calls to it.
 ///
 /// The first start joins with a one-time token (`weft token create`), the machine's own certificate or a Kubernetes
 /// service account, and the pinned root (`weft ca show`);
@@ -24,6 +25,10 @@ Ways for the application to call a service (with --outbound 127.0.0.1:15001):
   as an HTTP proxy:   curl -x http://127.0.0.1:15001 http://invoices/
   by Host:            curl -H 'Host: invoices' http://127.0.0.1:15001/
   a TCP port:         --tcp-listen 127.0.0.1:5432=invoices:5432
+
+Several services, each with its own identity, in one process:
+  weft sidecar --control 10.0.0.1:15008 --pin sha256:… --config orders.yaml --config invoices.yaml
+  where each file has at least state-dir, listen, outbound and metrics of its own.
 
 Ctrl-C or SIGTERM drains and stops; a second one ends the process at once.
 `weft upgrade` replaces the running program by the installed one, without losing a request.")]
@@ -186,6 +191,17 @@ pub(crate) struct SidecarSettings {
     /// Threads that carry traffic; 0 serves on one thread without a scheduler, the cheapest for most services
     #[arg(long, env = "WEFT_WORKERS", value_name = "N", default_value_t = 0, value_parser = |text: &str| super::whole::<u16>(text, 0..=64))]
     pub(crate) workers: u16,
+
+    /// YAML file with any of these settings. Given several times, this process is the sidecar of several services: a file for
+    /// each, and what flags and environment say holds for all
+    #[arg(
+        long,
+        env = "WEFT_CONFIG",
+        value_name = "FILE",
+        value_delimiter = ',',
+        help_heading = "The process"
+    )]
+    pub(crate) config: Vec<PathBuf>,
 
     #[command(flatten, next_help_heading = "The process")]
     pub(crate) process: ProcessSettings,
