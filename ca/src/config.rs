@@ -71,7 +71,7 @@ impl CaConfig {
         // A leaf lifetime below the shortest one lowers it: `weft init --leaf-ttl 4s` comes here.
         if self.min_leaf_ttl < SHORTEST_LEAF {
             return refuse(format!(
-                "certificates of sidecars live between 5 s and 24 h, and {} is to be allowed: \
+                "certificates of sidecars live between 5 s and 24 h, and --leaf-ttl would make it {}: \
                  give --leaf-ttl in these limits",
                 s(self.min_leaf_ttl)
             ));
@@ -80,7 +80,7 @@ impl CaConfig {
             let limits = format!("{} to {}", s(self.min_leaf_ttl), s(self.max_leaf_ttl));
             return refuse(format!(
                 "the leaf lifetime {} is outside its limits of {limits}: give --leaf-ttl in \
-                 these, or another --max-leaf-ttl, which is at most 24 h",
+                 these, or another --max-leaf-ttl, which is at most 24 h and a sixth of --issuing-ttl",
                 s(self.leaf_ttl)
             ));
         }
@@ -95,13 +95,17 @@ impl CaConfig {
             ));
         }
         if self.root_ttl > LONGEST_ROOT {
-            return refuse("the root's lifetime is more than 100 years".to_owned());
+            return refuse(
+                "the root's lifetime is more than 100 years: give a shorter --root-ttl".to_owned(),
+            );
         }
         if self.root_ttl / 2 < self.issuing_ttl {
             return refuse(format!(
-                "the root's lifetime {} is less than twice the issuing CA's lifetime {}",
+                "the root's lifetime {} is less than twice the issuing CA's lifetime {}: give --root-ttl of \
+                 {} or more, or a shorter --issuing-ttl",
                 s(self.root_ttl),
-                s(self.issuing_ttl)
+                s(self.issuing_ttl),
+                s(self.issuing_ttl * 2)
             ));
         }
         Ok(())

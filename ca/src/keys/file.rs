@@ -151,12 +151,13 @@ impl FileKeyStore {
         let metadata = file.metadata().map_err(io_error("look at", &path))?;
         check_private(&path, &metadata, "600")?;
         let mut text = Zeroizing::new(String::with_capacity(1024));
-        file.take(MAX_FILE)
-            .read_to_string(&mut text)
-            .map_err(io_error("read", &path))?;
         let unusable = || Error::KeyUnusable {
             key: id.clone(),
             reason: "its file does not hold a PRIVATE KEY in PEM",
+        };
+        match file.take(MAX_FILE).read_to_string(&mut text) {
+            Err(error) if error.kind() == ErrorKind::InvalidData => return Err(unusable()),
+            read => read.map_err(io_error("read", &path))?,
         };
         from_pem(&text).ok_or_else(unusable)
     }

@@ -98,6 +98,16 @@ pub enum DiskError {
         /// Who we are.
         me: u32,
     },
+    /// Others use it, and it is not to be closed to them unasked.
+    #[error(
+        "the directory {path} has files in it that are not weft's, and is open to other users: \
+         choose a new or an empty one, or close it with chmod 700 if it is meant",
+        path = path.display()
+    )]
+    Shared {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Others could put a socket of their own in the place of ours.
     #[error(
         "the directory {path} is not safe for a socket: {why}; choose one that only its owner can write to",
@@ -265,11 +275,13 @@ impl Disk {
         replaced
     }
 
-    /// Creates a directory with mode 0700, and its parents; an existing one is narrowed to 0700.
+    /// Creates a directory with mode 0700, and its parents; an existing one is narrowed to 0700, if it is empty or has a
+    /// file `mark`, by which it is known as one of weft's.
     ///
     /// # Errors
-    /// [`DiskError::NotOwner`] when it belongs to another user; [`DiskError::Io`].
-    pub fn create_dir_private(&self, path: &Path) -> Result<(), DiskError> {
+    /// [`DiskError::NotOwner`] when it belongs to another user, [`DiskError::Shared`] when others use it, and it stays as
+    /// it is; [`DiskError::Io`].
+    pub fn create_dir_private(&self, path: &Path, mark: &str) -> Result<(), DiskError> {
         let me = rustix::process::geteuid().as_raw();
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() && metadata.uid() != me => {
@@ -277,6 +289,16 @@ impl Disk {
                     path: path.to_owned(),
                     owner: metadata.uid(),
                     me,
+                });
+            }
+            Ok(metadata)
+                if metadata.is_dir()
+                    && metadata.mode() & 0o077 != 0
+                    && !path.join(mark).exists()
+                    && fs::read_dir(path).is_ok_and(|mut files| files.next().is_some()) =>
+            {
+                return Err(DiskError::Shared {
+                    path: path.to_owned(),
                 });
             }
             // What else may be wrong, making it says.

@@ -129,7 +129,7 @@ pub(crate) fn ensure_unused(path: &Path) -> io::Result<bool> {
     if !kind.is_socket() {
         let cause = io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "a file that is not a socket is there",
+            "a file that is not a socket is there: move it away",
         );
         return Err(named("listen on", path, &cause));
     }

@@ -95,7 +95,7 @@ impl StateDir {
                 source,
             };
             let made = !disk.exists(&dir).map_err(unusable)?;
-            disk.create_dir_private(&dir).map_err(unusable)?;
+            disk.create_dir_private(&dir, "lock").map_err(unusable)?;
             // `WEFT_STATE_DIR` is one name for two roles.
             if disk.exists(&dir.join("store.redb")).map_err(unusable)? {
                 return Err(Error::ControlDir { dir });
@@ -390,6 +390,29 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("another process"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_others_use_is_refused_and_stays_as_it_is() {
+        use std::os::unix::fs::PermissionsExt;
+        let env = Env::system();
+        let dir = tempfile::tempdir().unwrap();
+        let shared = dir.path().join("shared");
+        let mode = || std::fs::metadata(&shared).unwrap().permissions().mode() & 0o7777;
+        std::fs::create_dir(&shared).unwrap();
+        std::fs::write(shared.join("mine"), "").unwrap();
+        std::fs::set_permissions(&shared, PermissionsExt::from_mode(0o1777)).unwrap();
+        let error = StateDir::open(&env, &shared).await.unwrap_err().to_string();
+        assert!(error.contains("choose a new or an empty one"), "{error}");
+        let found: Vec<_> = std::fs::read_dir(&shared).unwrap().collect();
+        assert_eq!((mode(), found.len()), (0o1777, 1));
+        // An empty one is taken, and a sidecar's own is closed again.
+        std::fs::remove_file(shared.join("mine")).unwrap();
+        drop(StateDir::open(&env, &shared).await.unwrap());
+        assert_eq!(mode(), 0o700);
+        std::fs::set_permissions(&shared, PermissionsExt::from_mode(0o755)).unwrap();
+        StateDir::open(&env, &shared).await.unwrap();
+        assert_eq!(mode(), 0o700);
     }
 
     #[tokio::test]

@@ -102,12 +102,15 @@ fn read(path: &Path, inputs: &mut Vec<Input>) -> Result<(), Failure> {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(
-        format!("read {}", path.display()),
-        error,
-        "name a file or directory that you may read with -f",
-    )
+    let next_step = match error.kind() {
+        std::io::ErrorKind::InvalidData => "name files of YAML or JSON with -f",
+        _ => "name a file or directory that you may read with -f",
+    };
+    Failure::new(format!("read {}", path.display()), error, next_step)
 }
+
+/// Characters of a faulty line that are shown.
+const SHOWN: usize = 160;
 
 /// A fault, the line that it is in, and a caret below its column.
 fn pointed(error: &ResourceError, text: &str) -> String {
@@ -119,10 +122,13 @@ fn pointed(error: &ResourceError, text: &str) -> String {
         .and_then(|line: usize| text.lines().nth(line.checked_sub(1)?));
     if let Some(line) = line {
         let column = usize::try_from(error.column).unwrap_or(1).max(1);
+        // Of a long line only what is around the column.
+        let skipped = (column - 1).saturating_sub(SHOWN / 2);
+        let line: String = line.chars().skip(skipped).take(SHOWN).collect();
         // Tabs stay tabs, so that the caret stands below its character in any terminal.
         let pad: String = line
             .chars()
-            .take(column - 1)
+            .take(column - 1 - skipped)
             .map(|c| if c == '\t' { '\t' } else { ' ' })
             .collect();
         let _ = writeln!(out, "    {line}\n    {pad}^");
@@ -166,6 +172,19 @@ spec:
             "{said}"
         );
         assert!(said.starts_with("1 fault in the resources"), "{said}");
+    }
+
+    #[test]
+    fn of_a_long_line_only_the_faulty_part_is_shown_and_of_bytes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("long.yaml");
+        std::fs::write(&file, "{\"a\":".repeat(100_000)).unwrap();
+        let one = std::slice::from_ref(&file);
+        let said = resources(one).unwrap_err().to_string();
+        assert!(said.len() < 1_000, "{} bytes", said.len());
+        std::fs::write(&file, [0xff, 0xfe, 0x00]).unwrap();
+        let said = resources(one).unwrap_err().to_string();
+        assert!(said.contains("name files of YAML or JSON"), "{said}");
     }
 
     #[test]

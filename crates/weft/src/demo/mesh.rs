@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -100,8 +101,11 @@ impl Mesh {
     pub(super) fn new(env: &Env) -> Result<Self, String> {
         let dir = tempfile::Builder::new()
             .prefix(tether::DIR_PREFIX)
+            .permissions(PermissionsExt::from_mode(0o700))
             .tempdir()
-            .map_err(|error| format!("cannot make a temporary folder: {error}"))?;
+            .map_err(|error| format!(
+                    "cannot make a temporary folder: {error}; set TMPDIR to one that you may write to"
+                ))?;
         let launcher = Launcher::new(dir.path())?;
         let sweeper = Some(launcher.start_sweeper()?);
         Ok(Self {
