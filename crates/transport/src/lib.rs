@@ -46,6 +46,7 @@ mod session;
 mod stats;
 mod steer;
 mod stream;
+mod tally;
 mod tcp;
 mod warden;
 mod wire;
