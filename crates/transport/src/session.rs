@@ -225,7 +225,7 @@ impl TlsSession {
     }
 
     /// A resumed handshake is known as such before it is done: on the accepting side by the first message, before
-    /// anything is answered, on the dialling side before its last one.
+    /// anything is answered, on the dialling side before its last one is sent.
     fn recheck(&mut self) -> Result<(), TransportError> {
         if !self.rechecked {
             self.rechecked = self.recheck.check(&self.tls).map_err(refused)?;
