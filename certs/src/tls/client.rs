@@ -1,7 +1,8 @@
 //! The dialling side: presents the current SVID, demands that the peer is who was dialled.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption};
@@ -16,9 +17,10 @@ use super::{
     Failure, KeyExchange, WallClock, protocols, provider, refuse, verify_handshake, wall,
     whole_chain,
 };
-use crate::{Clock, ExpectedPeer, IdentitySource, VerifyError, verify_expected};
+use crate::{Clock, ExpectedPeer, IdentitySource, PeerIdentity, VerifyError, verify_expected};
 
-/// The config of one dial: the peer must be one of `expected`.
+/// The config of one dial: the peer must be one of `expected`. Nothing is resumed;
+/// [`ClientSessions`](super::ClientSessions) does that.
 ///
 /// Use it with [`server_name`](super::server_name). If the handshake fails over the peer's certificate, `failure`
 /// says why.
@@ -30,14 +32,22 @@ pub fn client_config(
     clock: Clock,
     failure: Failure,
 ) -> ClientConfig {
-    let trusted = source.clone();
-    let verifier = PeerVerifier::new(failure, move |chain, now| {
-        verify_expected(chain, &trusted.current().bundles, now, &expected).map(drop)
-    });
+    let verifier = Arc::new(peer_verifier(source.clone(), expected, failure));
     let config = builder(key_exchange, clock, verifier, |builder| {
         builder.with_client_cert_resolver(Arc::new(Presenter(source)))
     });
     finish(config, alpn)
+}
+
+/// The peer must be one of `expected`, by the bundles of the moment.
+pub(super) fn peer_verifier(
+    trusted: Arc<IdentitySource>,
+    expected: ExpectedPeer,
+    failure: Failure,
+) -> PeerVerifier {
+    PeerVerifier::new(failure, move |chain, now| {
+        verify_expected(chain, &trusted.current().bundles, now, &expected)
+    })
 }
 
 type WantsClientCert = ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
@@ -46,7 +56,7 @@ type WantsClientCert = ConfigBuilder<ClientConfig, rustls::client::WantsClientCe
 pub(super) fn builder(
     key_exchange: KeyExchange,
     clock: Clock,
-    verifier: PeerVerifier,
+    verifier: Arc<PeerVerifier>,
     client_cert: impl FnOnce(WantsClientCert) -> ClientConfig,
 ) -> ClientConfig {
     let builder = start(key_exchange, clock);
@@ -54,7 +64,7 @@ pub(super) fn builder(
     client_cert(
         builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier)),
+            .with_custom_certificate_verifier(verifier),
     )
 }
 
@@ -68,6 +78,7 @@ pub(super) fn start(
         .expect("the provider has cipher suites for TLS 1.3")
 }
 
+/// Nothing is resumed.
 pub(super) fn finish(mut config: ClientConfig, alpn: &[&[u8]]) -> ClientConfig {
     config.alpn_protocols = protocols(alpn);
     config.resumption = Resumption::disabled();
@@ -77,7 +88,7 @@ pub(super) fn finish(mut config: ClientConfig, alpn: &[&[u8]]) -> ClientConfig {
 
 /// Presents the SVID of this very moment, whatever authorities the server hints at: it is the only one we have.
 #[derive(Debug)]
-struct Presenter(Arc<IdentitySource>);
+pub(super) struct Presenter(pub(super) Arc<IdentitySource>);
 
 impl ResolvesClientCert for Presenter {
     fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
@@ -90,33 +101,78 @@ impl ResolvesClientCert for Presenter {
 }
 
 type Check =
-    dyn Fn(&[CertificateDer<'_>], std::time::SystemTime) -> Result<(), VerifyError> + Send + Sync;
+    dyn Fn(&[CertificateDer<'_>], SystemTime) -> Result<PeerIdentity, VerifyError> + Send + Sync;
 
 /// A server verifier around one of our checks, which leaves the reason of a refusal in the slot.
 pub(super) struct PeerVerifier {
     check: Box<Check>,
+    seen: Mutex<Seen>,
+}
+
+/// What a verifier has to tell.
+struct Seen {
     failure: Failure,
+    peer_not_after: Option<SystemTime>,
 }
 
 impl PeerVerifier {
     pub(super) fn new(
         failure: Failure,
-        check: impl Fn(&[CertificateDer<'_>], std::time::SystemTime) -> Result<(), VerifyError>
+        check: impl Fn(&[CertificateDer<'_>], SystemTime) -> Result<PeerIdentity, VerifyError>
         + Send
         + Sync
         + 'static,
     ) -> Self {
         Self {
             check: Box::new(check),
-            failure,
+            seen: Mutex::new(Seen {
+                failure,
+                peer_not_after: None,
+            }),
         }
     }
 
-    fn refused(&self, error: VerifyError) -> Error {
-        let alert = refuse(&error);
+    /// The one check of a chain, which a peer has shown or a session has kept.
+    pub(super) fn verify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: SystemTime,
+    ) -> Result<(), VerifyError> {
+        match (self.check)(chain, now) {
+            Ok(peer) => {
+                self.seen().peer_not_after = Some(peer.not_after);
+                Ok(())
+            }
+            Err(error) => {
+                self.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells the next dial of its failures.
+    pub(super) fn report_to(&self, failure: Failure) {
+        self.seen().failure = failure;
+    }
+
+    /// The end of the certificate that was let through last.
+    pub(super) fn peer_not_after(&self) -> Option<SystemTime> {
+        self.seen().peer_not_after
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // Each change is one field put in place.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, error: &VerifyError) {
         // A slot that is already full keeps the first failure, which is the cause.
-        let _ = self.failure.set(error);
-        alert
+        let _ = self.seen().failure.set(error.clone());
+    }
+
+    fn refused(&self, error: VerifyError) -> Error {
+        self.failed(&error);
+        refuse(&error)
     }
 }
 
@@ -136,9 +192,9 @@ impl ServerCertVerifier for PeerVerifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        (self.check)(&whole_chain(leaf, intermediates), wall(now))
+        self.verify(&whole_chain(leaf, intermediates), wall(now))
             .map(|()| ServerCertVerified::assertion())
-            .map_err(|e| self.refused(e))
+            .map_err(|error| refuse(&error))
     }
 
     fn verify_tls12_signature(

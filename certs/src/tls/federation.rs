@@ -23,9 +23,9 @@ pub fn spiffe_endpoint_client(
     failure: Failure,
 ) -> ClientConfig {
     let expected = ExpectedPeer::One(expected);
-    let verifier = PeerVerifier::new(failure, move |chain, now| {
-        verify_expected(chain, &bundles, now, &expected).map(drop)
-    });
+    let verifier = Arc::new(PeerVerifier::new(failure, move |chain, now| {
+        verify_expected(chain, &bundles, now, &expected)
+    }));
     let config = builder(KeyExchange::Preferred, clock, verifier, |builder| {
         builder.with_no_client_auth()
     });

@@ -1,12 +1,15 @@
 //! The first contact: no SVID yet, no bundle yet, only the pin of the root and the name of the control node.
 
+use std::sync::Arc;
+
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 
 use super::client::{PeerVerifier, builder, finish};
 use super::{Failure, KeyExchange};
 use crate::{
-    BundleSet, Clock, ExpectedPeer, RootPin, SpiffeId, TrustBundle, VerifyError, verify_expected,
+    BundleSet, Clock, ExpectedPeer, PeerIdentity, RootPin, SpiffeId, TrustBundle, VerifyError,
+    verify_expected,
 };
 
 /// The config of a join: the server must send its root along, the root's key must be the pinned one, the chain must
@@ -19,9 +22,9 @@ pub fn join_config(
     clock: Clock,
     failure: Failure,
 ) -> ClientConfig {
-    let verifier = PeerVerifier::new(failure, move |chain, now| {
+    let verifier = Arc::new(PeerVerifier::new(failure, move |chain, now| {
         verify_pinned(chain, pin, &expected, now)
-    });
+    }));
     finish(
         builder(key_exchange, clock, verifier, |builder| {
             builder.with_no_client_auth()
@@ -35,7 +38,7 @@ fn verify_pinned(
     pin: RootPin,
     expected: &SpiffeId,
     now: std::time::SystemTime,
-) -> Result<(), VerifyError> {
+) -> Result<PeerIdentity, VerifyError> {
     // The leaf is never its own authority, hence the skip.
     let root = chain
         .iter()
@@ -57,7 +60,6 @@ fn verify_pinned(
         now,
         &ExpectedPeer::One(expected.clone()),
     )
-    .map(drop)
 }
 
 /// Why a chain without the pinned root is refused. Only a control node sends its root along: who says of itself that

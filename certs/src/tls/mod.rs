@@ -1,12 +1,14 @@
-//! rustls configs for the mesh: TLS 1.3, mutual, no resumption, post-quantum hybrid key exchange preferred.
+//! rustls configs for the mesh: TLS 1.3, mutual, post-quantum hybrid key exchange preferred.
 //!
 //! Each reads the [`IdentitySource`](crate::IdentitySource) in every handshake, so that rotation needs no new
-//! config. None of them can be built without verification. There are no session tickets and no early data: a
-//! ticket would let a peer come back without showing that its SVID is still valid.
+//! config. None of them can be built without verification. There is no early data, and sessions are resumed only by
+//! [`ClientSessions`] and [`ServerSessions`], whose configs come with the check of what a ticket would hide: whether
+//! the peer's SVID is still valid.
 
 mod client;
 mod federation;
 mod join;
+mod resumption;
 mod server;
 
 use std::sync::Arc;
@@ -15,13 +17,14 @@ use std::time::UNIX_EPOCH;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
-use rustls::{CertificateError, DigitallySignedStruct, SupportedCipherSuite};
+use rustls::{AlertDescription, CertificateError, DigitallySignedStruct, SupportedCipherSuite};
 
 pub use client::client_config;
 pub use federation::{
     spiffe_endpoint_client, spiffe_endpoint_server, web_endpoint_client, web_endpoint_server,
 };
 pub use join::join_config;
+pub use resumption::{ClientSessions, Recheck, Refused, Resumable, ServerSessions};
 pub use server::{ClientAuth, Observer, server_config};
 
 use crate::{Clock, PeerIdentity, SpiffeId, VerifyError, der};
@@ -94,6 +97,14 @@ fn refuse(error: &VerifyError) -> rustls::Error {
         }
     };
     rustls::Error::InvalidCertificate(error)
+}
+
+/// The alert that rustls makes of it.
+fn alert(error: &VerifyError) -> AlertDescription {
+    match refuse(error) {
+        rustls::Error::InvalidCertificate(error) => error.into(),
+        _ => AlertDescription::CertificateRequired,
+    }
 }
 
 /// Which key exchanges a node takes part in. What was recorded today is read once a quantum computer exists, unless

@@ -1,7 +1,8 @@
 //! The accepting side: presents the current SVID, demands one of the peer.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -16,7 +17,7 @@ use rustls::{
 use super::{
     KeyExchange, WallClock, protocols, provider, refuse, verify_handshake, wall, whole_chain,
 };
-use crate::{Clock, IdentitySource, Usage, VerifyError, verify_chain};
+use crate::{Clock, IdentitySource, PeerIdentity, Usage, VerifyError, verify_chain};
 
 /// Whether a client must present an SVID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub enum ClientAuth {
 /// Is told of each refusal, for counters and logs.
 pub type Observer = Arc<dyn Fn(&VerifyError) + Send + Sync>;
 
-/// The config of the accepting side.
+/// The config of the accepting side. Nothing is resumed; [`ServerSessions`](super::ServerSessions) does that.
 ///
 /// The observer hears of every certificate that was refused. A missing certificate is refused by rustls itself
 /// before any verifier: the connection ends with [`rustls::Error::NoCertificatesPresented`], alert 116.
@@ -43,11 +44,17 @@ pub fn server_config(
     clock: Clock,
     observer: Observer,
 ) -> ServerConfig {
-    let verifier = Arc::new(ClientVerifier {
-        source: source.clone(),
-        client_auth,
-        observer,
-    });
+    let verifier = Arc::new(ClientVerifier::new(source.clone(), client_auth, observer));
+    verifying(source, verifier, alpn, key_exchange, clock)
+}
+
+pub(super) fn verifying(
+    source: Arc<IdentitySource>,
+    verifier: Arc<ClientVerifier>,
+    alpn: &[&[u8]],
+    key_exchange: KeyExchange,
+    clock: Clock,
+) -> ServerConfig {
     let config = start(key_exchange, clock)
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(Presenter(source)));
@@ -83,13 +90,53 @@ impl ResolvesServerCert for Presenter {
     }
 }
 
-struct ClientVerifier {
+pub(super) struct ClientVerifier {
     source: Arc<IdentitySource>,
     client_auth: ClientAuth,
     observer: Observer,
+    /// Whom it has let through.
+    peer: OnceLock<PeerIdentity>,
 }
 
 impl ClientVerifier {
+    pub(super) fn new(
+        source: Arc<IdentitySource>,
+        client_auth: ClientAuth,
+        observer: Observer,
+    ) -> Self {
+        Self {
+            source,
+            client_auth,
+            observer,
+            peer: OnceLock::new(),
+        }
+    }
+
+    /// The one check of a chain, which a client has shown or a session has kept.
+    pub(super) fn verify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: SystemTime,
+    ) -> Result<(), VerifyError> {
+        let identity = self.source.current();
+        let verdict = verify_chain(chain, &identity.bundles, now, Usage::Client);
+        match verdict {
+            Ok(peer) => {
+                let _ = self.peer.set(peer);
+                Ok(())
+            }
+            Err(error) => {
+                (self.observer)(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// The first whom it has let through: of a verifier of one connection, its client.
+    pub(super) fn peer(&self) -> Option<&PeerIdentity> {
+        self.peer.get()
+    }
+
     fn refused(&self, error: VerifyError) -> Error {
         (self.observer)(&error);
         refuse(&error)
@@ -119,15 +166,9 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let identity = self.source.current();
-        verify_chain(
-            &whole_chain(leaf, intermediates),
-            &identity.bundles,
-            wall(now),
-            Usage::Client,
-        )
-        .map(|_| ClientCertVerified::assertion())
-        .map_err(|e| self.refused(e))
+        self.verify(&whole_chain(leaf, intermediates), wall(now))
+            .map(|()| ClientCertVerified::assertion())
+            .map_err(|error| refuse(&error))
     }
 
     fn verify_tls12_signature(

@@ -14,7 +14,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
 use weft_env::{Env, Listener, Tasks};
-use weft_telemetry::{METRICS_CONTENT_TYPE, Side, Telemetry};
+use weft_telemetry::{Direction, METRICS_CONTENT_TYPE, Side, Telemetry};
+use weft_transport::Direction as Dialler;
 
 use crate::VERSION;
 use crate::accept;
@@ -103,6 +104,13 @@ fn measure(node: &Node, telemetry: &Telemetry) {
             let left = Duration::from_secs(u64::try_from(a.seconds_left).unwrap_or(0));
             (a.role.as_str(), a.name.as_str(), left)
         }));
+    }
+    for ((direction, kind), total) in (node.handshakes)() {
+        let direction = match direction {
+            Dialler::Inbound => Direction::Accepted,
+            Dialler::Outbound => Direction::Dialled,
+        };
+        telemetry.handshakes_total(direction, kind, total);
     }
     for (reason, total) in (node.refusals)() {
         telemetry.refusals_total(Side::Inbound, reason, total);

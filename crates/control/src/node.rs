@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use weft_env::Env;
+use weft_transport::Direction;
 
 use crate::attest::Attestors;
 use crate::federation::Federations;
@@ -14,6 +15,10 @@ use crate::push::Feed;
 use crate::registry::Registry;
 use crate::settings::MeshSettings;
 use crate::store::Store;
+
+/// Counts of handshakes that became connections, by who dialled and kind.
+pub(crate) type Handshakes =
+    Arc<dyn Fn() -> BTreeMap<(Direction, &'static str), u64> + Send + Sync>;
 
 /// Counts of refused peers, by reason.
 pub(crate) type Refusals = Arc<dyn Fn() -> BTreeMap<&'static str, u64> + Send + Sync>;
@@ -34,6 +39,7 @@ pub(crate) struct Node {
     pub(crate) join_refusals: Arc<JoinRefusals>,
     /// Those of peers and those of joiners.
     pub(crate) refusals: Refusals,
+    pub(crate) handshakes: Handshakes,
     pub(crate) mesh_addr: SocketAddr,
     pub(crate) started: Instant,
 }

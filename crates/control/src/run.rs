@@ -243,6 +243,7 @@ async fn start(
         env: env.clone(),
         mesh_addr: mesh.local_addr(),
         refusals: refusals(mesh.refusals(), &join_refusals),
+        handshakes: mesh.handshakes(),
         join_refusals,
         attestors,
         started: Instant::now(),

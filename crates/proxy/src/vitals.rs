@@ -38,6 +38,13 @@ pub(crate) async fn keep(node: Arc<Node>, endpoint: Endpoint) {
             };
             telemetry.refusals_total(side, reason, total);
         }
+        for ((direction, kind), total) in endpoint.handshakes() {
+            let direction = match direction {
+                Dialler::Inbound => Direction::Accepted,
+                Dialler::Outbound => Direction::Dialled,
+            };
+            telemetry.handshakes_total(direction, kind, total);
+        }
         let end = node.identity.current().svid.not_after();
         let left = end.duration_since(node.env.wall()).unwrap_or_default();
         telemetry.set_svid_left(left);

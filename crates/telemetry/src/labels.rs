@@ -213,6 +213,20 @@ impl EncodeLabelSet for ConnectionLabels {
     }
 }
 
+/// A kind of handshake.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct HandshakeLabels {
+    pub(crate) direction: &'static str,
+    pub(crate) kind: &'static str,
+}
+
+impl EncodeLabelSet for HandshakeLabels {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        ("direction", self.direction).encode(encoder.encode_label())?;
+        ("kind", self.kind).encode(encoder.encode_label())
+    }
+}
+
 /// A kind of event.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct EventLabels(pub(crate) &'static str);

@@ -15,7 +15,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::edge::{Edge, EdgeDelta};
 use crate::labels::{
-    AuthorityLabels, CodeLabels, ConnectionLabels, EdgeLabels, EventLabels, RefusalLabels,
+    AuthorityLabels, CodeLabels, ConnectionLabels, EdgeLabels, EventLabels, HandshakeLabels,
+    RefusalLabels,
 };
 use crate::paths::Paths;
 use crate::{Direction, EdgeKey, Party, PathSample, Side};
@@ -50,6 +51,7 @@ pub(crate) struct Families {
     pub(crate) tcp_received: EdgeCounters,
     refusals: Family<RefusalLabels, Counter>,
     connections: Family<ConnectionLabels, Gauge>,
+    handshakes: Family<HandshakeLabels, Counter>,
     fallbacks: Family<EventLabels, Counter>,
     fallback_paths: Gauge,
     revision: Gauge,
@@ -156,6 +158,14 @@ impl Telemetry {
         gauge.set(clamp(open as u64));
     }
 
+    /// Brings the count of handshakes of one kind (`full`, `resumed`) up to a total.
+    pub fn handshakes_total(&self, direction: Direction, kind: &'static str, total: u64) {
+        let direction = direction.as_str();
+        let labels = HandshakeLabels { direction, kind };
+        let counter = self.0.families.handshakes.get_or_create_owned(&labels);
+        counter.inc_by(total.saturating_sub(counter.get()));
+    }
+
     /// Brings the counter of one kind of event around blocked UDP up to a total.
     pub fn fallbacks_total(&self, event: &'static str, total: u64) {
         let counter = self
@@ -250,6 +260,7 @@ impl Families {
             tcp_received: Family::default(),
             refusals: Family::default(),
             connections: Family::default(),
+            handshakes: Family::default(),
             fallbacks: Family::default(),
             fallback_paths: Gauge::default(),
             revision: Gauge::default(),
@@ -339,6 +350,11 @@ impl Families {
             "connections",
             "Open mesh connections, by who dialled and by transport (quic, or tcp where no UDP passes)",
             self.connections.clone(),
+        );
+        registry.register(
+            "handshakes",
+            "Handshakes of mesh connections, by who dialled and by kind (full, or resumed from an earlier one)",
+            self.handshakes.clone(),
         );
         registry.register(
             "fallbacks",

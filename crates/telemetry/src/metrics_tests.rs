@@ -41,6 +41,8 @@ fn one_prefix_base_units_and_istio_label_names() {
     });
     telemetry.refused(Side::Inbound, "policy");
     telemetry.set_connections(Direction::Dialled, "tcp", 2);
+    telemetry.handshakes_total(Direction::Accepted, "resumed", 1);
+    telemetry.handshakes_total(Direction::Accepted, "resumed", 4);
     telemetry.fallbacks_total("to_tcp", 3);
     telemetry.set_fallback_paths(1);
     telemetry.set_revision(42);
@@ -77,6 +79,7 @@ fn one_prefix_base_units_and_istio_label_names() {
         "weft_tcp_connections_opened_total{",
         "weft_refusals_total{side=\"inbound\",reason=\"policy\"} 1",
         "weft_connections{direction=\"outbound\",transport=\"tcp\"} 2",
+        "weft_handshakes_total{direction=\"inbound\",kind=\"resumed\"} 4",
         "weft_fallbacks_total{event=\"to_tcp\"} 3",
         "weft_fallback_paths 1",
         "weft_config_revision 42",

@@ -135,6 +135,9 @@ pub struct Limits {
     pub dial_backoff: (Duration, Duration),
     /// Targets whose failed dials are remembered.
     pub max_remembered_failures: usize,
+    /// Sessions that may be resumed, for dials and for accepted connections each; zero resumes nothing. One costs about
+    /// 2 kB.
+    pub max_sessions: usize,
 }
 
 impl Default for Limits {
@@ -151,6 +154,7 @@ impl Default for Limits {
             pool_idle: Duration::from_secs(300),
             dial_backoff: (Duration::from_millis(100), Duration::from_secs(5)),
             max_remembered_failures: 4_096,
+            max_sessions: 10_000,
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::race::{Won, race};
 use crate::refusal::Refusals;
 use crate::registry::{Link, NewLink, Registry};
 use crate::steer::Wheel;
+use crate::tally::Tally;
 use crate::wire::Wire;
 use crate::{
     Connection, Copying, DialError, Direction, Liveness, Profile, Target, TransportConfig, dial,
@@ -50,6 +51,7 @@ pub(crate) struct Core {
     pub(crate) pool: PoolState,
     pub(crate) fallback: Mutex<(Fallback, Rng)>,
     pub(crate) refusals: Refusals,
+    pub(crate) tally: Tally,
     pub(crate) copies: Arc<Copies>,
     pub(crate) salvage: Arc<Salvage>,
     pub(crate) round_trips: RoundTrips,
@@ -100,6 +102,8 @@ impl Core {
     pub(crate) fn enter(&self, new: NewLink, before: &Identity) -> Arc<Link> {
         let soon = new.terms.ends_soon(self.env.wall());
         let link = self.registry.add(new, soon);
+        self.tally
+            .count(link.terms.direction, link.negotiated.resumed);
         let now = self.identity.current();
         if now.bundle_generation != before.bundle_generation {
             self.verify(&link, &now);

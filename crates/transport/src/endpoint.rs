@@ -23,6 +23,7 @@ use crate::pool::{Pool, PoolState};
 use crate::quic::Quic;
 use crate::refusal::{Refusal, Refusals};
 use crate::registry::{Link, Registry};
+use crate::tally::Tally;
 use crate::{
     ConnectionStats, Direction, FallbackStats, Handler, TransportConfig, TransportError, accept,
     tcp, warden,
@@ -80,6 +81,7 @@ impl Endpoint {
                 env.rng("fallback-probe"),
             )),
             refusals: Refusals::new(env),
+            tally: Tally::default(),
             copies: copies.clone(),
             salvage,
             round_trips: RoundTrips::default(),
@@ -150,6 +152,19 @@ impl Endpoint {
             copying: self.core.copies.is_protected(remote, Instant::now()),
             ..link.stats()
         }
+    }
+
+    /// Handshakes that became connections, by who dialled and kind (`full`, `resumed`), since the start. Over TCP all
+    /// are full.
+    #[must_use]
+    pub fn handshakes(&self) -> BTreeMap<(Direction, &'static str), u64> {
+        self.core.tally.counts()
+    }
+
+    /// Sessions in memory that may be resumed: as the dialling side, as the accepting side.
+    #[must_use]
+    pub fn sessions(&self) -> (usize, usize) {
+        self.core.quic.sessions()
     }
 
     /// Connections that did not come to be, by reason, since the start.

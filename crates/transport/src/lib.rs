@@ -48,6 +48,7 @@ mod session;
 mod stats;
 mod steer;
 mod stream;
+mod tally;
 mod tcp;
 mod warden;
 mod wire;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::{hkdf, hmac};
 use quinn::{ConnectionId, ConnectionIdGenerator, IdleTimeout, MtuDiscoveryConfig, VarInt};
-use weft_certs::tls::{self, Failure};
+use weft_certs::tls::{self, ClientSessions, Failure, Resumable, ServerSessions};
 use weft_certs::{Clock, ExpectedPeer};
 use weft_env::{Env, Rng};
 
@@ -28,6 +28,8 @@ pub(crate) struct Quic {
     /// With everything but the TLS config, which each connection gets its own of.
     server: quinn::ServerConfig,
     cids: FirstIds,
+    dialled: Arc<ClientSessions>,
+    accepted: Arc<ServerSessions>,
 }
 
 /// First destination connection IDs of dials.
@@ -36,7 +38,11 @@ type FirstIds = Arc<dyn Fn() -> ConnectionId + Send + Sync>;
 impl Quic {
     pub(crate) fn new(config: TransportConfig, env: &Env) -> Result<Self, TransportError> {
         let clock = env.clock();
-        let crypto = server_tls(&config, &clock, Failure::default())?;
+        let most = config.limits.max_sessions;
+        let (identity, key_exchange) = (&config.identity, config.key_exchange);
+        let dialled = ClientSessions::new(identity.clone(), key_exchange, clock.clone(), most);
+        let accepted = ServerSessions::new(identity.clone(), key_exchange, clock.clone(), most);
+        let crypto = server_tls(&config, &accepted, Failure::default())?;
         let mut token_secret = [0; 32];
         env.rng("quic-token").fill_bytes(&mut token_secret);
         let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&token_secret);
@@ -51,6 +57,8 @@ impl Quic {
             clock,
             server,
             cids,
+            dialled,
+            accepted,
         })
     }
 
@@ -73,13 +81,24 @@ impl Quic {
         failure: Failure,
     ) -> Result<(quinn::ServerConfig, Wheel), TransportError> {
         let mut server = self.server.clone();
-        server.crypto = server_tls(&self.config, &self.clock, failure)?;
+        server.crypto = server_tls(&self.config, &self.accepted, failure)?;
         let path = Path::to(&self.config, Some(from));
         server.transport_config(path.transport(first_places(&self.config.limits))?);
         Ok((server, path.wheel))
     }
 
-    /// The TLS config of one connection that arrives over TCP.
+    /// Wipes all sessions: what they were made under has changed.
+    pub(crate) fn forget_sessions(&self) {
+        self.dialled.forget();
+        self.accepted.forget();
+    }
+
+    /// Sessions that may be resumed: as the dialling side, as the accepting side.
+    pub(crate) fn sessions(&self) -> (usize, usize) {
+        (self.dialled.len(), self.accepted.len())
+    }
+
+    /// The TLS config of one connection that arrives over TCP. Nothing is resumed there.
     pub(crate) fn tls_over_tcp(&self, failure: Failure) -> rustls::ServerConfig {
         let config = &self.config;
         tls::server_config(
@@ -116,15 +135,8 @@ impl Quic {
         rtt: Option<Duration>,
         failure: Failure,
     ) -> Result<(quinn::ClientConfig, Wheel), TransportError> {
-        let Self { config, cids, .. } = self;
-        let tls = tls::client_config(
-            config.identity.clone(),
-            target.expected.clone(),
-            &[ALPN],
-            config.key_exchange,
-            self.clock.clone(),
-            failure,
-        );
+        let (expected, cids) = (target.expected.clone(), &self.cids);
+        let tls = self.dialled.config(target.addr, expected, &[ALPN], failure);
         let path = Path {
             profile,
             liveness: profile.liveness(target.liveness),
@@ -161,6 +173,7 @@ pub(crate) fn join(
         wheel: Wheel::new(profile.congestion),
     };
     let transport = path.transport(FROM_SERVERS)?;
+    let tls = Resumable::never(tls);
     Ok((client(tls, transport, first_ids(env))?, path.wheel))
 }
 
@@ -210,7 +223,7 @@ fn first_ids(env: &Env) -> FirstIds {
 }
 
 fn client(
-    tls: rustls::ClientConfig,
+    tls: Resumable<rustls::ClientConfig>,
     transport: Arc<quinn::TransportConfig>,
     ids: FirstIds,
 ) -> Result<quinn::ClientConfig, TransportError> {
@@ -227,19 +240,10 @@ fn client(
 
 fn server_tls(
     config: &TransportConfig,
-    clock: &Clock,
+    sessions: &Arc<ServerSessions>,
     failure: Failure,
 ) -> Result<Arc<ServerTls>, TransportError> {
-    let observer = observer(failure);
-    let source = config.identity.clone();
-    let tls = tls::server_config(
-        source,
-        config.client_auth,
-        &[ALPN],
-        config.key_exchange,
-        clock.clone(),
-        observer,
-    );
+    let tls = sessions.config(config.client_auth, &[ALPN], observer(failure));
     let crypto = ServerTls::new(tls)
         .map_err(|e| TransportError::Config(format!("TLS of the accepting side: {e}")))?;
     Ok(Arc::new(crypto))

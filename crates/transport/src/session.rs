@@ -3,6 +3,9 @@
 //! quinn has such glue itself. It tells its user neither the key exchange nor the cipher that was agreed on, nor
 //! whether the session was resumed, and reports every failure by the words of rustls. The rest is as there:
 //! packet protection is rustls', and what a server does before there is a session is quinn's.
+//!
+//! One thing is more than there: a resumed handshake ends here unless its peer passes the check that a full one would
+//! have made. There is no other way to a QUIC connection.
 
 use std::any::Any;
 use std::io::Cursor;
@@ -19,6 +22,7 @@ use quinn_proto::{Side, TransportError, TransportErrorCode};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::quic::{self, Connection, KeyChange, Secrets, Suite, Version};
 use rustls::{CipherSuite, HandshakeKind, NamedGroup, PeerIncompatible};
+use weft_certs::tls::{Recheck, Refused, Resumable};
 
 /// QUIC version 1 (RFC 9000 §15), the only one that weft speaks.
 const V1: u32 = 1;
@@ -97,15 +101,20 @@ fn initial_suite(provider: &rustls::crypto::CryptoProvider) -> Option<Suite> {
 /// TLS of the dialling side.
 pub(crate) struct ClientTls {
     config: Arc<rustls::ClientConfig>,
+    recheck: Recheck,
     initial: Suite,
 }
 
 impl ClientTls {
     /// `None` if the config has no AES-128-GCM.
-    pub(crate) fn new(config: rustls::ClientConfig) -> Option<Self> {
+    pub(crate) fn new(tls: Resumable<rustls::ClientConfig>) -> Option<Self> {
+        let Resumable { config, recheck } = tls;
         let initial = initial_suite(config.crypto_provider())?;
-        let config = Arc::new(config);
-        Some(Self { config, initial })
+        Some(Self {
+            config: Arc::new(config),
+            recheck,
+            initial,
+        })
     }
 }
 
@@ -130,25 +139,29 @@ impl ClientConfig for ClientTls {
         // A config for TLS 1.3 with a protocol to offer, as all of ours, is never refused.
         .map_err(|_| invalid())?;
         let tls = Connection::Client(tls);
-        Ok(Box::new(TlsSession::new(tls, self.initial)))
+        let session = TlsSession::new(tls, self.recheck.clone(), self.initial);
+        Ok(Box::new(session))
     }
 }
 
 /// TLS of the accepting side.
 pub(crate) struct ServerTls {
     config: Arc<rustls::ServerConfig>,
+    recheck: Recheck,
     initial: Suite,
     /// Answers what comes before a session: Initial keys and Retry.
     before: QuicServerConfig,
 }
 
 impl ServerTls {
-    pub(crate) fn new(config: rustls::ServerConfig) -> Result<Self, NoInitialCipherSuite> {
+    pub(crate) fn new(tls: Resumable<rustls::ServerConfig>) -> Result<Self, NoInitialCipherSuite> {
+        let Resumable { config, recheck } = tls;
         let initial = initial_suite(config.crypto_provider());
         let config = Arc::new(config);
         let before = QuicServerConfig::try_from(config.clone())?;
         Ok(Self {
             config,
+            recheck,
             initial: initial.expect("quinn has looked for the same suite"),
             before,
         })
@@ -178,7 +191,8 @@ impl ServerConfig for ServerTls {
     ) -> Box<dyn Session> {
         let tls = quic::ServerConnection::new(self.config.clone(), Version::V1, encoded(params))
             .expect("a config for TLS 1.3 whose limit of early data is one that QUIC allows");
-        Box::new(TlsSession::new(Connection::Server(tls), self.initial))
+        let tls = Connection::Server(tls);
+        Box::new(TlsSession::new(tls, self.recheck.clone(), self.initial))
     }
 }
 
@@ -190,19 +204,33 @@ fn encoded(params: &TransportParameters) -> Vec<u8> {
 
 struct TlsSession {
     tls: Connection,
+    recheck: Recheck,
+    /// Whether it is resumed, by a peer that has passed.
+    rechecked: bool,
     initial: Suite,
     announced: bool,
     next: Option<Secrets>,
 }
 
 impl TlsSession {
-    fn new(tls: Connection, initial: Suite) -> Self {
+    fn new(tls: Connection, recheck: Recheck, initial: Suite) -> Self {
         Self {
             tls,
+            recheck,
+            rechecked: false,
             initial,
             announced: false,
             next: None,
         }
+    }
+
+    /// A resumed handshake is known as such before it is done: on the accepting side by the first message, before
+    /// anything is answered, on the dialling side before its last one is sent.
+    fn recheck(&mut self) -> Result<(), TransportError> {
+        if !self.rechecked {
+            self.rechecked = self.recheck.check(&self.tls).map_err(refused)?;
+        }
+        Ok(())
     }
 
     fn side(&self) -> Side {
@@ -257,6 +285,7 @@ impl Session for TlsSession {
         self.tls
             .read_hs(bytes)
             .map_err(|error| failed(&self.tls, &error))?;
+        self.recheck()?;
         if self.announced {
             return Ok(false);
         }
@@ -343,6 +372,19 @@ fn failed(tls: &Connection, error: &rustls::Error) -> TransportError {
         reason,
     }
 }
+
+/// As if the verifier had refused the peer in a full handshake.
+fn refused(Refused { alert, error }: Refused) -> TransportError {
+    TransportError {
+        code: TransportErrorCode::crypto(alert.into()),
+        frame: None,
+        reason: format!("a resumed session was refused: {}", error.reason()),
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;
 
 mod retry {
     //! Whether a Retry packet answers what we sent (RFC 9001 §5.8).

@@ -39,6 +39,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
             || identity.bundle_generation != seen.bundle_generation;
         if changed {
             core.pool.forget_failures();
+            core.quic.forget_sessions();
         }
         seen = identity;
         let wait = look(&core, &seen);

@@ -19,7 +19,7 @@ use weft_transport::{
 use weft_wire::MAX_BODY;
 
 use crate::error::ControlError;
-use crate::node::{Node, Refusals};
+use crate::node::{Handshakes, Node, Refusals};
 use crate::problem::Reject;
 use crate::push::{Ending, Inlet, Messages, Outlet};
 use paths::{
@@ -79,6 +79,11 @@ impl Mesh {
     pub(crate) fn refusals(&self) -> Refusals {
         let endpoint = self.endpoint.clone();
         Arc::new(move || endpoint.refusals())
+    }
+
+    pub(crate) fn handshakes(&self) -> Handshakes {
+        let endpoint = self.endpoint.clone();
+        Arc::new(move || endpoint.handshakes())
     }
 
     pub(crate) fn serve(&self, node: Arc<Node>) {

@@ -19,7 +19,7 @@ use weft_certs::{
 use weft_env::{BoxFuture, Env, Tasks};
 use weft_transport::{
     Connection, Endpoint, Exchange, Handler, RequestError, ServerRequest, StreamError, Target,
-    TransportConfig,
+    TransportConfig, TransportError,
 };
 
 /// Whatever a test waits for happens within this time, or the test fails.
@@ -121,21 +121,36 @@ impl Node {
         life: Duration,
         change: impl FnOnce(&mut TransportConfig),
     ) -> Self {
+        Self::bind(ca, service, life, change).await.unwrap()
+    }
+
+    /// One at this address, if it is free.
+    pub async fn try_at(ca: &Ca, service: &str, addr: SocketAddr) -> Option<Self> {
+        let bound = Self::bind(ca, service, LONG, |config| config.addr = addr).await;
+        bound.ok()
+    }
+
+    async fn bind(
+        ca: &Ca,
+        service: &str,
+        life: Duration,
+        change: impl FnOnce(&mut TransportConfig),
+    ) -> Result<Self, TransportError> {
         let env = Env::system();
         let tasks = Tasks::new(&env);
         let identity = IdentitySource::new(ca.svid(service, life), Ca::bundles(1, &[ca]));
         let mut config = TransportConfig::new("127.0.0.1:0".parse().unwrap(), identity.clone());
         change(&mut config);
-        let endpoint = Endpoint::bind(config, &env, &tasks.child()).await.unwrap();
+        let endpoint = Endpoint::bind(config, &env, &tasks.child()).await?;
         let service = Arc::new(Service::default());
         endpoint.serve(service.clone());
-        Self {
+        Ok(Self {
             env,
             tasks,
             identity,
             endpoint,
             service,
-        }
+        })
     }
 
     pub fn addr(&self) -> SocketAddr {

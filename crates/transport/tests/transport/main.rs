@@ -16,3 +16,4 @@ mod paths;
 mod pool;
 mod relay;
 mod requests;
+mod resumption;
