@@ -251,7 +251,7 @@ pub(crate) async fn hold(
         if length > weft_env::SOCKET_PATH_MAX {
             return Err(ControlError::PathTooLong { dir: path, length });
         }
-        disk.create_dir_private(&path, LOCK)
+        disk.create_dir_private(&path, &[LOCK, "store.redb"])
             .map_err(|error| unusable(&path, &error))?;
         match disk.lock(&path.join(LOCK)) {
             Ok(lock) => Ok(StateDir {

@@ -276,12 +276,12 @@ impl Disk {
     }
 
     /// Creates a directory with mode 0700, and its parents; an existing one is narrowed to 0700, if it is empty or has a
-    /// file `mark`, by which it is known as one of weft's.
+    /// file of `marks`, by which it is known as one of weft's.
     ///
     /// # Errors
     /// [`DiskError::NotOwner`] when it belongs to another user, [`DiskError::Shared`] when others use it, and it stays as
     /// it is; [`DiskError::Io`].
-    pub fn create_dir_private(&self, path: &Path, mark: &str) -> Result<(), DiskError> {
+    pub fn create_dir_private(&self, path: &Path, marks: &[&str]) -> Result<(), DiskError> {
         let me = rustix::process::geteuid().as_raw();
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() && metadata.uid() != me => {
@@ -294,7 +294,7 @@ impl Disk {
             Ok(metadata)
                 if metadata.is_dir()
                     && metadata.mode() & 0o077 != 0
-                    && !path.join(mark).exists()
+                    && !marks.iter().any(|mark| path.join(mark).exists())
                     && fs::read_dir(path).is_ok_and(|mut files| files.next().is_some()) =>
             {
                 return Err(DiskError::Shared {

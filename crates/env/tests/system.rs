@@ -119,7 +119,7 @@ async fn files_are_written_whole_with_their_mode() {
     let place = (root.clone(), path.clone());
     env.disk(move |disk| {
         let (root, path) = place;
-        disk.create_dir_private(&root, "key.pem").unwrap();
+        disk.create_dir_private(&root, &["key.pem"]).unwrap();
         disk.write_atomic(&path, b"one", Mode::Secret).unwrap();
         disk.write_atomic(&root.join("cert.pem"), b"cert", Mode::Public)
             .unwrap();

@@ -95,7 +95,8 @@ impl StateDir {
                 source,
             };
             let made = !disk.exists(&dir).map_err(unusable)?;
-            disk.create_dir_private(&dir, "lock").map_err(unusable)?;
+            disk.create_dir_private(&dir, &["lock", "svid.pem", "bundles.json"])
+                .map_err(unusable)?;
             // `WEFT_STATE_DIR` is one name for two roles.
             if disk.exists(&dir.join("store.redb")).map_err(unusable)? {
                 return Err(Error::ControlDir { dir });

@@ -91,7 +91,7 @@ pub(super) async fn sign(
     let fail =
         |error: &(dyn std::error::Error + 'static)| Failure::because("sign the request", error);
     let signed = env.disk(move |disk| {
-        disk.create_dir_private(&dir, "root.json")
+        disk.create_dir_private(&dir, &["root.json"])
             .map_err(|e| fail(&e))?;
         let name = new.trust_domain.to_string();
         let store = open_keys(&dir.join("keys"), &access, &name, &mut rng).map_err(|e| fail(&e))?;
